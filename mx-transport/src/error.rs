@@ -1,0 +1,108 @@
+//! What can go wrong with a Matrix request, as the caller's next step.
+
+use std::{error::Error as StdError, time::Duration};
+
+use http::StatusCode;
+
+use crate::TransportError;
+
+/// A request to a homeserver failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// No complete answer arrived.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+
+    /// The homeserver refused.
+    #[error("the homeserver refused {endpoint}: {status}{}{}", suffix(errcode.as_deref()), suffix(Some(message)))]
+    Api {
+        /// The endpoint's path, with the names of its parameters.
+        endpoint: &'static str,
+        /// The status.
+        status: StatusCode,
+        /// The Matrix error code. `None`: the answer is not a Matrix error, as when a proxy answers.
+        errcode: Option<String>,
+        /// What the homeserver says, at most 300 visible characters. Never to be trusted.
+        message: String,
+        /// How long the homeserver asks us to wait.
+        retry_after: Option<Duration>,
+    },
+
+    /// The homeserver answered with something that cannot be read.
+    #[error("the homeserver's answer to {endpoint} cannot be read: is the address that of a Matrix homeserver?")]
+    Decode {
+        /// The endpoint's path, with the names of its parameters.
+        endpoint: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
+
+    /// The access token is not valid any more.
+    #[error("{}", if *soft {
+        "the access token expired: log in again with the same device to go on"
+    } else {
+        "this device was logged out, or the access token is wrong: log in again, as a new device with an empty store"
+    })]
+    LoggedOut {
+        /// The device is still there: the same device can log in again.
+        soft: bool,
+    },
+
+    /// The request needs an access token and there is none.
+    #[error("not logged in: log in first")]
+    NoAccessToken,
+
+    /// The request cannot be put together.
+    #[error("the request cannot be put together")]
+    Build {
+        /// Why.
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
+}
+
+impl RequestError {
+    /// A stable name of this error, for programs. A homeserver's own error code is lower-cased: `m_forbidden`.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Transport(error) => error.code(),
+            Self::Api { errcode, status, .. } => match errcode.as_deref() {
+                Some("M_FORBIDDEN") => "forbidden",
+                Some("M_NOT_FOUND") => "not_found",
+                Some("M_LIMIT_EXCEEDED") => "rate_limited",
+                Some("M_TOO_LARGE") => "too_large",
+                Some("M_UNRECOGNIZED") => "unsupported_by_homeserver",
+                Some("M_USER_DEACTIVATED") => "user_deactivated",
+                _ if status.is_server_error() => "homeserver_failed",
+                _ => "homeserver_refused",
+            },
+            Self::Decode { .. } => "unreadable_answer",
+            Self::LoggedOut { soft: true } => "soft_logged_out",
+            Self::LoggedOut { soft: false } => "logged_out",
+            Self::NoAccessToken => "not_logged_in",
+            Self::Build { .. } => "request_invalid",
+        }
+    }
+
+    /// A request that cannot be put together.
+    pub fn build(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::Build { source: source.into() }
+    }
+
+    /// The homeserver's status, where it refused.
+    #[must_use]
+    pub const fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Api { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+}
+
+fn suffix(text: Option<&str>) -> String {
+    text.filter(|text| !text.is_empty())
+        .map_or_else(String::new, |text| format!(", {text}"))
+}

@@ -1,0 +1,313 @@
+//! A homeserver: its address, our token, what it supports, and typed requests to it.
+
+mod inputs;
+
+use std::{
+    borrow::Cow,
+    sync::{Arc, RwLock},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::header::{HeaderName, HeaderValue};
+use ruma::api::{
+    IncomingResponse, Metadata, OutgoingRequest, SupportedVersions, client::discovery::get_supported_versions,
+};
+use serde::Deserialize;
+use tokio::sync::OnceCell;
+use url::Url;
+
+pub use self::inputs::{Authenticate, PathInput};
+use crate::{AccessToken, Deadline, Idempotent, RequestError, Transport, retry::named_pause};
+
+/// What a homeserver says about an error is cut to this many characters.
+const MAX_MESSAGE_CHARS: usize = 300;
+
+/// How one request is sent.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct Call {
+    /// How long it may take. `None`: the transport decides.
+    pub deadline: Option<Duration>,
+    /// Sending it twice does no harm, although its method does not say so.
+    pub repeatable: bool,
+}
+
+impl Call {
+    /// Sending it twice does no harm.
+    #[must_use]
+    pub const fn repeatable() -> Self {
+        Self {
+            deadline: None,
+            repeatable: true,
+        }
+    }
+
+    /// It may take this long.
+    #[must_use]
+    pub const fn within(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+}
+
+/// A homeserver. Cheap to clone; all clones share the token.
+#[derive(Clone, Debug)]
+pub struct Homeserver(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    base_url: Url,
+    transport: Arc<dyn Transport>,
+    token: RwLock<Option<AccessToken>>,
+    versions: OnceCell<SupportedVersions>,
+}
+
+/// This is not the address of a homeserver.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{given:?} is not the address of a homeserver: it is like https://matrix.example.org")]
+pub struct UrlError {
+    given: String,
+}
+
+impl Homeserver {
+    /// The homeserver at `base_url`, reached through `transport`. Nothing is sent.
+    ///
+    /// # Errors
+    /// [`UrlError`] when it is not an `http` or `https` URL of a host, or holds a user, a password or a query.
+    pub fn new(base_url: &str, transport: Arc<dyn Transport>) -> Result<Self, UrlError> {
+        let parsed = Url::parse(base_url.trim()).ok().filter(|url| {
+            matches!(url.scheme(), "http" | "https")
+                && url.has_host()
+                && url.username().is_empty()
+                && url.password().is_none()
+                && url.query().is_none()
+                && url.fragment().is_none()
+        });
+        // What was given may hold a password: only its beginning is shown, and only when it cannot.
+        let shown = if base_url.contains('@') || base_url.contains('?') {
+            "<hidden>"
+        } else {
+            base_url
+        };
+        let base_url = parsed.ok_or_else(|| UrlError {
+            given: shown.chars().take(100).collect(),
+        })?;
+        Ok(Self(Arc::new(Inner {
+            base_url,
+            transport,
+            token: RwLock::default(),
+            versions: OnceCell::new(),
+        })))
+    }
+
+    /// The address, without a slash at its end.
+    #[must_use]
+    pub fn base_url(&self) -> &str {
+        self.0.base_url.as_str().trim_end_matches('/')
+    }
+
+    /// Use this token from now on, in all clones.
+    pub fn set_access_token(&self, token: AccessToken) {
+        self.replace_token(Some(token));
+    }
+
+    /// Forget the token, in all clones.
+    pub fn clear_access_token(&self) {
+        self.replace_token(None);
+    }
+
+    /// The token in use.
+    #[must_use]
+    pub fn access_token(&self) -> Option<AccessToken> {
+        self.0.token.read().map_or(None, |token| token.clone())
+    }
+
+    fn replace_token(&self, token: Option<AccessToken>) {
+        // A panic while the lock was held cannot have left half a token.
+        let mut held = self.0.token.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *held = token;
+    }
+
+    /// What the homeserver supports, asked for once.
+    ///
+    /// # Errors
+    /// Of the request.
+    pub async fn versions(&self) -> Result<&SupportedVersions, RequestError> {
+        self.0
+            .versions
+            .get_or_try_init(|| async {
+                let request = get_supported_versions::Request::new();
+                let endpoint = endpoint::<get_supported_versions::Request>(&SupportedVersions::from_parts(
+                    &[],
+                    &Default::default(),
+                ))?;
+                let http: http::Request<Vec<u8>> = request
+                    .try_into_http_request(self.base_url(), ruma::api::auth_scheme::SendAccessToken::None, ())
+                    .map_err(RequestError::build)?;
+                let response = self.raw(http, Call::default(), endpoint).await?;
+                let response: get_supported_versions::Response =
+                    decode::<get_supported_versions::Request>(response, endpoint)?;
+                Ok(response.as_supported_versions())
+            })
+            .await
+    }
+
+    /// Send a request and read its answer.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the exchange; whether the homeserver processed it is not known then.
+    pub async fn send<R>(&self, request: R) -> Result<R::IncomingResponse, RequestError>
+    where
+        R: OutgoingRequest + Send,
+        R::Authentication: Authenticate,
+        R::PathBuilder: PathInput,
+    {
+        self.send_with(request, Call::default()).await
+    }
+
+    /// Send a request in a certain way and read its answer.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    ///
+    /// # Cancel safety
+    /// As [`send`](Self::send).
+    pub async fn send_with<R>(&self, request: R, call: Call) -> Result<R::IncomingResponse, RequestError>
+    where
+        R: OutgoingRequest + Send,
+        R::Authentication: Authenticate,
+        R::PathBuilder: PathInput,
+    {
+        let versions = self.versions().await?;
+        let endpoint = endpoint::<R>(versions)?;
+        let response = self.exchange_at(request, call, versions, endpoint).await?;
+        decode::<R>(response, endpoint)
+    }
+
+    /// Send a request and return its answer as it came, if it is a 2xx.
+    ///
+    /// # Errors
+    /// [`RequestError`], but never `Decode`.
+    ///
+    /// # Cancel safety
+    /// As [`send`](Self::send).
+    pub async fn exchange<R>(&self, request: R, call: Call) -> Result<http::Response<Bytes>, RequestError>
+    where
+        R: OutgoingRequest + Send,
+        R::Authentication: Authenticate,
+        R::PathBuilder: PathInput,
+    {
+        let versions = self.versions().await?;
+        let endpoint = endpoint::<R>(versions)?;
+        self.exchange_at(request, call, versions, endpoint).await
+    }
+
+    async fn exchange_at<R>(
+        &self,
+        request: R,
+        call: Call,
+        versions: &SupportedVersions,
+        endpoint: &'static str,
+    ) -> Result<http::Response<Bytes>, RequestError>
+    where
+        R: OutgoingRequest + Send,
+        R::Authentication: Authenticate,
+        R::PathBuilder: PathInput,
+    {
+        let token = self.access_token();
+        if R::Authentication::REQUIRED && token.is_none() {
+            return Err(RequestError::NoAccessToken);
+        }
+        let http: http::Request<Vec<u8>> = request
+            .try_into_http_request(
+                self.base_url(),
+                R::Authentication::input(token.as_ref()),
+                R::PathBuilder::input(Cow::Borrowed(versions)),
+            )
+            .map_err(RequestError::build)?;
+        self.raw(http, call, endpoint).await
+    }
+
+    async fn raw(
+        &self,
+        request: http::Request<Vec<u8>>,
+        call: Call,
+        endpoint: &'static str,
+    ) -> Result<http::Response<Bytes>, RequestError> {
+        let mut request = request.map(Bytes::from);
+        request
+            .headers_mut()
+            .entry(HeaderName::from_static("accept"))
+            .or_insert(HeaderValue::from_static("application/json"));
+        if let Some(deadline) = call.deadline {
+            request.extensions_mut().insert(Deadline(deadline));
+        }
+        if call.repeatable {
+            request.extensions_mut().insert(Idempotent);
+        }
+        let response = self.0.transport.send(request).await?;
+        if response.status().is_success() {
+            Ok(response)
+        } else {
+            Err(refusal(&response, endpoint))
+        }
+    }
+}
+
+/// The path of an endpoint with the names of its parameters: what an error may show.
+fn endpoint<R>(versions: &SupportedVersions) -> Result<&'static str, RequestError>
+where
+    R: Metadata,
+    R::PathBuilder: PathInput,
+{
+    use ruma::api::path_builder::PathBuilder;
+    R::PATH_BUILDER
+        .select_path(R::PathBuilder::input(Cow::Borrowed(versions)))
+        .map_err(RequestError::build)
+}
+
+fn decode<R: OutgoingRequest>(
+    response: http::Response<Bytes>,
+    endpoint: &'static str,
+) -> Result<R::IncomingResponse, RequestError> {
+    R::IncomingResponse::try_from_http_response(response).map_err(|error| RequestError::Decode {
+        endpoint,
+        source: error.to_string().into(),
+    })
+}
+
+/// What a status that is not 2xx means.
+fn refusal(response: &http::Response<Bytes>, endpoint: &'static str) -> RequestError {
+    #[derive(Default, Deserialize)]
+    struct Body {
+        errcode: Option<String>,
+        #[serde(default)]
+        error: String,
+        #[serde(default)]
+        soft_logout: bool,
+    }
+    let body: Body = serde_json::from_slice(response.body()).unwrap_or_default();
+    if response.status().as_u16() == 401 && body.errcode.as_deref() == Some("M_UNKNOWN_TOKEN") {
+        return RequestError::LoggedOut { soft: body.soft_logout };
+    }
+    let visible = |text: &str| {
+        text.chars()
+            .filter(|char| !char.is_control())
+            .take(MAX_MESSAGE_CHARS)
+            .collect::<String>()
+    };
+    RequestError::Api {
+        endpoint,
+        status: response.status(),
+        errcode: body.errcode.as_deref().map(visible),
+        message: visible(&body.error),
+        retry_after: named_pause(response),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,151 @@
+//! What is sent, and what an answer becomes.
+
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use ruma::{api::client::account::whoami, api::client::keys::get_keys};
+
+use super::*;
+use crate::TransportError;
+
+/// Answers `/versions` itself and everything else as told.
+#[derive(Debug)]
+struct Fixed {
+    status: u16,
+    body: &'static str,
+    seen: Mutex<Vec<http::Request<Bytes>>>,
+}
+
+#[async_trait]
+impl Transport for Fixed {
+    async fn send(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>, TransportError> {
+        let (status, body) = if request.uri().path() == "/_matrix/client/versions" {
+            (200, r#"{"versions":["v1.11"]}"#)
+        } else {
+            (self.status, self.body)
+        };
+        self.seen.lock().unwrap().push(request);
+        Ok(http::Response::builder()
+            .status(status)
+            .body(Bytes::from_static(body.as_bytes()))
+            .unwrap())
+    }
+}
+
+fn homeserver(status: u16, body: &'static str) -> (Homeserver, Arc<Fixed>) {
+    let fixed = Arc::new(Fixed {
+        status,
+        body,
+        seen: Mutex::default(),
+    });
+    let homeserver = Homeserver::new("https://hs.test/", fixed.clone()).unwrap();
+    homeserver.set_access_token(AccessToken::new("secret").unwrap());
+    (homeserver, fixed)
+}
+
+async fn whoami_error(status: u16, body: &'static str) -> RequestError {
+    homeserver(status, body)
+        .0
+        .send(whoami::v3::Request::new())
+        .await
+        .unwrap_err()
+}
+
+#[tokio::test]
+async fn the_token_is_in_the_header_and_versions_are_asked_once() {
+    let (homeserver, fixed) = homeserver(200, r#"{"user_id":"@a:hs.test"}"#);
+    for _ in 0..2 {
+        homeserver.send(whoami::v3::Request::new()).await.unwrap();
+    }
+    let seen = fixed.seen.lock().unwrap();
+    assert_eq!(seen.len(), 3, "versions once, whoami twice");
+    assert!(
+        seen[0].headers().get("authorization").is_none(),
+        "no token where none is needed"
+    );
+    assert_eq!(seen[1].headers()["authorization"], "Bearer secret");
+    assert_eq!(seen[1].uri(), "https://hs.test/_matrix/client/v3/account/whoami");
+}
+
+#[tokio::test]
+async fn without_a_token_nothing_is_sent() {
+    let (homeserver, fixed) = homeserver(200, "{}");
+    homeserver.clear_access_token();
+    let error = homeserver.send(whoami::v3::Request::new()).await.unwrap_err();
+    assert_eq!(error.code(), "not_logged_in");
+    assert_eq!(fixed.seen.lock().unwrap().len(), 1, "versions only");
+}
+
+#[tokio::test]
+async fn refusals_are_typed() {
+    let soft = whoami_error(401, r#"{"errcode":"M_UNKNOWN_TOKEN","error":"x","soft_logout":true}"#).await;
+    assert!(matches!(soft, RequestError::LoggedOut { soft: true }));
+    let hard = whoami_error(401, r#"{"errcode":"M_UNKNOWN_TOKEN","error":"x"}"#).await;
+    assert!(matches!(hard, RequestError::LoggedOut { soft: false }));
+    let limited = whoami_error(
+        429,
+        r#"{"errcode":"M_LIMIT_EXCEEDED","error":"slow","retry_after_ms":1500}"#,
+    )
+    .await;
+    assert_eq!(limited.code(), "rate_limited");
+    assert!(
+        matches!(limited, RequestError::Api { retry_after: Some(pause), .. } if pause == Duration::from_millis(1500))
+    );
+    let proxy = whoami_error(502, "<html>Bad Gateway</html>").await;
+    assert!(matches!(&proxy, RequestError::Api { errcode: None, .. }));
+    assert_eq!(proxy.code(), "homeserver_failed");
+    assert!(!proxy.to_string().contains("html"));
+}
+
+#[tokio::test]
+async fn what_a_server_says_is_cut_and_cleaned() {
+    let error = whoami_error(403, "{\"errcode\":\"M_FORBIDDEN\",\"error\":\"a\\u001b[31m\\nb\"}").await;
+    assert_eq!(
+        error.to_string(),
+        "the homeserver refused /_matrix/client/v3/account/whoami: 403 Forbidden, M_FORBIDDEN, a[31mb"
+    );
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_read_names_its_endpoint_only() {
+    for body in ["<html>", "", "[]", r#"{"user_id":"not an id"}"#, r#"{"user_id":7}"#] {
+        let error = whoami_error(200, body).await;
+        assert_eq!(error.code(), "unreadable_answer", "{body}");
+        assert!(error.to_string().contains("/account/whoami"));
+    }
+}
+
+#[tokio::test]
+async fn a_call_reaches_the_transport() {
+    let (homeserver, fixed) = homeserver(200, r#"{"device_keys":{}}"#);
+    let call = Call::repeatable().within(Duration::from_secs(3));
+    homeserver.send_with(get_keys::v3::Request::new(), call).await.unwrap();
+    let seen = fixed.seen.lock().unwrap();
+    assert_eq!(
+        seen[1].extensions().get::<Deadline>(),
+        Some(&Deadline(Duration::from_secs(3)))
+    );
+    assert!(seen[1].extensions().get::<Idempotent>().is_some());
+}
+
+#[test]
+fn addresses_are_checked_and_passwords_not_repeated() {
+    let new =
+        |url: &str| Homeserver::new(url, homeserver(200, "").1).map(|homeserver| homeserver.base_url().to_owned());
+    assert_eq!(new("https://hs.test/").unwrap(), "https://hs.test");
+    assert_eq!(new(" http://127.0.0.1:8008 ").unwrap(), "http://127.0.0.1:8008");
+    for bad in [
+        "",
+        "hs.test",
+        "ftp://hs.test",
+        "https://",
+        "https://hs.test/?access_token=x",
+        "https://u:secret@hs.test",
+    ] {
+        let error = new(bad).unwrap_err();
+        assert!(
+            !error.to_string().contains("secret") && !error.to_string().contains("access_token"),
+            "{error}"
+        );
+    }
+}
