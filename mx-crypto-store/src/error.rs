@@ -1,0 +1,147 @@
+//! What can go wrong with a store, as the caller's next step.
+
+use std::path::PathBuf;
+
+use crate::backend::{BackendError, BackendErrorKind};
+
+/// Shorthand of this crate.
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// What can go wrong with a store. Every variant has a stable [`code`](Self::code).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Somebody else has the store open.
+    #[error("the store is in use by another process: stop it first, one store has one user at a time")]
+    InUse,
+
+    /// The key does not belong to the store.
+    #[error("this key does not open the store: use the pickle.key that was made with it")]
+    WrongKey,
+
+    /// The store exists, and its key file does not. No new key is made, since it could not open the store.
+    #[error(
+        "the store exists and its key file {path:?} does not: put the key back, or start with a new device and an empty store"
+    )]
+    KeyMissing {
+        /// Where the key is looked for.
+        path: PathBuf,
+    },
+
+    /// The key file is not 32 bytes long.
+    #[error("the key file {path:?} has {len} bytes and must have 32: restore it from a copy")]
+    KeyMalformed {
+        /// The file.
+        path: PathBuf,
+        /// Its length, in bytes.
+        len: u64,
+    },
+
+    /// Others may read the key file.
+    #[error("others may read the key file {path:?} (mode {mode:o}): run chmod 600 on it, and consider the key as seen")]
+    KeyPermissions {
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+
+    /// The key file cannot be read or made.
+    #[error("the key file {path:?} cannot be read or made")]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        #[source]
+        source: std::io::Error,
+    },
+
+    /// A record is damaged, was moved, or was exchanged.
+    #[error("the store is damaged ({what}): restore it from a copy, or start with a new device and an empty store")]
+    Corrupt {
+        /// What is damaged.
+        what: &'static str,
+    },
+
+    /// A newer version of this software wrote the store.
+    #[error("the store has schema {found} and this version knows {known} at most: use the newer version")]
+    SchemaTooNew {
+        /// The store's schema.
+        found: u32,
+        /// The newest that is known.
+        known: u32,
+    },
+
+    /// The store holds another account than the one to be saved.
+    #[error("the store belongs to {found}, not to {given}: every device needs a store of its own")]
+    AnotherAccount {
+        /// Whose store it is.
+        found: String,
+        /// Whose account was to be saved.
+        given: String,
+    },
+
+    /// A write failed before, so that it is not known what is on the disk.
+    #[error("an earlier write failed, so nothing more is written: close the store and open it again")]
+    Poisoned,
+
+    /// Something failed in the unit of work before, so that it may not be committed.
+    #[error("something failed inside of this unit of work, so it cannot be committed: it is undone")]
+    UnitFailed,
+
+    /// The storage engine failed.
+    #[error(transparent)]
+    Backend(BackendError),
+
+    /// A record cannot be written in the store's format. A bug of ours.
+    #[error("a record cannot be encoded: {what}")]
+    Encode {
+        /// Which kind of record.
+        what: &'static str,
+    },
+}
+
+impl StoreError {
+    /// A stable name of this error, for programs.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::InUse => "store_in_use",
+            Self::WrongKey => "store_wrong_key",
+            Self::KeyMissing { .. } => "store_key_missing",
+            Self::KeyMalformed { .. } => "store_key_malformed",
+            Self::KeyPermissions { .. } => "store_key_permissions",
+            Self::KeyFile { .. } => "store_key_file",
+            Self::Corrupt { .. } => "store_corrupt",
+            Self::SchemaTooNew { .. } => "store_schema_too_new",
+            Self::AnotherAccount { .. } => "store_of_another_device",
+            Self::Poisoned => "store_poisoned",
+            Self::UnitFailed => "store_unit_failed",
+            Self::Backend(error) => match error.kind() {
+                BackendErrorKind::NoSpace => "store_no_space",
+                BackendErrorKind::ReadOnly => "store_read_only",
+                BackendErrorKind::Closed => "store_closed",
+                BackendErrorKind::Conflict => "store_conflict",
+                _ => "store_io",
+            },
+            Self::Encode { .. } => "store_encode",
+        }
+    }
+}
+
+impl From<BackendError> for StoreError {
+    fn from(error: BackendError) -> Self {
+        match error.kind() {
+            BackendErrorKind::InUse => Self::InUse,
+            BackendErrorKind::Corrupt => Self::Corrupt { what: "its files" },
+            _ => Self::Backend(error),
+        }
+    }
+}
+
+#[cfg(feature = "engine")]
+impl From<StoreError> for matrix_sdk_crypto::CryptoStoreError {
+    fn from(error: StoreError) -> Self {
+        Self::backend(error)
+    }
+}

@@ -1,0 +1,129 @@
+//! Records of callers: what they keep beside the engine's, sealed and committed in the same units.
+
+use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
+
+use crate::{
+    Result, StoreError,
+    layout::{self, Row, Table},
+    seal::Sealer,
+};
+
+/// A family of records, by its name. Two families never meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Family(&'static str);
+
+impl Family {
+    /// The family of this name.
+    #[must_use]
+    pub const fn new(name: &'static str) -> Self {
+        Self(name)
+    }
+
+    /// The family and its group, as a row's group.
+    fn parts<'a>(&self, group: &[&'a str]) -> Vec<&'a str>
+    where
+        'static: 'a,
+    {
+        std::iter::once(self.0).chain(group.iter().copied()).collect()
+    }
+
+    pub(crate) fn prefix(&self, sealer: &Sealer, group: &[&str]) -> Row {
+        layout::group(sealer, Table::Record, &self.parts(group))
+    }
+
+    pub(crate) fn position_row(&self, sealer: &Sealer, group: &[&str]) -> Row {
+        layout::group(sealer, Table::Position, &self.parts(group))
+    }
+}
+
+/// Where a record is: in a family, in a group of it, under a name or at a position.
+#[derive(Clone, Debug)]
+pub struct RecordId {
+    family: Family,
+    group: Vec<String>,
+    place: Place,
+}
+
+#[derive(Clone, Debug)]
+enum Place {
+    Name(String),
+    Position(u64),
+}
+
+impl RecordId {
+    /// A record that is found by its name.
+    #[must_use]
+    pub fn named(family: Family, group: &[&str], name: &str) -> Self {
+        Self {
+            family,
+            group: owned(group),
+            place: Place::Name(name.to_owned()),
+        }
+    }
+
+    /// A record at a position of its group, which is scanned in the order of positions. Take positions from
+    /// [`Unit::next_sequence`](crate::Unit::next_sequence), and do not mix them with names in one group.
+    #[must_use]
+    pub fn sequence(family: Family, group: &[&str], position: u64) -> Self {
+        Self {
+            family,
+            group: owned(group),
+            place: Place::Position(position),
+        }
+    }
+
+    pub(crate) fn row(&self, sealer: &Sealer) -> Row {
+        let group: Vec<&str> = self.group.iter().map(String::as_str).collect();
+        let parts = self.family.parts(&group);
+        match &self.place {
+            Place::Name(name) => layout::named(sealer, Table::Record, &parts, name),
+            Place::Position(position) => layout::positioned(sealer, Table::Record, &parts, *position),
+        }
+    }
+}
+
+fn owned(group: &[&str]) -> Vec<String> {
+    group.iter().map(|&part| part.to_owned()).collect()
+}
+
+/// Where a scan stands, and what deletes the record it came with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor(pub(crate) Row);
+
+/// A record that a scan found.
+pub struct Record {
+    /// Where it is.
+    pub cursor: Cursor,
+    pub(crate) value: Zeroizing<Vec<u8>>,
+}
+
+impl Record {
+    /// The record's value.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] when it is of another type.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T> {
+        decode(&self.value)
+    }
+}
+
+impl std::fmt::Debug for Record {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Record")
+            .field("bytes", &self.value.len())
+            .finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T> {
+    serde_json::from_slice(value).map_err(|_| StoreError::Corrupt {
+        what: "the content of a record",
+    })
+}
+
+pub(crate) fn encode<T: serde::Serialize + ?Sized>(value: &T) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|_| StoreError::Encode {
+        what: std::any::type_name::<T>(),
+    })
+}
