@@ -1,1 +1,384 @@
-//! Skeleton.
+//! A Matrix homeserver in the test process, for integration tests of encrypted clients.
+//!
+//! One brain, two doors: [`Homeserver::transport`] is a `Transport` without a socket, on which a sync waits for news as
+//! on a real server; [`Homeserver::listen`] puts the same brain on a socket of 127.0.0.1. It is stateful and behaves
+//! like Synapse where an encrypted client notices: one-time keys are handed out in the order of their upload and the
+//! fallback key after them, a changed one-time key is a 400, a sync brings at most 100 to-device events and forgets
+//! them when its token comes back, transaction ids are honoured, empty sections of a sync are left out.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use mx_test_homeserver::Homeserver;
+//! use ruma::api::client::account::whoami;
+//!
+//! let server = Homeserver::new();
+//! let alice = server.register("alice", "password");
+//! let client = mx_transport::Homeserver::new("http://localhost", server.transport())?;
+//! client.set_access_token(mx_transport::AccessToken::new(server.token(&alice, "DEVICE"))?);
+//! assert_eq!(client.send(whoami::v3::Request::new()).await?.user_id, alice);
+//! # Ok(()) }
+//! ```
+//!
+//! Faults come by name ([`Homeserver::fault`]), answers can be rewritten by a hook ([`Homeserver::rewrite`]), and
+//! [`Homeserver::log`] shows what went over the wire.
+//!
+//! # What is absent on purpose
+//! Federation, permissions beyond membership, media, presence, typing, receipts, push.
+
+mod accounts;
+mod doors;
+mod faults;
+mod keys;
+mod reply;
+mod rooms;
+mod router;
+mod state;
+mod sync;
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use mx_transport::Transport;
+use ruma::{DeviceId, OwnedUserId, RoomId, UserId};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+pub use self::{doors::Listening, faults::Fault};
+use self::{
+    faults::{Hook, Outcome, Planned},
+    router::Parts,
+    state::State,
+};
+
+/// A homeserver. Cheap to clone; all clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Homeserver(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    state: Mutex<State>,
+    log: Mutex<Vec<Exchange>>,
+    planned: Mutex<Vec<Planned>>,
+    hooks: Mutex<Vec<Hook>>,
+    news: Arc<Notify>,
+}
+
+/// What went over the wire, without tokens and passwords.
+#[derive(Clone, Debug)]
+pub struct Exchange {
+    /// The method.
+    pub method: String,
+    /// The path, without its query.
+    pub path: String,
+    /// Whose request it was.
+    pub user: Option<String>,
+    /// From which device.
+    pub device: Option<String>,
+    /// What was sent.
+    pub request: Value,
+    /// The status. `None`: no answer arrived.
+    pub status: Option<u16>,
+    /// What was answered.
+    pub response: Value,
+}
+
+impl Default for Homeserver {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Homeserver {
+    /// A homeserver named `localhost`.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::named("localhost")
+    }
+
+    /// A homeserver of this server name.
+    #[must_use]
+    pub fn named(server_name: &str) -> Self {
+        let state = State {
+            server_name: server_name.to_owned(),
+            ..State::default()
+        };
+        Self(Arc::new(Inner {
+            state: Mutex::new(state),
+            log: Mutex::default(),
+            planned: Mutex::default(),
+            hooks: Mutex::default(),
+            news: Arc::default(),
+        }))
+    }
+
+    /// Make an account.
+    ///
+    /// # Panics
+    /// When `localpart` cannot be one.
+    #[expect(
+        clippy::panic,
+        reason = "a mistake in a test, which has nothing better to do with it"
+    )]
+    pub fn register(&self, localpart: &str, password: &str) -> OwnedUserId {
+        let user = lock(&self.0.state).register_user(localpart, password);
+        match OwnedUserId::try_from(user) {
+            Ok(user) => user,
+            Err(error) => panic!("{localpart:?} is no localpart: {error}"),
+        }
+    }
+
+    /// Log a device in, without a request: its access token.
+    #[must_use]
+    pub fn token(&self, user: &UserId, device: &str) -> String {
+        let mut state = lock(&self.0.state);
+        let password = state
+            .users
+            .get(user.as_str())
+            .map(|known| known.password.clone())
+            .unwrap_or_default();
+        let body = json!({"type": "m.login.password", "user": user, "password": password, "device_id": device});
+        let answer = state.login(&body).unwrap_or_default();
+        answer["access_token"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// The door without a socket.
+    #[must_use]
+    pub fn transport(&self) -> Arc<dyn Transport> {
+        Arc::new(doors::InProcess(self.clone()))
+    }
+
+    /// The door on a socket of 127.0.0.1.
+    pub async fn listen(&self) -> Listening {
+        Listening::start(self.clone()).await
+    }
+
+    /// The brain: answer a request at once.
+    #[must_use]
+    pub fn handle(&self, request: &http::Request<Bytes>) -> http::Response<Bytes> {
+        match self.outcome(request) {
+            Outcome::Answer(response) => response,
+            Outcome::Dropped => reply::raw(502, Bytes::new()),
+        }
+    }
+
+    /// From now on, let a fault happen to the next request whose path holds `path`, after `skip` others.
+    pub fn fault(&self, path: &str, skip: usize, fault: Fault) {
+        lock(&self.0.planned).push(Planned {
+            path: path.to_owned(),
+            skip,
+            fault,
+        });
+    }
+
+    /// From now on, rewrite every answer to a request whose path holds `path`.
+    pub fn rewrite(
+        &self,
+        path: &str,
+        rewrite: impl Fn(&http::Request<Bytes>, http::Response<Bytes>) -> http::Response<Bytes> + Send + Sync + 'static,
+    ) {
+        lock(&self.0.hooks).push(Hook {
+            path: path.to_owned(),
+            rewrite: Arc::new(rewrite),
+        });
+    }
+
+    /// No more rewriting, and no more planned faults.
+    pub fn behave(&self) {
+        lock(&self.0.hooks).clear();
+        lock(&self.0.planned).clear();
+    }
+
+    /// What went over the wire so far.
+    #[must_use]
+    pub fn log(&self) -> Vec<Exchange> {
+        lock(&self.0.log).clone()
+    }
+
+    /// A room's events, as the homeserver holds them.
+    #[must_use]
+    pub fn timeline(&self, room: &RoomId) -> Vec<Value> {
+        let state = lock(&self.0.state);
+        state
+            .rooms
+            .get(room.as_str())
+            .map(|room| room.events.iter().map(|event| event.json.clone()).collect())
+            .unwrap_or_default()
+    }
+
+    /// Put an event into a room, as if `sender` had sent it.
+    pub fn inject(&self, room: &RoomId, sender: &UserId, event_type: &str, content: Value) -> String {
+        let event = lock(&self.0.state).append(room.as_str(), sender.as_str(), event_type, None, content, None);
+        self.0.news.notify_waiters();
+        event
+    }
+
+    /// How many one-time keys of a device are left.
+    #[must_use]
+    pub fn one_time_keys_left(&self, user: &UserId, device: &DeviceId) -> usize {
+        let state = lock(&self.0.state);
+        state
+            .users
+            .get(user.as_str())
+            .and_then(|user| user.devices.get(device.as_str()))
+            .map_or(0, |device| device.one_time_keys.len())
+    }
+
+    /// Take away all one-time keys of a device, and its fallback key.
+    pub fn exhaust_keys(&self, user: &UserId, device: &DeviceId) {
+        let mut state = lock(&self.0.state);
+        if let Some(device) = state
+            .users
+            .get_mut(user.as_str())
+            .and_then(|user| user.devices.get_mut(device.as_str()))
+        {
+            device.one_time_keys.clear();
+            device.fallback_keys.clear();
+        }
+    }
+
+    /// Let the tokens of a device expire. `soft`: the device stays.
+    pub fn expire_token(&self, user: &UserId, device: &DeviceId, soft: bool) {
+        let mut state = lock(&self.0.state);
+        for session in state.tokens.values_mut() {
+            if session.user == user.as_str() && session.device == device.as_str() {
+                session.expired = Some(soft);
+            }
+        }
+    }
+
+    /// Delete a device, as its owner would.
+    pub fn delete_device(&self, user: &UserId, device: &DeviceId) {
+        lock(&self.0.state).remove_device(user.as_str(), device.as_str());
+        self.0.news.notify_waiters();
+    }
+
+    /// Hold the clock of the homeserver, in milliseconds since the Unix epoch.
+    pub fn set_clock(&self, now_ms: u64) {
+        lock(&self.0.state).now_ms = Some(now_ms);
+    }
+
+    fn news(&self) -> Arc<Notify> {
+        Arc::clone(&self.0.news)
+    }
+
+    /// How long a request wants to wait for news: zero for everything but a sync with a token.
+    fn sync_wait(&self, request: &http::Request<Bytes>) -> Duration {
+        let parts = Parts::of(request);
+        let value = |name: &str| {
+            parts
+                .query
+                .iter()
+                .find(|(key, _)| key == name)
+                .map(|(_, value)| value.as_str())
+        };
+        if !parts.is_sync() || value("since").is_none() {
+            return Duration::ZERO;
+        }
+        Duration::from_millis(value("timeout").and_then(|timeout| timeout.parse().ok()).unwrap_or(0))
+    }
+
+    fn has_news(&self, request: &http::Request<Bytes>) -> bool {
+        let parts = Parts::of(request);
+        let mut state = lock(&self.0.state);
+        let Ok(session) = state.session(&parts) else {
+            return true;
+        };
+        state
+            .sync(&session, &parts.query)
+            .map_or(true, |(_, anything)| anything)
+    }
+
+    fn planned_for(&self, path: &str) -> Option<Fault> {
+        let mut planned = lock(&self.0.planned);
+        let place = planned.iter().position(|planned| path.contains(&planned.path))?;
+        let next = planned.get_mut(place)?;
+        if next.skip > 0 {
+            next.skip -= 1;
+            return None;
+        }
+        Some(planned.remove(place).fault)
+    }
+
+    fn outcome(&self, request: &http::Request<Bytes>) -> Outcome {
+        let parts = Parts::of(request);
+        let path = request.uri().path().to_owned();
+        let fault = self.planned_for(&path);
+        let session = lock(&self.0.state).session(&parts).ok();
+        let process = || reply::response(lock(&self.0.state).answer(&parts));
+        let mut outcome = match fault {
+            Some(Fault::DropBefore) => Outcome::Dropped,
+            Some(Fault::DropAfter) => {
+                process();
+                Outcome::Dropped
+            }
+            Some(Fault::Answer(status, body)) => Outcome::Answer(reply::raw(status, body.into())),
+            Some(Fault::Truncate(length)) => {
+                Outcome::Answer(process().map(|body| body.slice(..length.min(body.len()))))
+            }
+            Some(Fault::Replace(status, body)) => {
+                process();
+                Outcome::Answer(reply::raw(status, body.into()))
+            }
+            None => Outcome::Answer(process()),
+        };
+        let hooks: Vec<Hook> = lock(&self.0.hooks)
+            .iter()
+            .filter(|hook| path.contains(&hook.path))
+            .cloned()
+            .collect();
+        for hook in hooks {
+            if let Outcome::Answer(response) = outcome {
+                outcome = Outcome::Answer((hook.rewrite)(request, response));
+            }
+        }
+        self.note(&parts, path, session, &outcome);
+        self.0.news.notify_waiters();
+        outcome
+    }
+
+    fn note(&self, parts: &Parts, path: String, session: Option<state::Session>, outcome: &Outcome) {
+        let (status, mut response) = match outcome {
+            Outcome::Answer(answer) => (
+                Some(answer.status().as_u16()),
+                serde_json::from_slice(answer.body()).unwrap_or(Value::Null),
+            ),
+            Outcome::Dropped => (None, Value::Null),
+        };
+        let mut request = parts.body.clone();
+        hide_secrets(&mut request);
+        hide_secrets(&mut response);
+        lock(&self.0.log).push(Exchange {
+            method: parts.method.to_string(),
+            path,
+            user: session.as_ref().map(|session| session.user.clone()),
+            device: session.map(|session| session.device),
+            request,
+            status,
+            response,
+        });
+    }
+}
+
+/// Replace tokens and passwords at any depth.
+fn hide_secrets(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                match name.as_str() {
+                    "access_token" | "refresh_token" | "password" if field.is_string() => *field = "<hidden>".into(),
+                    _ => hide_secrets(field),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(hide_secrets),
+        _ => {}
+    }
+}

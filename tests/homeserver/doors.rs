@@ -1,0 +1,92 @@
+//! The two ways in: a `Transport` in the process, and a socket through wiremock.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use mx_transport::{Transport, TransportError, TransportErrorKind};
+use wiremock::{Mock, MockServer, Respond, ResponseTemplate, matchers::any};
+
+use crate::{Homeserver, faults::Outcome};
+
+/// wiremock answers one request after the other, so that a socket cannot wait for news: an empty sync is held back
+/// this long, and asked again by the client.
+const SOCKET_WAIT: Duration = Duration::from_millis(100);
+
+/// The door without a socket. A sync waits for news as long as it asks for.
+#[derive(Clone, Debug)]
+pub(crate) struct InProcess(pub(crate) Homeserver);
+
+#[async_trait]
+impl Transport for InProcess {
+    async fn send(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>, TransportError> {
+        let wait = self.0.sync_wait(&request);
+        let end = tokio::time::Instant::now() + wait;
+        loop {
+            let news = self.0.news();
+            let listening = news.notified();
+            if wait.is_zero() || self.0.has_news(&request) || tokio::time::Instant::now() >= end {
+                return match self.0.outcome(&request) {
+                    Outcome::Answer(response) => Ok(response),
+                    Outcome::Dropped => Err(TransportError::new(TransportErrorKind::Interrupted)),
+                };
+            }
+            tokio::select! {
+                () = listening => {}
+                () = tokio::time::sleep_until(end) => {}
+            }
+        }
+    }
+}
+
+/// A homeserver on a socket of 127.0.0.1, until it is dropped.
+#[derive(Debug)]
+pub struct Listening {
+    server: MockServer,
+}
+
+impl Listening {
+    pub(crate) async fn start(homeserver: Homeserver) -> Self {
+        let server = MockServer::start().await;
+        Mock::given(any()).respond_with(Socket(homeserver)).mount(&server).await;
+        Self { server }
+    }
+
+    /// Where it listens, as in `http://127.0.0.1:40123`.
+    #[must_use]
+    pub fn uri(&self) -> String {
+        self.server.uri()
+    }
+}
+
+struct Socket(Homeserver);
+
+impl Respond for Socket {
+    fn respond(&self, request: &wiremock::Request) -> ResponseTemplate {
+        let mut http = http::Request::new(Bytes::from(request.body.clone()));
+        *http.method_mut() = request.method.clone();
+        *http.headers_mut() = request.headers.clone();
+        if let Ok(uri) = request.url.as_str().parse() {
+            *http.uri_mut() = uri;
+        }
+        let held_back = !self.0.sync_wait(&http).is_zero() && !self.0.has_news(&http);
+        let template = match self.0.outcome(&http) {
+            Outcome::Answer(response) => {
+                let (parts, body) = response.into_parts();
+                let template =
+                    ResponseTemplate::new(parts.status.as_u16()).set_body_raw(body.to_vec(), "application/json");
+                parts
+                    .headers
+                    .iter()
+                    .fold(template, |template, (name, value)| template.insert_header(name, value))
+            }
+            // wiremock cannot break a connection: a proxy that lost its server answers like this.
+            Outcome::Dropped => ResponseTemplate::new(502),
+        };
+        if held_back {
+            template.set_delay(SOCKET_WAIT)
+        } else {
+            template
+        }
+    }
+}
