@@ -206,6 +206,7 @@ impl BackendError {
     }
 
     /// The kind of an error of the file system.
+    #[cfg(any(feature = "sled", feature = "sqlite"))]
     pub(crate) fn from_io(error: std::io::Error) -> Self {
         use std::io::ErrorKind as Io;
         let kind = match error.kind() {

@@ -26,6 +26,13 @@ impl StoreKey {
     }
 
     /// A new random key.
+    ///
+    /// # Errors
+    /// [`StoreError::Encode`] when the operating system gives no randomness.
+    pub fn generate() -> Result<Self> {
+        Self::random().map_err(|_| StoreError::Encode { what: "a key" })
+    }
+
     fn random() -> io::Result<Self> {
         let mut bytes = [0; KEY_BYTES];
         getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;

@@ -1,1 +1,61 @@
-//! Skeleton.
+//! What makes the Matrix encryption engine safe to run unattended.
+//!
+//! [`Orchestrator`] holds one device: it publishes and tops up keys, discovers devices, opens sessions, shares room
+//! keys, encrypts and decrypts, and remembers everything through units of work of `mx-crypto-store`, so that a crash
+//! at any instruction loses nothing and uses no key twice. Requests go through a `mx_transport::Homeserver`.
+//!
+//! ```no_run
+//! # use std::{sync::Arc, time::Duration};
+//! # use mx_crypto_store::{KeySource, PickleStore, backend::Memory};
+//! # use mx_olm_orchestrator::{Event, Options, Orchestrator, Outgoing, Recipients};
+//! # use mx_transport::Homeserver;
+//! # async fn example(homeserver: Homeserver, key: KeySource) -> Result<(), Box<dyn std::error::Error>> {
+//! let store = PickleStore::open(Arc::new(Memory::new()), key).await?;
+//! let user = ruma::user_id!("@bot:example.org");
+//! let device = Orchestrator::open(homeserver, store, user, "BOT".into(), Options::default()).await?;
+//! device.publish_keys().await?;
+//!
+//! let receipt = device.send(Outgoing {
+//!     room_id: ruma::room_id!("!abc:example.org").to_owned(),
+//!     event_type: "m.room.message".into(),
+//!     content: serde_json::json!({"msgtype": "m.text", "body": "the eagle lands at noon"}),
+//!     recipients: Recipients::Strict,
+//! }).await?;
+//! println!("{} can be read by {} devices", receipt.event_id, receipt.readable_by());
+//!
+//! device.sync(Duration::from_secs(30)).await?;
+//! for delivery in device.inbox(None, 100).await? {
+//!     if let Event::Message(message) = &delivery.event {
+//!         println!("{}: {}", message.sender, message.body().unwrap_or("…"));
+//!     }
+//!     device.acknowledge(&[delivery]).await?;
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! # What is absent on purpose
+//! No code here opens a socket or a file, and none of it does cryptography: the engine does, and only
+//! `machine.rs`, `keys.rs`, `receive.rs`, `receive/timeline.rs` and `send.rs` with its parts name it.
+
+mod clock;
+mod error;
+mod event;
+mod keys;
+mod machine;
+mod members;
+mod orchestrator;
+mod outgoing;
+mod receive;
+mod rooms;
+mod send;
+mod sync_response;
+
+pub use self::{
+    clock::Clock,
+    error::{Error, Result},
+    event::{Encryption, Event, Invite, Message, Rejected, RejectedReason, Trust, Undecryptable, UndecryptableReason},
+    keys::KeyStatus,
+    orchestrator::{Options, Orchestrator},
+    receive::{Delivery, SyncSummary},
+    send::{DeviceOutcome, DeviceReceipt, Outgoing, Recipients, SendReceipt},
+};

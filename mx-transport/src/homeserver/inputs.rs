@@ -46,6 +46,7 @@ macro_rules! with_token {
 
 with_token!(AccessToken, true);
 with_token!(AccessTokenOptional, false);
+with_token!(AppserviceTokenOptional, false);
 with_token!(NoAccessToken, false);
 
 impl sealed::Sealed for auth_scheme::NoAuthentication {}

@@ -1,2 +1,3 @@
-//! Skeleton.
+//! `mx`: the client for a shell.
+
 fn main() {}

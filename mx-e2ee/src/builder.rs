@@ -1,0 +1,260 @@
+//! From a homeserver and a directory to a client: by password, by token, or with the login that is there.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use mx_crypto_store::{
+    KeySource, PickleStore, StoreKey,
+    backend::{Backend, Memory},
+};
+use mx_olm_orchestrator::{Options, Orchestrator};
+use mx_transport::{AccessToken, Homeserver, RequestError, Transport};
+use ruma::{
+    OwnedDeviceId,
+    api::client::{
+        account::whoami,
+        session::{get_login_types, login},
+        uiaa::UserIdentifier,
+    },
+};
+
+use crate::{Client, Error, Result, Session, session};
+
+/// The parts of a client before it is logged in or opened.
+#[derive(Debug, Default)]
+pub struct ClientBuilder {
+    homeserver: Option<String>,
+    directory: Option<PathBuf>,
+    backend: Option<(Arc<dyn Backend>, KeySource)>,
+    transport: Option<Arc<dyn Transport>>,
+    device_name: Option<String>,
+    in_memory: bool,
+    options: Options,
+}
+
+impl ClientBuilder {
+    /// The homeserver's address, such as `https://matrix.example.org`.
+    #[must_use]
+    pub fn homeserver(mut self, url: impl Into<String>) -> Self {
+        self.homeserver = Some(url.into());
+        self
+    }
+
+    /// Where the login, the store and its key (`pickle.key`) are kept. It is made where it is missing.
+    #[must_use]
+    pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directory = Some(directory.into());
+        self
+    }
+
+    /// Another storage engine than the one in the directory, with the key to seal it with.
+    #[must_use]
+    pub fn backend(mut self, backend: Arc<dyn Backend>, key: KeySource) -> Self {
+        self.backend = Some((backend, key));
+        self
+    }
+
+    /// Keep everything in memory: for tests and for devices that are thrown away.
+    #[must_use]
+    pub const fn in_memory(mut self) -> Self {
+        self.in_memory = true;
+        self
+    }
+
+    /// Another way to the homeserver than the built-in HTTP client.
+    #[must_use]
+    pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
+        self.transport = Some(transport);
+        self
+    }
+
+    /// How a new device is called where people look at their devices.
+    #[must_use]
+    pub fn device_name(mut self, name: impl Into<String>) -> Self {
+        self.device_name = Some(name.into());
+        self
+    }
+
+    /// How the device behaves.
+    #[must_use]
+    pub fn options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Log in by password and publish the device's keys. With a store that was used before, the same device logs in
+    /// again, as after a token expired.
+    ///
+    /// # Errors
+    /// [`Error::WrongPassword`], [`Error::AlreadyLoggedIn`], [`Error::DeviceDeleted`]; of the request, of the store.
+    pub async fn login(self, user: &str, password: &str) -> Result<Client> {
+        let (homeserver, store) = self.prepare(true).await?;
+        let known = store.device().await?;
+        let mut request = login::v3::Request::new(login::v3::LoginInfo::Password(login::v3::Password::new(
+            UserIdentifier::Matrix(ruma::api::client::uiaa::MatrixUserIdentifier::new(user.to_owned())),
+            password.to_owned(),
+        )));
+        request.initial_device_display_name = Some(self.device_name.clone().unwrap_or_else(|| "mx-e2ee".to_owned()));
+        request.device_id = known.as_ref().map(|(_, device)| device.clone());
+        let answer = match homeserver.send(request).await {
+            Ok(answer) => answer,
+            Err(error) => return Err(self.why_no_login(&homeserver, error).await),
+        };
+        let token = token(&answer.access_token)?;
+        self.finish(homeserver, store, answer.user_id, answer.device_id, token)
+            .await
+    }
+
+    /// Take over a login that was made elsewhere: an access token and the device that it belongs to.
+    ///
+    /// # Errors
+    /// [`Error::TokenWithoutDevice`], [`Error::AlreadyLoggedIn`]; of the request, of the store.
+    pub async fn login_with_token(self, access_token: &str) -> Result<Client> {
+        let (homeserver, store) = self.prepare(true).await?;
+        let token = token(access_token)?;
+        homeserver.set_access_token(token.clone());
+        let who = homeserver.send(whoami::v3::Request::new()).await?;
+        let device = who.device_id.ok_or(Error::TokenWithoutDevice)?;
+        self.finish(homeserver, store, who.user_id, device, token).await
+    }
+
+    /// Go on with the login of the directory: the same device, after a restart. Nothing is sent.
+    ///
+    /// # Errors
+    /// [`Error::NotLoggedIn`]; of the store: wrong key, in use, of another device.
+    pub async fn open(mut self) -> Result<Client> {
+        let directory = self.kept_in()?.to_owned();
+        let Some((session, token)) = session::load(&directory)? else {
+            return Err(Error::NotLoggedIn { directory });
+        };
+        self.homeserver.get_or_insert_with(|| session.homeserver.clone());
+        let (homeserver, store) = self.prepare(false).await?;
+        homeserver.set_access_token(token);
+        let device = Orchestrator::open(homeserver, store, &session.user_id, &session.device_id, self.options).await?;
+        Ok(Client::new(device, session, Some(directory)))
+    }
+
+    fn kept_in(&self) -> Result<&Path> {
+        self.directory.as_deref().ok_or_else(|| Error::Configuration {
+            what: "a client needs a directory to keep its login and keys in".to_owned(),
+        })
+    }
+
+    /// The homeserver and the store, opened: a store that cannot be opened must not cost a login.
+    async fn prepare(&self, for_login: bool) -> Result<(Homeserver, PickleStore)> {
+        let url = self.homeserver.as_deref().ok_or_else(|| Error::Configuration {
+            what: "a client needs the address of its homeserver".to_owned(),
+        })?;
+        if for_login
+            && let Some(directory) = &self.directory
+            && let Some((session, token)) = session::load(directory)?
+        {
+            self.refuse_second_login(directory, url, &session, token).await?;
+        }
+        let homeserver = Homeserver::new(url, self.way()?)?;
+        let (backend, key) = match &self.backend {
+            Some((backend, key)) => (Arc::clone(backend), key.clone()),
+            None if self.in_memory => (
+                Arc::new(Memory::new()) as Arc<dyn Backend>,
+                KeySource::Bytes(StoreKey::generate()?),
+            ),
+            None => self.own_backend().await?,
+        };
+        Ok((homeserver, PickleStore::open(backend, key).await?))
+    }
+
+    /// A login that works is not thrown away by accident; one whose token expired may be made again.
+    async fn refuse_second_login(&self, directory: &Path, url: &str, held: &Session, token: AccessToken) -> Result<()> {
+        let homeserver = Homeserver::new(url, self.way()?)?;
+        homeserver.set_access_token(token);
+        match homeserver.send(whoami::v3::Request::new()).await {
+            Err(RequestError::LoggedOut { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+            Ok(_) => Err(Error::AlreadyLoggedIn {
+                directory: directory.to_owned(),
+                user: held.user_id.to_string(),
+            }),
+        }
+    }
+
+    fn way(&self) -> Result<Arc<dyn Transport>> {
+        if let Some(transport) = &self.transport {
+            return Ok(Arc::clone(transport));
+        }
+        #[cfg(feature = "reqwest")]
+        {
+            let client = mx_transport::ReqwestTransport::builder().build()?;
+            Ok(Arc::new(mx_transport::Retry::new(client)))
+        }
+        #[cfg(not(feature = "reqwest"))]
+        Err(Error::Configuration {
+            what: "without the feature reqwest, bring a transport".to_owned(),
+        })
+    }
+
+    async fn own_backend(&self) -> Result<(Arc<dyn Backend>, KeySource)> {
+        let directory = session::create_directory(self.kept_in()?)?;
+        #[cfg(feature = "sqlite")]
+        {
+            let backend = mx_crypto_store::backend::Sqlite::open(directory.join("store")).await?;
+            Ok((Arc::new(backend), KeySource::File(directory.join("pickle.key"))))
+        }
+        #[cfg(not(feature = "sqlite"))]
+        Err(Error::Configuration {
+            what: format!("without the feature sqlite, bring a backend for {directory:?}"),
+        })
+    }
+
+    async fn why_no_login(&self, homeserver: &Homeserver, error: RequestError) -> Error {
+        match error {
+            RequestError::Api {
+                status, ref errcode, ..
+            } if status.as_u16() == 403 && errcode.as_deref() == Some("M_FORBIDDEN") => Error::WrongPassword,
+            RequestError::Api { status, .. } if status.as_u16() == 400 => {
+                let by_password =
+                    |kind: &get_login_types::v3::LoginType| matches!(kind, get_login_types::v3::LoginType::Password(_));
+                match homeserver.send(get_login_types::v3::Request::new()).await {
+                    Ok(types) if !types.flows.iter().any(by_password) => Error::NoPasswordLogin,
+                    _ => error.into(),
+                }
+            }
+            other => other.into(),
+        }
+    }
+
+    async fn finish(
+        self,
+        homeserver: Homeserver,
+        store: PickleStore,
+        user_id: ruma::OwnedUserId,
+        device_id: OwnedDeviceId,
+        token: AccessToken,
+    ) -> Result<Client> {
+        homeserver.set_access_token(token.clone());
+        let again = store.device().await?.is_some();
+        let session = Session {
+            homeserver: homeserver.base_url().to_owned(),
+            user_id,
+            device_id,
+        };
+        let device = Orchestrator::open(homeserver, store, &session.user_id, &session.device_id, self.options).await?;
+        if let Some(directory) = &self.directory {
+            session::save(&session::create_directory(directory)?, &session, &token)?;
+        }
+        if again && !device.key_status().await?.published {
+            return Err(Error::DeviceDeleted {
+                device: session.device_id,
+            });
+        }
+        device.publish_keys().await?;
+        Ok(Client::new(device, session, self.directory))
+    }
+}
+
+fn token(given: &str) -> Result<AccessToken> {
+    AccessToken::new(given).map_err(|error| Error::Configuration {
+        what: error.to_string(),
+    })
+}

@@ -1,0 +1,308 @@
+//! What an app holds: one device, logged in.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use futures_util::Stream;
+use mx_olm_orchestrator::{Delivery, Event, KeyStatus, Orchestrator};
+use mx_transport::Homeserver;
+use ruma::{
+    DeviceId, OwnedRoomId, OwnedRoomOrAliasId, OwnedUserId, RoomId, UserId,
+    api::client::{
+        membership::{join_room_by_id_or_alias, joined_rooms},
+        room::create_room,
+        session::logout,
+    },
+    events::{InitialStateEvent, room::encryption::RoomEncryptionEventContent},
+};
+use tokio::sync::Mutex;
+
+use crate::{ClientBuilder, Error, Result, Room, Session, session};
+
+/// How many events are given out at once.
+const BATCH: usize = 100;
+/// How long a stream asks the homeserver to wait for news.
+const LONG_POLL: Duration = Duration::from_secs(30);
+/// The first and the longest pause of a stream after an error.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// One device of one user, logged in. Cheap to clone; all clones are the same device.
+#[derive(Clone, Debug)]
+pub struct Client(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    device: Orchestrator,
+    session: Session,
+    directory: Option<PathBuf>,
+    /// Given out, and acknowledged when more is asked for.
+    handed_out: Mutex<Vec<Delivery>>,
+}
+
+impl Client {
+    /// The parts of a client, to be logged in or opened.
+    #[must_use]
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+
+    pub(crate) fn new(device: Orchestrator, session: Session, directory: Option<PathBuf>) -> Self {
+        Self(Arc::new(Inner {
+            device,
+            session,
+            directory,
+            handed_out: Mutex::default(),
+        }))
+    }
+
+    /// Who is logged in.
+    #[must_use]
+    pub fn user_id(&self) -> &UserId {
+        &self.0.session.user_id
+    }
+
+    /// As which device.
+    #[must_use]
+    pub fn device_id(&self) -> &DeviceId {
+        &self.0.session.device_id
+    }
+
+    /// The login, without its token.
+    #[must_use]
+    pub fn session(&self) -> &Session {
+        &self.0.session
+    }
+
+    /// The homeserver, for every request of the Matrix specification that has no method here.
+    #[must_use]
+    pub fn homeserver(&self) -> &Homeserver {
+        self.0.device.homeserver()
+    }
+
+    /// The layer below.
+    #[must_use]
+    pub fn orchestrator(&self) -> &Orchestrator {
+        &self.0.device
+    }
+
+    /// A room by its id. Nothing is sent.
+    #[must_use]
+    pub fn room(&self, room: &RoomId) -> Room {
+        Room::new(self.clone(), room.to_owned())
+    }
+
+    /// The rooms that we are in.
+    ///
+    /// # Errors
+    /// Of the request.
+    pub async fn rooms(&self) -> Result<Vec<Room>> {
+        let answer = self.homeserver().send(joined_rooms::v3::Request::new()).await?;
+        Ok(answer
+            .joined_rooms
+            .into_iter()
+            .map(|room| Room::new(self.clone(), room))
+            .collect())
+    }
+
+    /// Make a private, encrypted room and invite people.
+    ///
+    /// # Errors
+    /// Of the request.
+    pub async fn create_room(&self, name: Option<&str>, invite: &[OwnedUserId]) -> Result<Room> {
+        let encryption =
+            InitialStateEvent::with_empty_state_key(RoomEncryptionEventContent::with_recommended_defaults());
+        self.create(name, invite, vec![encryption.to_raw_any()]).await
+    }
+
+    /// Make a private room whose events are not encrypted. Marking it as encrypted later cannot be undone.
+    ///
+    /// # Errors
+    /// Of the request.
+    pub async fn create_plaintext_room(&self, name: Option<&str>, invite: &[OwnedUserId]) -> Result<Room> {
+        self.create(name, invite, Vec::new()).await
+    }
+
+    async fn create(
+        &self,
+        name: Option<&str>,
+        invite: &[OwnedUserId],
+        initial_state: Vec<ruma::serde::Raw<ruma::events::AnyInitialStateEvent>>,
+    ) -> Result<Room> {
+        let mut request = create_room::v3::Request::new();
+        request.name = name.map(str::to_owned);
+        request.invite = invite.to_vec();
+        request.preset = Some(create_room::v3::RoomPreset::PrivateChat);
+        request.initial_state = initial_state;
+        let answer = self.homeserver().send(request).await?;
+        Ok(self.room(&answer.room_id))
+    }
+
+    /// Join a room by its id (`!…`) or alias (`#…`), as after an invitation.
+    ///
+    /// # Errors
+    /// [`Error::InvalidId`]; of the request.
+    pub async fn join(&self, room: &str) -> Result<Room> {
+        let room = OwnedRoomOrAliasId::try_from(room).map_err(|_| Error::InvalidId {
+            given: room.to_owned(),
+            wanted: "a room id (!…) or an alias (#…:server)",
+        })?;
+        let answer = self
+            .homeserver()
+            .send(join_room_by_id_or_alias::v3::Request::new(room))
+            .await?;
+        Ok(self.room(&answer.room_id))
+    }
+
+    /// What happened, waiting at most `timeout` for something. What an earlier call returned is acknowledged by this
+    /// one, and never returned again; what is not acknowledged is returned again after a restart.
+    ///
+    /// # Errors
+    /// Of the request, of the store. Nothing is lost.
+    ///
+    /// # Cancel safety
+    /// Safe: what was not returned is returned by the next call.
+    pub async fn receive(&self, timeout: Duration) -> Result<Vec<Event>> {
+        let mut handed_out = self.0.handed_out.lock().await;
+        self.0.device.acknowledge(&handed_out).await?;
+        handed_out.clear();
+        let mut waiting = self.0.device.inbox(None, BATCH).await?;
+        if waiting.is_empty() {
+            self.0.device.sync(timeout).await?;
+            waiting = self.0.device.inbox(None, BATCH).await?;
+        }
+        let events = waiting.iter().map(|delivery| delivery.event.clone()).collect();
+        *handed_out = waiting;
+        Ok(events)
+    }
+
+    /// What happens, for as long as it is polled. An event is acknowledged when the next one is asked for. An error is
+    /// an item too: the stream goes on after it, with growing pauses. Hold one stream, or use
+    /// [`receive`](Self::receive), but not both at once.
+    pub fn events(&self) -> impl Stream<Item = Result<Event>> + Send + use<> {
+        let state = EventStream {
+            client: self.clone(),
+            last: None,
+            waiting: Vec::new(),
+            pause: None,
+        };
+        futures_util::stream::unfold(state, |mut state| async move {
+            let item = state.next().await;
+            Some((item, state))
+        })
+    }
+
+    /// Ask the homeserver what is new without waiting, and keep it for [`receive`](Self::receive).
+    ///
+    /// # Errors
+    /// Of the request, of the store.
+    pub async fn sync(&self) -> Result<()> {
+        self.0.device.sync(Duration::ZERO).await?;
+        Ok(())
+    }
+
+    /// Our device's keys, here and on the homeserver.
+    ///
+    /// # Errors
+    /// Of the request, of the store.
+    pub async fn key_status(&self) -> Result<KeyStatus> {
+        Ok(self.0.device.key_status().await?)
+    }
+
+    /// Publish our device's keys and top up its one-time keys; every sync does this too.
+    ///
+    /// # Errors
+    /// As [`Orchestrator::publish_keys`].
+    pub async fn publish_keys(&self) -> Result<()> {
+        Ok(self.0.device.publish_keys().await?)
+    }
+
+    /// Delete this device on the homeserver and forget the login here. The store stays and is of no more use.
+    ///
+    /// # Errors
+    /// Of the request. A token that is not valid any more is no error.
+    pub async fn logout(self) -> Result<()> {
+        match self.homeserver().send(logout::v3::Request::new()).await {
+            Ok(_) | Err(mx_transport::RequestError::LoggedOut { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if let Some(directory) = &self.0.directory {
+            session::remove(directory)?;
+        }
+        self.close().await
+    }
+
+    /// Release the store, after what is under way: then the same device can be opened again.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub async fn close(self) -> Result<()> {
+        Ok(self.0.device.close().await?)
+    }
+
+    /// The id of a room from its id or alias.
+    ///
+    /// # Errors
+    /// [`Error::InvalidId`]; of the request.
+    pub async fn resolve(&self, room: &str) -> Result<OwnedRoomId> {
+        let wanted = "a room id (!…) or an alias (#…:server)";
+        let invalid = || Error::InvalidId {
+            given: room.to_owned(),
+            wanted,
+        };
+        if room.starts_with('#') {
+            let alias = ruma::OwnedRoomAliasId::try_from(room).map_err(|_| invalid())?;
+            let answer = self
+                .homeserver()
+                .send(ruma::api::client::alias::get_alias::v3::Request::new(alias))
+                .await?;
+            return Ok(answer.room_id);
+        }
+        OwnedRoomId::try_from(room).map_err(|_| invalid())
+    }
+}
+
+/// Where a stream of events stands.
+struct EventStream {
+    client: Client,
+    last: Option<Delivery>,
+    /// In reverse.
+    waiting: Vec<Delivery>,
+    pause: Option<Duration>,
+}
+
+impl EventStream {
+    async fn next(&mut self) -> Result<Event> {
+        if let Some(pause) = self.pause {
+            tokio::time::sleep(pause).await;
+        }
+        match self.try_next().await {
+            Ok(event) => {
+                self.pause = None;
+                Ok(event)
+            }
+            Err(error) => {
+                self.pause = Some(self.pause.map_or(PAUSES.0, |pause| (pause * 2).min(PAUSES.1)));
+                Err(error)
+            }
+        }
+    }
+
+    async fn try_next(&mut self) -> Result<Event> {
+        let device = &self.client.0.device;
+        if let Some(last) = &self.last {
+            device.acknowledge(std::slice::from_ref(last)).await?;
+            self.last = None;
+        }
+        loop {
+            if let Some(delivery) = self.waiting.pop() {
+                let event = delivery.event.clone();
+                self.last = Some(delivery);
+                return Ok(event);
+            }
+            self.waiting = device.inbox(None, BATCH).await?;
+            self.waiting.reverse();
+            if self.waiting.is_empty() {
+                device.sync(LONG_POLL).await?;
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What can go wrong, in one type with a stable code and a sentence that says what to do.
+
+use std::path::PathBuf;
+
+use mx_crypto_store::{StoreError, backend::BackendError};
+use mx_transport::{RequestError, TransportError};
+use ruma::OwnedDeviceId;
+
+/// Shorthand of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Sending or receiving failed; most errors are of this kind.
+    #[error(transparent)]
+    Orchestrator(mx_olm_orchestrator::Error),
+
+    /// User name or password are wrong.
+    #[error(
+        "the homeserver does not accept this user name and password: check both, and that the account is on this homeserver"
+    )]
+    WrongPassword,
+
+    /// The homeserver offers no login by password.
+    #[error("this homeserver offers no login by password: log in elsewhere and bring the access token")]
+    NoPasswordLogin,
+
+    /// There is no login in this directory.
+    #[error("there is no login in {directory:?}: log in first")]
+    NotLoggedIn {
+        /// Where a login is looked for.
+        directory: PathBuf,
+    },
+
+    /// There is a login in this directory.
+    #[error("{directory:?} already holds a login of {user}: use it, log out first, or choose another directory")]
+    AlreadyLoggedIn {
+        /// Where the login is.
+        directory: PathBuf,
+        /// Whose it is.
+        user: String,
+    },
+
+    /// Our device is not on the homeserver any more, or without its keys.
+    #[error(
+        "device {device} was deleted on the homeserver, so that its keys are gone: start with a new device in an \
+         empty directory"
+    )]
+    DeviceDeleted {
+        /// The device.
+        device: OwnedDeviceId,
+    },
+
+    /// The access token belongs to no device.
+    #[error("this access token belongs to no device, and encryption needs one: log in with a password instead")]
+    TokenWithoutDevice,
+
+    /// This is not a Matrix id, or not of the kind that is needed.
+    #[error("{given:?} is not {wanted}")]
+    InvalidId {
+        /// What was given.
+        given: String,
+        /// What is needed.
+        wanted: &'static str,
+    },
+
+    /// A piece of the configuration is missing or wrong.
+    #[error("{what}")]
+    Configuration {
+        /// What to do about it.
+        what: String,
+    },
+
+    /// The file of the login cannot be read or written.
+    #[error("the file {path:?} of the login cannot be read or written")]
+    SessionFile {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        #[source]
+        source: std::io::Error,
+    },
+
+    /// Others may read the file of the login, which holds the access token.
+    #[error("others may read the file {path:?} of the login: run chmod 600 on it, and consider the token as seen")]
+    SessionFilePermissions {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl Error {
+    /// A stable name of this error, for programs.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Orchestrator(error) => error.code(),
+            Self::WrongPassword => "wrong_password",
+            Self::NoPasswordLogin => "no_password_login",
+            Self::NotLoggedIn { .. } => "not_logged_in",
+            Self::AlreadyLoggedIn { .. } => "already_logged_in",
+            Self::DeviceDeleted { .. } => "device_deleted",
+            Self::TokenWithoutDevice => "token_without_device",
+            Self::InvalidId { .. } => "invalid_id",
+            Self::Configuration { .. } => "configuration",
+            Self::SessionFile { .. } => "session_file",
+            Self::SessionFilePermissions { .. } => "session_file_permissions",
+        }
+    }
+
+    /// It may work a little later without anybody doing anything.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        let Self::Orchestrator(error) = self else { return false };
+        match error {
+            mx_olm_orchestrator::Error::Request(RequestError::Transport(error)) => error.is_transient(),
+            mx_olm_orchestrator::Error::Request(RequestError::Api { status, .. }) => {
+                status.is_server_error() || status.as_u16() == 429
+            }
+            mx_olm_orchestrator::Error::MalformedSync { .. } | mx_olm_orchestrator::Error::SendPending { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+impl From<mx_olm_orchestrator::Error> for Error {
+    fn from(error: mx_olm_orchestrator::Error) -> Self {
+        Self::Orchestrator(error)
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        Self::Orchestrator(error.into())
+    }
+}
+
+impl From<BackendError> for Error {
+    fn from(error: BackendError) -> Self {
+        StoreError::from(error).into()
+    }
+}
+
+impl From<RequestError> for Error {
+    fn from(error: RequestError) -> Self {
+        Self::Orchestrator(error.into())
+    }
+}
+
+impl From<TransportError> for Error {
+    fn from(error: TransportError) -> Self {
+        RequestError::from(error).into()
+    }
+}
+
+impl From<mx_transport::UrlError> for Error {
+    fn from(error: mx_transport::UrlError) -> Self {
+        Self::Configuration {
+            what: error.to_string(),
+        }
+    }
+}

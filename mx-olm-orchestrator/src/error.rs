@@ -1,0 +1,232 @@
+//! What can go wrong in the orchestrator, as the caller's next step.
+
+use std::collections::BTreeSet;
+
+use mx_crypto_store::StoreError;
+use mx_transport::RequestError;
+use ruma::{OwnedDeviceId, OwnedRoomId, OwnedServerName, OwnedTransactionId, OwnedUserId};
+
+/// Shorthand of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong. Every variant has a stable [`code`](Self::code) and a sentence that says what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The store failed, or refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+
+    /// The homeserver could not be reached, or refused.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+
+    /// The room's events are not encrypted.
+    #[error("room {room} is not encrypted: mark it as encrypted first, or send plaintext on purpose")]
+    RoomNotEncrypted {
+        /// The room.
+        room: OwnedRoomId,
+    },
+
+    /// The room's state cannot be read by us, so that nothing can be sent to it.
+    #[error("not in room {room}, or there is no such room: join it first, and check the room id")]
+    NotInRoom {
+        /// The room.
+        room: OwnedRoomId,
+    },
+
+    /// Plaintext was to be sent to a room that is known as encrypted.
+    #[error("room {room} is encrypted: plaintext is never sent to it")]
+    RoomIsEncrypted {
+        /// The room.
+        room: OwnedRoomId,
+    },
+
+    /// The room asks for an encryption that no audited engine offers.
+    #[error(
+        "room {room} asks for the encryption algorithm {algorithm:?}, which is not supported: only m.megolm.v1.aes-sha2 is"
+    )]
+    UnsupportedAlgorithm {
+        /// The room.
+        room: OwnedRoomId,
+        /// What the room's state names.
+        algorithm: String,
+    },
+
+    /// The devices of some members are unknown, which is not the same as absent. Nothing was sent.
+    #[error(
+        "the devices of {} member(s) of room {room} are unknown ({}), nothing was sent: try again when their \
+         servers answer, or send with best effort",
+        users.len(), listed(users)
+    )]
+    RecipientsUnknown {
+        /// The room.
+        room: OwnedRoomId,
+        /// Whose devices are unknown.
+        users: BTreeSet<OwnedUserId>,
+        /// Servers that our homeserver could not reach, where it named them.
+        servers: BTreeSet<OwnedServerName>,
+    },
+
+    /// The room key would reach nobody although there are other devices. Nothing was sent.
+    #[error(
+        "none of the {} other device(s) in room {room} can be given the room key, nothing was sent: \
+         their published keys are unusable or they have no one-time key left",
+        devices.len()
+    )]
+    NoUsableRecipients {
+        /// The room.
+        room: OwnedRoomId,
+        /// The devices that the homeserver named.
+        devices: BTreeSet<(OwnedUserId, OwnedDeviceId)>,
+    },
+
+    /// The store belongs to another device.
+    #[error(
+        "this store belongs to {} device {}, and the login is {} device {}: use the store of this login, \
+         or log in again with an empty store", found.0, found.1, expected.0, expected.1
+    )]
+    StoreOfAnotherDevice {
+        /// Who we are logged in as.
+        expected: (OwnedUserId, OwnedDeviceId),
+        /// Whose store it is.
+        found: (OwnedUserId, OwnedDeviceId),
+    },
+
+    /// The homeserver holds other identity keys for our device id than the store does.
+    #[error(
+        "the homeserver already holds other identity keys for device {device}: the store of that device was \
+         lost or replaced, so log out and log in again for a new device"
+    )]
+    DeviceKeysMismatch {
+        /// Our device id.
+        device: OwnedDeviceId,
+    },
+
+    /// The event would be larger than a homeserver accepts. The ratchet did not move.
+    #[error("the encrypted event would have {bytes} bytes and at most {max} are accepted: send less, or send a file")]
+    TooLarge {
+        /// What the encrypted content would take, in bytes.
+        bytes: usize,
+        /// The most that we send, in bytes.
+        max: usize,
+    },
+
+    /// The content is not what a Matrix event may hold. The ratchet did not move.
+    #[error("the content cannot be sent: {reason}")]
+    BadContent {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+
+    /// The event is encrypted and in the outbox; whether the homeserver has it is not known.
+    #[error(
+        "the event is safe in the outbox (transaction {transaction_id}) and was not confirmed by the homeserver: \
+         it is sent again, once, with the next send or sync"
+    )]
+    SendPending {
+        /// The transaction id, the same at every attempt.
+        transaction_id: OwnedTransactionId,
+        /// Why the last attempt did not end.
+        #[source]
+        source: RequestError,
+    },
+
+    /// The homeserver answered a sync with something that is not one. Nothing was taken from it.
+    #[error("the homeserver's answer to /sync cannot be read: {reason}; nothing was lost, try again")]
+    MalformedSync {
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// The engine refused. Nothing was changed.
+    #[error("the encryption engine refused: {reason}")]
+    Engine {
+        /// In the engine's words.
+        reason: String,
+    },
+
+    /// The engine stopped in the middle of a unit of work, which was undone.
+    #[error("the encryption engine stopped unexpectedly; the work was undone and it may be tried again")]
+    EngineStopped,
+}
+
+impl Error {
+    /// A stable name of this error, for programs.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Store(error) => error.code(),
+            Self::Request(error) => error.code(),
+            Self::RoomNotEncrypted { .. } => "room_not_encrypted",
+            Self::NotInRoom { .. } => "not_in_room",
+            Self::RoomIsEncrypted { .. } => "room_is_encrypted",
+            Self::UnsupportedAlgorithm { .. } => "unsupported_algorithm",
+            Self::RecipientsUnknown { .. } => "recipients_unknown",
+            Self::NoUsableRecipients { .. } => "no_usable_recipients",
+            Self::StoreOfAnotherDevice { .. } => "store_of_another_device",
+            Self::DeviceKeysMismatch { .. } => "device_keys_mismatch",
+            Self::TooLarge { .. } => "too_large",
+            Self::BadContent { .. } => "bad_content",
+            Self::SendPending { .. } => "send_pending",
+            Self::MalformedSync { .. } => "malformed_sync",
+            Self::Engine { .. } => "engine",
+            Self::EngineStopped => "engine_stopped",
+        }
+    }
+
+    /// What the engine says, without what it may quote of an event.
+    pub(crate) fn engine(error: &impl std::fmt::Display) -> Self {
+        Self::Engine {
+            reason: error.to_string(),
+        }
+    }
+}
+
+impl From<matrix_sdk_crypto::CryptoStoreError> for Error {
+    fn from(error: matrix_sdk_crypto::CryptoStoreError) -> Self {
+        use matrix_sdk_crypto::CryptoStoreError as Engine;
+        match error {
+            Engine::MismatchedAccount { expected, got } => Self::StoreOfAnotherDevice {
+                expected: got,
+                found: expected,
+            },
+            Engine::Backend(source) => match source.downcast::<StoreError>() {
+                Ok(error) => Self::Store(*error),
+                Err(source) => Self::Engine {
+                    reason: source.to_string(),
+                },
+            },
+            other => Self::Engine {
+                reason: other.to_string(),
+            },
+        }
+    }
+}
+
+impl From<matrix_sdk_crypto::OlmError> for Error {
+    fn from(error: matrix_sdk_crypto::OlmError) -> Self {
+        match error {
+            matrix_sdk_crypto::OlmError::Store(error) => error.into(),
+            other => Self::engine(&other),
+        }
+    }
+}
+
+impl From<matrix_sdk_crypto::MegolmError> for Error {
+    fn from(error: matrix_sdk_crypto::MegolmError) -> Self {
+        match error {
+            matrix_sdk_crypto::MegolmError::Store(error) => error.into(),
+            other => Self::engine(&other),
+        }
+    }
+}
+
+/// At most five names, so that an error stays one line.
+fn listed(users: &BTreeSet<OwnedUserId>) -> String {
+    let mut names: Vec<&str> = users.iter().take(5).map(|user| user.as_str()).collect();
+    if users.len() > names.len() {
+        names.push("…");
+    }
+    names.join(", ")
+}

@@ -1,0 +1,234 @@
+//! What an app receives.
+
+use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId};
+use serde::{Deserialize, Serialize};
+
+/// Something that happened and that the app is told exactly in this form, also after a restart.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Event {
+    /// A room event that is not state: a message, a reaction, a redaction, …
+    Message(Message),
+    /// Somebody invited us to a room.
+    Invite(Invite),
+    /// An event that could not be decrypted before the deadline, or never can. It is delivered as a
+    /// [`Message`](Self::Message) when its key comes after all.
+    Undecryptable(Undecryptable),
+    /// An event that was decrypted, or is plainly wrong, and must not be believed.
+    Rejected(Rejected),
+}
+
+/// A room event that is not state.
+#[derive(Clone, Serialize, Deserialize, PartialEq)]
+pub struct Message {
+    /// The room.
+    pub room_id: OwnedRoomId,
+    /// The event's id.
+    pub event_id: OwnedEventId,
+    /// Who sent it, as the homeserver says; for an encrypted event it is what the key's owner says too.
+    pub sender: OwnedUserId,
+    /// When the sender's homeserver took it, in milliseconds since the Unix epoch.
+    pub origin_server_ts: u64,
+    /// The event's type, such as `m.room.message`.
+    pub event_type: String,
+    /// The event's content: the plaintext, where it was encrypted.
+    pub content: serde_json::Value,
+    /// How it was encrypted. `None`: it came as plaintext.
+    pub encryption: Option<Encryption>,
+    /// It came as plaintext into a room that is encrypted: anybody on the way could have written it.
+    #[serde(default)]
+    pub plaintext_in_encrypted_room: bool,
+}
+
+impl Message {
+    /// The text of an `m.room.message` event.
+    #[must_use]
+    pub fn body(&self) -> Option<&str> {
+        (self.event_type == "m.room.message")
+            .then(|| self.content.get("body")?.as_str())
+            .flatten()
+    }
+}
+
+/// Contents stay out of logs.
+impl std::fmt::Debug for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Message")
+            .field("room_id", &self.room_id)
+            .field("event_id", &self.event_id)
+            .field("sender", &self.sender)
+            .field("event_type", &self.event_type)
+            .field("encryption", &self.encryption)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How an event was encrypted.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct Encryption {
+    /// The device whose key encrypted it, where it is known.
+    pub sender_device: Option<OwnedDeviceId>,
+    /// The Megolm session.
+    pub session_id: String,
+    /// How far the sending device is known.
+    pub trust: Trust,
+}
+
+/// How far the device that sent an event is known.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Trust {
+    /// The device is verified.
+    Verified,
+    /// The sender's identity signed the device, and we have not verified that identity.
+    CrossSigned,
+    /// The device is the sender's, and no identity signed it.
+    Unsigned,
+    /// The device is not known (any more), or the key came from elsewhere.
+    Unknown,
+    /// The sender's verified identity was replaced.
+    IdentityChanged,
+}
+
+/// An invitation.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct Invite {
+    /// The room.
+    pub room_id: OwnedRoomId,
+    /// Who invited us, where the homeserver says so.
+    pub inviter: Option<OwnedUserId>,
+    /// The room's name, where the homeserver says so. Anybody can name a room anything.
+    pub name: Option<String>,
+}
+
+/// An event that could not be decrypted.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct Undecryptable {
+    /// The room.
+    pub room_id: OwnedRoomId,
+    /// The event's id.
+    pub event_id: OwnedEventId,
+    /// Who sent it, as the homeserver says.
+    pub sender: OwnedUserId,
+    /// When the sender's homeserver took it, in milliseconds since the Unix epoch.
+    pub origin_server_ts: u64,
+    /// The Megolm session, where it names one.
+    pub session_id: Option<String>,
+    /// Why.
+    pub reason: UndecryptableReason,
+    /// What may help.
+    pub advice: String,
+}
+
+/// Why an event could not be decrypted.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(tag = "code", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum UndecryptableReason {
+    /// The room key has not come.
+    MissingRoomKey,
+    /// The sender told us that it withholds the room key, with this code.
+    Withheld {
+        /// The code of `m.room_key.withheld`.
+        withheld: String,
+    },
+    /// We hold the room key from a later message on.
+    KeyStartsLater,
+    /// The event is not a well-formed encrypted event.
+    Malformed,
+    /// The ciphertext does not belong to the key.
+    BadCiphertext,
+    /// What was inside is not an event.
+    BadPayload,
+}
+
+impl UndecryptableReason {
+    /// A key that comes later may still open the event.
+    #[must_use]
+    pub fn may_still_come(&self) -> bool {
+        matches!(
+            self,
+            Self::MissingRoomKey | Self::Withheld { .. } | Self::KeyStartsLater
+        )
+    }
+
+    /// What may help, in one sentence.
+    pub(crate) fn advice(&self) -> &'static str {
+        match self {
+            Self::MissingRoomKey => {
+                "the sender's device did not know this device when it sent: it is delivered if the key comes, or ask for it again"
+            }
+            Self::Withheld { .. } => {
+                "the sender's device refused to give the key to this device: verify the device, or ask the sender"
+            }
+            Self::KeyStartsLater => "the key was shared from a later message on, as for somebody who joined later",
+            Self::Malformed | Self::BadCiphertext | Self::BadPayload => "nothing helps: the event itself is broken",
+        }
+    }
+}
+
+/// An event that must not be believed.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct Rejected {
+    /// The room.
+    pub room_id: OwnedRoomId,
+    /// The event's id.
+    pub event_id: OwnedEventId,
+    /// Who sent it, as the homeserver says.
+    pub sender: OwnedUserId,
+    /// Why.
+    pub reason: RejectedReason,
+}
+
+/// Why an event must not be believed.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(tag = "code", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum RejectedReason {
+    /// The same ciphertext index was already used by another event.
+    Replay {
+        /// The event that came first.
+        first: OwnedEventId,
+    },
+    /// The owner of the key is not who the homeserver says.
+    SenderMismatch,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stored_form_reads_back() {
+        let event = Event::Rejected(Rejected {
+            room_id: "!r:s".try_into().unwrap(),
+            event_id: "$e".try_into().unwrap(),
+            sender: "@u:s".try_into().unwrap(),
+            reason: RejectedReason::Replay {
+                first: "$f".try_into().unwrap(),
+            },
+        });
+        let json = serde_json::to_value(&event).unwrap();
+        assert_eq!(json["kind"], "rejected");
+        assert_eq!(json["reason"]["code"], "replay");
+        assert_eq!(serde_json::from_value::<Event>(json).unwrap(), event);
+    }
+
+    #[test]
+    fn debug_shows_no_plaintext() {
+        let message = Message {
+            room_id: "!r:s".try_into().unwrap(),
+            event_id: "$e".try_into().unwrap(),
+            sender: "@u:s".try_into().unwrap(),
+            origin_server_ts: 1,
+            event_type: "m.room.message".to_owned(),
+            content: serde_json::json!({"msgtype": "m.text", "body": "the eagle"}),
+            encryption: None,
+            plaintext_in_encrypted_room: false,
+        };
+        assert_eq!(message.body(), Some("the eagle"));
+        assert!(!format!("{:?}", Event::Message(message)).contains("eagle"));
+    }
+}

@@ -1,0 +1,414 @@
+//! What an app of this layer holds: one device, its homeserver and its store.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use mx_crypto_store::{Cursor, PickleStore};
+use mx_transport::{Call, Homeserver, RequestError};
+use ruma::{
+    DeviceId, OwnedDeviceId, OwnedRoomId, OwnedUserId, RoomId, UserId,
+    api::client::{
+        filter::{FilterDefinition, LazyLoadOptions, RoomEventFilter},
+        state::get_state_event_for_key,
+        sync::sync_events,
+    },
+    events::{StateEventType, room::history_visibility::HistoryVisibility},
+    presence::PresenceState,
+};
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::{
+    Clock, Delivery, Error, Result,
+    machine::{Ending, MachineSlot},
+    members::MemberCache,
+    receive::{self, Context, SyncSummary},
+    rooms::{RoomEncryption, RoomRecord},
+    sync_response::SyncResponse,
+};
+
+/// A send trusts what syncs showed as long as one ended this recently.
+const FRESH: Duration = Duration::from_secs(90);
+
+/// More pages of to-device events than this in a row are left to the next call.
+const MAX_PAGES: usize = 50;
+
+/// How long an exchange may take beyond the time that the homeserver was asked to wait.
+const SYNC_GRACE: Duration = Duration::from_secs(30);
+
+/// How one device behaves.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// How long an event may wait for its key before it is reported as undecryptable. Default: one minute.
+    pub undecryptable_after: Duration,
+    /// Deliver what this very device sent, too. Default: no.
+    pub deliver_own: bool,
+    /// How many events of each room the first sync of a device looks at. Default: 20.
+    pub first_timeline: u32,
+    /// Where the time is read.
+    pub clock: Clock,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            undecryptable_after: Duration::from_secs(60),
+            deliver_own: false,
+            first_timeline: 20,
+            clock: Clock::system(),
+        }
+    }
+}
+
+/// One device. Cheap to clone; all clones are the same device.
+#[derive(Clone, Debug)]
+pub struct Orchestrator(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    homeserver: Homeserver,
+    store: PickleStore,
+    machine: Arc<MachineSlot>,
+    user: OwnedUserId,
+    device: OwnedDeviceId,
+    options: Options,
+    members: Arc<MemberCache>,
+    /// When the last sync ended. Held while one is under way.
+    synced: Mutex<()>,
+    synced_at: std::sync::Mutex<Option<Instant>>,
+    upkeep: Mutex<()>,
+    claim: Mutex<()>,
+    outbox: Mutex<()>,
+    rooms: Mutex<HashMap<OwnedRoomId, Arc<Mutex<()>>>>,
+}
+
+impl Orchestrator {
+    /// Open the device whose store this is, or mint it in an empty store. Nothing is sent.
+    ///
+    /// # Errors
+    /// [`Error::StoreOfAnotherDevice`]; of the store.
+    pub async fn open(
+        homeserver: Homeserver,
+        store: PickleStore,
+        user: &UserId,
+        device: &DeviceId,
+        options: Options,
+    ) -> Result<Self> {
+        let machine = MachineSlot::open(store.clone(), user.to_owned(), device.to_owned()).await?;
+        Ok(Self(Arc::new(Inner {
+            homeserver,
+            store,
+            machine,
+            user: user.to_owned(),
+            device: device.to_owned(),
+            options,
+            members: Arc::default(),
+            synced: Mutex::default(),
+            synced_at: std::sync::Mutex::default(),
+            upkeep: Mutex::default(),
+            claim: Mutex::default(),
+            outbox: Mutex::default(),
+            rooms: Mutex::default(),
+        })))
+    }
+
+    /// Whose device this is.
+    #[must_use]
+    pub fn user_id(&self) -> &UserId {
+        &self.0.user
+    }
+
+    /// Which device this is.
+    #[must_use]
+    pub fn device_id(&self) -> &DeviceId {
+        &self.0.device
+    }
+
+    /// The homeserver, for requests that are not about encryption.
+    #[must_use]
+    pub fn homeserver(&self) -> &Homeserver {
+        &self.0.homeserver
+    }
+
+    /// The store, for what this layer does not show.
+    #[must_use]
+    pub fn store(&self) -> &PickleStore {
+        &self.0.store
+    }
+
+    /// Ask the homeserver what is new, waiting at most `timeout` for something, and take it: room keys, device lists,
+    /// messages. The messages are in the [`inbox`](Self::inbox) afterwards.
+    ///
+    /// # Errors
+    /// [`Error::MalformedSync`]; of the request; of the store. Nothing is lost: the same answer is asked for again.
+    ///
+    /// # Cancel safety
+    /// Safe: an answer is taken as a whole or not at all.
+    pub async fn sync(&self, timeout: Duration) -> Result<SyncSummary> {
+        let _single_flight = self.0.synced.lock().await;
+        let mut total = self.sync_page(timeout).await?;
+        for _ in 1..MAX_PAGES {
+            if !total.more_waiting {
+                break;
+            }
+            let page = self.sync_page(Duration::ZERO).await?;
+            total.add(page);
+        }
+        if let Ok(mut synced_at) = self.0.synced_at.lock() {
+            *synced_at = Some(Instant::now());
+        }
+        // Keys are topped up and devices asked about; what fails now is tried again with the next sync.
+        if let Err(error) = self.publish_keys().await {
+            if matches!(error, Error::DeviceKeysMismatch { .. } | Error::Store(_)) {
+                return Err(error);
+            }
+            tracing::warn!(
+                code = error.code(),
+                "upkeep of keys failed: it is tried again with the next sync"
+            );
+        }
+        Ok(total)
+    }
+
+    async fn sync_page(&self, timeout: Duration) -> Result<SyncSummary> {
+        use matrix_sdk_crypto::store::CryptoStore;
+        let since = self.0.store.next_batch_token().await?;
+        let first_sync = since.is_none();
+        let mut request = sync_events::v3::Request::new();
+        request.filter = Some(sync_events::v3::Filter::FilterDefinition(self.filter(first_sync)));
+        request.since = since;
+        request.timeout = Some(timeout);
+        request.set_presence = PresenceState::Offline;
+        let call = Call::repeatable().within(timeout.saturating_add(SYNC_GRACE));
+        let answer = self.0.homeserver.exchange(request, call).await?;
+        let sync = SyncResponse::parse(answer.body())?;
+        let context = Context {
+            user: self.0.user.clone(),
+            device: self.0.device.clone(),
+            now_ms: self.0.options.clock.now_ms(),
+            first_sync,
+            report_after_ms: u64::try_from(self.0.options.undecryptable_after.as_millis()).unwrap_or(u64::MAX),
+            deliver_own: self.0.options.deliver_own,
+        };
+        let members = Arc::clone(&self.0.members);
+        self.0
+            .machine
+            .unit(move |machine, unit| {
+                Box::pin(async move {
+                    let taken = Box::pin(receive::take(machine, unit, sync, context)).await?;
+                    // Before the commit, and on this task: a caller who goes away must not leave a list out of date,
+                    // and what a homeserver showed is true whether our disk has it or not.
+                    members.follow(taken.members).await;
+                    Ok(Ending::Commit(taken.summary))
+                })
+            })
+            .await
+    }
+
+    /// Little is asked for: no presence, no receipts, and members only as far as they speak.
+    fn filter(&self, first_sync: bool) -> FilterDefinition {
+        let mut filter = FilterDefinition::default();
+        let nothing = || {
+            let mut nothing = ruma::api::client::filter::Filter::default();
+            nothing.not_types = vec!["*".to_owned()];
+            nothing
+        };
+        filter.presence = nothing();
+        filter.account_data = nothing();
+        let mut no_room_events = RoomEventFilter::default();
+        no_room_events.not_types = vec!["*".to_owned()];
+        filter.room.ephemeral = no_room_events.clone();
+        filter.room.account_data = no_room_events;
+        filter.room.state.lazy_load_options = LazyLoadOptions::Enabled {
+            include_redundant_members: false,
+        };
+        filter.room.timeline.lazy_load_options = LazyLoadOptions::Enabled {
+            include_redundant_members: false,
+        };
+        let limit = if first_sync { self.0.options.first_timeline } else { 100 };
+        filter.room.timeline.limit = Some(limit.into());
+        filter
+    }
+
+    /// Sync once without waiting, unless a sync ended lately.
+    pub(crate) async fn catch_up(&self) -> Result<()> {
+        let fresh = |this: &Self| {
+            this.0
+                .synced_at
+                .lock()
+                .ok()
+                .and_then(|at| *at)
+                .is_some_and(|at| at.elapsed() < FRESH)
+        };
+        if !fresh(self) {
+            self.sync(Duration::ZERO).await?;
+        }
+        Ok(())
+    }
+
+    /// At most `limit` events that are not acknowledged, oldest first, after `after`.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub async fn inbox(&self, after: Option<&Delivery>, limit: usize) -> Result<Vec<Delivery>> {
+        receive::inbox::waiting(&self.0.store, after.map(|delivery| &delivery.cursor), limit).await
+    }
+
+    /// The app has handled these events: they are never delivered again.
+    ///
+    /// # Errors
+    /// Of the store: then they are delivered again.
+    ///
+    /// # Cancel safety
+    /// Safe: all of them are acknowledged, or none.
+    pub async fn acknowledge(&self, deliveries: &[Delivery]) -> Result<()> {
+        if deliveries.is_empty() {
+            return Ok(());
+        }
+        let cursors: Vec<Cursor> = deliveries.iter().map(|delivery| delivery.cursor.clone()).collect();
+        self.0
+            .machine
+            .unit(move |_, unit| {
+                Box::pin(async move {
+                    for cursor in &cursors {
+                        unit.delete_at(cursor)?;
+                    }
+                    Ok(Ending::Commit(()))
+                })
+            })
+            .await
+    }
+
+    /// How the room is encrypted: as remembered, else as the homeserver says, which is remembered then.
+    pub(crate) async fn room_encryption(&self, room: &RoomId) -> Result<RoomEncryption> {
+        if let Some(encryption) = RoomRecord::committed(&self.0.store, room).await?.encryption {
+            return Ok(encryption);
+        }
+        match self.state_content(room, StateEventType::RoomEncryption).await? {
+            Some(content) => self
+                .remember(room, "m.room.encryption", content)
+                .await?
+                .encryption
+                .ok_or_else(|| Error::RoomNotEncrypted { room: room.to_owned() }),
+            None => Err(Error::RoomNotEncrypted { room: room.to_owned() }),
+        }
+    }
+
+    /// Whether events of the room are encrypted.
+    ///
+    /// # Errors
+    /// [`Error::NotInRoom`]; of the request; of the store.
+    pub async fn is_encrypted(&self, room: &RoomId) -> Result<bool> {
+        match self.room_encryption(room).await {
+            Ok(_) => Ok(true),
+            Err(Error::RoomNotEncrypted { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Who may read the room's history; `shared` where the room does not say, as the specification has it.
+    pub(crate) async fn history_visibility(&self, room: &RoomId) -> Result<HistoryVisibility> {
+        if let Some(visibility) = RoomRecord::committed(&self.0.store, room).await?.history_visibility {
+            return Ok(visibility);
+        }
+        let content = self.state_content(room, StateEventType::RoomHistoryVisibility).await?;
+        let content = content.unwrap_or_else(|| serde_json::json!({"history_visibility": "shared"}));
+        let record = self.remember(room, "m.room.history_visibility", content).await?;
+        Ok(record.history_visibility.unwrap_or(HistoryVisibility::Shared))
+    }
+
+    async fn remember(
+        &self,
+        room: &RoomId,
+        event_type: &'static str,
+        content: serde_json::Value,
+    ) -> Result<RoomRecord> {
+        let room = room.to_owned();
+        self.0
+            .machine
+            .unit(move |_, unit| {
+                Box::pin(async move {
+                    let mut record = RoomRecord::load(unit, &room).await?;
+                    record.apply(event_type, &content);
+                    record.save(unit, &room)?;
+                    Ok(Ending::Commit(record))
+                })
+            })
+            .await
+    }
+
+    async fn state_content(&self, room: &RoomId, kind: StateEventType) -> Result<Option<serde_json::Value>> {
+        let request = get_state_event_for_key::v3::Request::new(room.to_owned(), kind, String::new());
+        match self.0.homeserver.exchange(request, Call::repeatable()).await {
+            Ok(answer) => serde_json::from_slice(answer.body())
+                .map(Some)
+                .map_err(|_| Error::MalformedSync {
+                    reason: "a state event is not JSON".to_owned(),
+                }),
+            Err(RequestError::Api {
+                status, ref errcode, ..
+            }) if status.as_u16() == 404 && errcode.as_deref() == Some("M_NOT_FOUND") => Ok(None),
+            Err(error) => Err(not_in_room(error, room)),
+        }
+    }
+
+    /// Release the store, after what is under way. The device can be opened again then, here or elsewhere.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub async fn close(&self) -> Result<()> {
+        self.0.machine.close().await;
+        Ok(self.0.store.shutdown().await?)
+    }
+
+    pub(crate) fn machine(&self) -> &Arc<MachineSlot> {
+        &self.0.machine
+    }
+
+    pub(crate) fn members(&self) -> &MemberCache {
+        &self.0.members
+    }
+
+    pub(crate) async fn upkeep_lock(&self) -> MutexGuard<'_, ()> {
+        self.0.upkeep.lock().await
+    }
+
+    pub(crate) async fn claim_lock(&self) -> MutexGuard<'_, ()> {
+        self.0.claim.lock().await
+    }
+
+    pub(crate) async fn outbox_lock(&self) -> MutexGuard<'_, ()> {
+        self.0.outbox.lock().await
+    }
+
+    /// What keeps the sends of one room in order.
+    pub(crate) async fn room_lock(&self, room: &RoomId) -> Arc<Mutex<()>> {
+        let mut rooms = self.0.rooms.lock().await;
+        Arc::clone(rooms.entry(room.to_owned()).or_default())
+    }
+}
+
+/// A homeserver answers 403 (and some 404) for rooms that we are not in, and for rooms that there are not.
+pub(crate) fn not_in_room(error: RequestError, room: &RoomId) -> Error {
+    match error {
+        RequestError::Api { status, .. } if matches!(status.as_u16(), 403 | 404) => {
+            Error::NotInRoom { room: room.to_owned() }
+        }
+        other => other.into(),
+    }
+}
+
+impl SyncSummary {
+    fn add(&mut self, page: Self) {
+        self.events += page.events;
+        self.room_keys += page.room_keys;
+        self.to_device_undecryptable += page.to_device_undecryptable;
+        self.waiting += page.waiting;
+        self.before_this_device += page.before_this_device;
+        self.unreadable.extend(page.unreadable);
+        self.more_waiting = page.more_waiting;
+    }
+}

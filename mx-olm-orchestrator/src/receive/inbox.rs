@@ -1,0 +1,38 @@
+//! Events that are safe on the disk and not yet acknowledged by the app.
+
+use mx_crypto_store::{Cursor, Family, PickleStore, RecordId, Unit};
+
+use crate::{Event, Result};
+
+const INBOX: Family = Family::new("inbox");
+
+/// An event, and what acknowledges it.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// What happened.
+    pub event: Event,
+    pub(crate) cursor: Cursor,
+}
+
+/// Put events behind those that wait.
+pub(crate) async fn append(unit: &Unit, events: &[Event]) -> Result<()> {
+    for event in events {
+        let position = unit.next_sequence(INBOX, &[]).await?;
+        unit.put(&RecordId::sequence(INBOX, &[], position), event)?;
+    }
+    Ok(())
+}
+
+/// At most `limit` events that wait, oldest first, after `after`.
+pub(crate) async fn waiting(store: &PickleStore, after: Option<&Cursor>, limit: usize) -> Result<Vec<Delivery>> {
+    let records = store.scan(INBOX, &[], after, limit).await?;
+    records
+        .into_iter()
+        .map(|record| {
+            Ok(Delivery {
+                event: record.decode()?,
+                cursor: record.cursor,
+            })
+        })
+        .collect()
+}

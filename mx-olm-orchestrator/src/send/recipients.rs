@@ -1,0 +1,182 @@
+//! Whom a message is for: complete members, known devices, open sessions. Unknown is never taken for empty.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ruma::{
+    OwnedServerName, OwnedUserId, RoomId, api::client::membership::get_member_events,
+    events::room::history_visibility::HistoryVisibility,
+};
+
+use super::Recipients;
+use crate::{
+    Error, Orchestrator, Result,
+    machine::Ending,
+    members::Members,
+    outgoing::{self, Answer},
+    receive::StateEvent,
+};
+
+/// An engine may need a second claim when the first one showed new devices.
+const MAX_CLAIMS: usize = 3;
+
+/// Whom a message is for.
+#[derive(Debug)]
+pub(crate) struct Readers {
+    pub(crate) users: BTreeSet<OwnedUserId>,
+    /// Whose devices are unknown: only ever with best effort.
+    pub(crate) unknown: BTreeSet<OwnedUserId>,
+    pub(crate) visibility: HistoryVisibility,
+}
+
+impl Orchestrator {
+    /// Everybody who may read in the room, with their devices known and a session with each device, as far as there is
+    /// a one-time key for it.
+    pub(crate) async fn readers(&self, room: &RoomId, recipients: Recipients) -> Result<Readers> {
+        let members = self.complete_members(room).await?;
+        if !members.joined(&self.user_id().to_owned()) {
+            return Err(Error::NotInRoom { room: room.to_owned() });
+        }
+        let visibility = self.history_visibility(room).await?;
+        let users = members.readers(Some(&visibility));
+        let mut failed = BTreeSet::new();
+        let mut unknown = self.query_devices(&users, &mut failed).await?;
+        unknown.extend(self.claim_sessions(&users, &mut failed).await?);
+        if recipients == Recipients::Strict && !unknown.is_empty() {
+            return Err(Error::RecipientsUnknown {
+                room: room.to_owned(),
+                users: unknown,
+                servers: failed,
+            });
+        }
+        Ok(Readers {
+            users,
+            unknown,
+            visibility,
+        })
+    }
+
+    /// The room's members, from the homeserver where a gap or a restart left the list incomplete.
+    pub(crate) async fn complete_members(&self, room: &RoomId) -> Result<Members> {
+        if let Some(members) = self.members().get(room).await {
+            return Ok(members);
+        }
+        let request = get_member_events::v3::Request::new(room.to_owned());
+        let answer = self
+            .homeserver()
+            .send(request)
+            .await
+            .map_err(|error| crate::orchestrator::not_in_room(error, room))?;
+        let mut members = Members::default();
+        for raw in answer.chunk {
+            let Ok(event) = raw.deserialize_as_unchecked::<StateEvent>() else {
+                continue;
+            };
+            let membership = event
+                .content
+                .get("membership")
+                .and_then(|value| value.as_str())
+                .unwrap_or_default();
+            if let Ok(user) = OwnedUserId::try_from(event.state_key) {
+                members.set(user, membership.into());
+            }
+        }
+        self.members().put(room.to_owned(), members.clone()).await;
+        Ok(members)
+    }
+
+    /// Make the devices of `users` known. Returns whose are not: their server did not answer, or left them out.
+    async fn query_devices(
+        &self,
+        users: &BTreeSet<OwnedUserId>,
+        failed: &mut BTreeSet<OwnedServerName>,
+    ) -> Result<BTreeSet<OwnedUserId>> {
+        let tracked = users.clone();
+        self.machine()
+            .unit(move |machine, _| {
+                Box::pin(async move {
+                    Box::pin(machine.update_tracked_users(tracked.iter().map(AsRef::as_ref))).await?;
+                    Ok(Ending::Commit(()))
+                })
+            })
+            .await?;
+        if self.outdated(users).await?.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        self.upkeep().await?;
+        // The engine leaves servers alone that failed lately: ask ourselves, so that a refusal is never out of date.
+        let outdated = self.outdated(users).await?;
+        if outdated.is_empty() {
+            return Ok(outdated);
+        }
+        let asked = outdated.clone();
+        let (id, request) = self
+            .machine()
+            .unit(move |machine, _| {
+                Box::pin(async move {
+                    Ok(Ending::Commit(
+                        machine.query_keys_for_users(asked.iter().map(AsRef::as_ref)),
+                    ))
+                })
+            })
+            .await?;
+        let answer = outgoing::query(self.homeserver(), &request).await?;
+        failed.extend(servers(&answer.failures));
+        self.mark(&id, Answer::Query(answer)).await?;
+        self.outdated(users).await
+    }
+
+    /// Those of `users` whose devices the engine knows to be out of date.
+    async fn outdated(&self, users: &BTreeSet<OwnedUserId>) -> Result<BTreeSet<OwnedUserId>> {
+        let users = users.clone();
+        self.machine()
+            .unit(move |machine, _| {
+                Box::pin(async move {
+                    let tracked = machine.store().load_tracked_users().await?;
+                    let known: BTreeSet<OwnedUserId> = tracked
+                        .into_iter()
+                        .filter(|tracked| !tracked.dirty)
+                        .map(|tracked| tracked.user_id)
+                        .collect();
+                    Ok(Ending::Commit(users.difference(&known).cloned().collect()))
+                })
+            })
+            .await
+    }
+
+    /// Open sessions with the devices of `users` that have none. Returns the users whose server did not answer.
+    async fn claim_sessions(
+        &self,
+        users: &BTreeSet<OwnedUserId>,
+        failed: &mut BTreeSet<OwnedServerName>,
+    ) -> Result<BTreeSet<OwnedUserId>> {
+        let mut unknown = BTreeSet::new();
+        let _single_flight = self.claim_lock().await;
+        for _ in 0..MAX_CLAIMS {
+            let wanted = users.clone();
+            let missing = self
+                .machine()
+                .unit(move |machine, _| {
+                    Box::pin(async move {
+                        let missing = Box::pin(machine.get_missing_sessions(wanted.iter().map(AsRef::as_ref))).await?;
+                        Ok(Ending::Commit(missing))
+                    })
+                })
+                .await?;
+            let Some((id, request)) = missing else { break };
+            let asked: Vec<OwnedUserId> = request.one_time_keys.keys().cloned().collect();
+            let answer = outgoing::claim(self.homeserver(), request).await?;
+            let down: BTreeSet<OwnedServerName> = servers(&answer.failures);
+            unknown.extend(asked.into_iter().filter(|user| down.contains(user.server_name())));
+            failed.extend(down);
+            self.mark(&id, Answer::Claim(answer)).await?;
+        }
+        Ok(unknown)
+    }
+}
+
+fn servers(failures: &BTreeMap<String, serde_json::Value>) -> BTreeSet<OwnedServerName> {
+    failures
+        .keys()
+        .filter_map(|name| OwnedServerName::try_from(name.as_str()).ok())
+        .collect()
+}

@@ -1,0 +1,248 @@
+//! Reading the answer to `/sync` so that one bad part never hides the rest.
+//!
+//! # Why
+//! ruma's typed response is all or nothing: one event of a shape that it does not know, in any room, would stop every
+//! room key in the same answer. Here each part is read on its own; only an answer without `next_batch`, or one that
+//! is not JSON, is refused as a whole.
+
+use std::collections::BTreeMap;
+
+use ruma::{
+    OneTimeKeyAlgorithm, OwnedRoomId, UInt, api::client::sync::sync_events::DeviceLists, events::AnyToDeviceEvent,
+    serde::Raw,
+};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::{Error, Result};
+
+/// What we take from an answer to `/sync`.
+#[derive(Debug)]
+pub(crate) struct SyncResponse {
+    pub(crate) next_batch: String,
+    pub(crate) to_device: Vec<Raw<AnyToDeviceEvent>>,
+    pub(crate) device_lists: DeviceLists,
+    /// Never without `signed_curve25519`: the specification says that an algorithm that is left out has none.
+    pub(crate) one_time_keys: BTreeMap<OneTimeKeyAlgorithm, UInt>,
+    pub(crate) unused_fallback_keys: Option<Vec<OneTimeKeyAlgorithm>>,
+    pub(crate) joined: Vec<(OwnedRoomId, JoinedRoom)>,
+    pub(crate) invited: Vec<(OwnedRoomId, Vec<Box<RawValue>>)>,
+    pub(crate) left: Vec<OwnedRoomId>,
+    /// Parts that could not be read, by name: reported, never silent.
+    pub(crate) unreadable: Vec<String>,
+}
+
+/// What we take from a joined room.
+#[derive(Debug, Default)]
+pub(crate) struct JoinedRoom {
+    pub(crate) state: Vec<Box<RawValue>>,
+    pub(crate) timeline: Vec<Box<RawValue>>,
+    /// Events between the last sync and this timeline were left out.
+    pub(crate) limited: bool,
+}
+
+#[derive(Deserialize)]
+struct Top {
+    next_batch: Option<String>,
+    to_device: Option<Box<RawValue>>,
+    device_lists: Option<Box<RawValue>>,
+    device_one_time_keys_count: Option<Box<RawValue>>,
+    device_unused_fallback_key_types: Option<Box<RawValue>>,
+    rooms: Option<Box<RawValue>>,
+}
+
+#[derive(Default, Deserialize)]
+struct Events {
+    #[serde(default)]
+    events: Vec<Box<RawValue>>,
+}
+
+#[derive(Default, Deserialize)]
+struct Rooms {
+    #[serde(default)]
+    join: BTreeMap<String, Box<RawValue>>,
+    #[serde(default)]
+    invite: BTreeMap<String, Box<RawValue>>,
+    #[serde(default)]
+    leave: BTreeMap<String, Box<RawValue>>,
+}
+
+#[derive(Default, Deserialize)]
+struct Join {
+    state: Option<Box<RawValue>>,
+    timeline: Option<Box<RawValue>>,
+}
+
+#[derive(Default, Deserialize)]
+struct Timeline {
+    #[serde(default)]
+    events: Vec<Box<RawValue>>,
+    #[serde(default)]
+    limited: bool,
+}
+
+#[derive(Default, Deserialize)]
+struct Invite {
+    #[serde(default)]
+    invite_state: Events,
+}
+
+impl SyncResponse {
+    /// Read the body of a 2xx answer to `/sync`.
+    ///
+    /// # Errors
+    /// [`Error::MalformedSync`] when it is not JSON or has no `next_batch`.
+    pub(crate) fn parse(body: &[u8]) -> Result<Self> {
+        let top: Top = serde_json::from_slice(body).map_err(|error| Error::MalformedSync {
+            reason: format!("not a JSON object of its shape (line {})", error.line()),
+        })?;
+        let next_batch = top
+            .next_batch
+            .filter(|token| !token.is_empty())
+            .ok_or_else(|| Error::MalformedSync {
+                reason: "it has no next_batch".to_owned(),
+            })?;
+        let mut unreadable = Vec::new();
+        let to_device: Events = part(top.to_device, "to_device", &mut unreadable);
+        let mut one_time_keys: BTreeMap<OneTimeKeyAlgorithm, UInt> = part(
+            top.device_one_time_keys_count,
+            "device_one_time_keys_count",
+            &mut unreadable,
+        );
+        one_time_keys.entry(OneTimeKeyAlgorithm::SignedCurve25519).or_default();
+        let rooms: Rooms = part(top.rooms, "rooms", &mut unreadable);
+        let mut response = Self {
+            next_batch,
+            to_device: to_device.events.into_iter().map(Raw::from_json).collect(),
+            device_lists: part(top.device_lists, "device_lists", &mut unreadable),
+            one_time_keys,
+            unused_fallback_keys: part(
+                top.device_unused_fallback_key_types,
+                "device_unused_fallback_key_types",
+                &mut unreadable,
+            ),
+            joined: Vec::new(),
+            invited: Vec::new(),
+            left: Vec::new(),
+            unreadable: Vec::new(),
+        };
+        for (id, raw) in rooms.join {
+            if let Some(room) = room_id(&id, &mut unreadable) {
+                response.joined.push((room, joined(&id, raw, &mut unreadable)));
+            }
+        }
+        for (id, raw) in rooms.invite {
+            if let Some(room) = room_id(&id, &mut unreadable) {
+                let invite: Invite = part(Some(raw), &id, &mut unreadable);
+                response.invited.push((room, invite.invite_state.events));
+            }
+        }
+        response.left = rooms
+            .leave
+            .keys()
+            .filter_map(|id| room_id(id, &mut unreadable))
+            .collect();
+        response.unreadable = unreadable;
+        Ok(response)
+    }
+}
+
+fn joined(id: &str, raw: Box<RawValue>, unreadable: &mut Vec<String>) -> JoinedRoom {
+    let room: Join = part(Some(raw), id, unreadable);
+    let state: Events = part(room.state, id, unreadable);
+    let had_timeline = room.timeline.is_some();
+    let failures = unreadable.len();
+    let timeline: Timeline = part(room.timeline, id, unreadable);
+    // A timeline that cannot be read is a gap.
+    let limited = timeline.limited || (had_timeline && unreadable.len() > failures);
+    JoinedRoom {
+        state: state.events,
+        timeline: timeline.events,
+        limited,
+    }
+}
+
+fn room_id(id: &str, unreadable: &mut Vec<String>) -> Option<OwnedRoomId> {
+    let parsed = OwnedRoomId::try_from(id).ok();
+    if parsed.is_none() {
+        unreadable.push("a room id".to_owned());
+    }
+    parsed
+}
+
+/// A part that is left out or null is empty; one that cannot be read is empty and named.
+fn part<T: Default + for<'de> Deserialize<'de>>(
+    raw: Option<Box<RawValue>>,
+    name: &str,
+    unreadable: &mut Vec<String>,
+) -> T {
+    let Some(raw) = raw else { return T::default() };
+    match serde_json::from_str::<Option<T>>(raw.get()) {
+        Ok(value) => value.unwrap_or_default(),
+        Err(_) => {
+            unreadable.push(name.to_owned());
+            T::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_count_is_zero() {
+        let sync = SyncResponse::parse(br#"{"next_batch":"s1"}"#).unwrap();
+        assert_eq!(
+            sync.one_time_keys[&OneTimeKeyAlgorithm::SignedCurve25519],
+            UInt::from(0u32)
+        );
+        assert!(sync.unused_fallback_keys.is_none());
+        assert!(sync.to_device.is_empty() && sync.unreadable.is_empty());
+    }
+
+    #[test]
+    fn without_next_batch_it_is_refused() {
+        for body in [
+            &b"<html>"[..],
+            b"{}",
+            br#"{"next_batch":""}"#,
+            br#"{"next_batch":7}"#,
+            b"",
+            b"[]",
+        ] {
+            let error = SyncResponse::parse(body).unwrap_err();
+            assert_eq!(error.code(), "malformed_sync", "{body:?}");
+        }
+    }
+
+    #[test]
+    fn one_bad_room_leaves_the_others_and_the_keys() {
+        let body = br#"{"next_batch":"s1","device_lists":5,
+            "to_device":{"events":[{"type":"m.dummy","sender":"@a:b","content":{}}]},
+            "rooms":{"join":{"nonsense":{},"!bad:b":{"timeline":{"events":7}},
+                             "!good:b":{"timeline":{"events":[{}],"limited":true}}}}}"#;
+        let sync = SyncResponse::parse(body).unwrap();
+        assert_eq!(sync.to_device.len(), 1);
+        assert_eq!(
+            sync.unreadable,
+            ["device_lists", "a room id", "!bad:b"]
+                .map(str::to_owned)
+                .into_iter()
+                .collect::<Vec<_>>()
+        );
+        let rooms: BTreeMap<_, _> = sync.joined.iter().map(|(id, room)| (id.as_str(), room)).collect();
+        assert!(rooms["!bad:b"].limited, "a timeline that cannot be read is a gap");
+        assert!(rooms["!good:b"].limited);
+        assert_eq!(rooms["!good:b"].timeline.len(), 1);
+    }
+
+    #[test]
+    fn null_is_left_out() {
+        let sync =
+            SyncResponse::parse(br#"{"next_batch":"s1","to_device":null,"rooms":{"join":{"!a:b":{"state":null}}}}"#)
+                .unwrap();
+        assert!(sync.unreadable.is_empty());
+        assert_eq!(sync.joined.len(), 1);
+    }
+}
