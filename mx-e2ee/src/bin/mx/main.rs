@@ -1,3 +1,45 @@
-//! `mx`: the client for a shell.
+//! `mx`: end-to-end encrypted Matrix for a shell. Parse, run, exit code.
 
-fn main() {}
+mod cli;
+mod commands;
+mod output;
+mod profile;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use self::{cli::Cli, output::Output};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log(cli.verbose);
+    let output = Output::new(cli.json);
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return output.failure(&error.into()),
+    };
+    match runtime.block_on(commands::run(cli, &output)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => output.failure(&error),
+    }
+}
+
+/// Warnings by default, on stderr; `MX_LOG` chooses more, in the syntax of the crate tracing-subscriber.
+fn start_log(verbose: u8) {
+    let default = match verbose {
+        0 => "error,mx_e2ee=warn,mx_olm_orchestrator=warn,mx_transport=warn,mx_crypto_store=warn",
+        1 => "warn,mx_e2ee=info,mx_olm_orchestrator=info,mx_transport=info,mx_crypto_store=info",
+        _ => "info,mx_e2ee=debug,mx_olm_orchestrator=debug,mx_transport=debug,mx_crypto_store=debug",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("MX_LOG").unwrap_or_else(|_| default.into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+}

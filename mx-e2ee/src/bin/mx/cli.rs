@@ -1,0 +1,207 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+First steps:
+  mx login --homeserver https://matrix.example.org --user mybot
+  mx room create --name alerts --invite @friend:example.org
+  mx send '!room:example.org' 'the eagle lands at noon'
+  mx listen
+
+Several devices side by side:
+  mx --profile alerts login …        (or MX_PROFILE=alerts)
+
+For programs: --json writes one JSON object a line to stdout; everything else goes to stderr.
+
+Exit codes:
+  0 done   1 unexpected   2 wrong usage   3 not logged in, or login refused   4 homeserver unreachable or failing
+  5 refused to send: recipients unknown or none usable   6 room: not in it, not encrypted, forbidden
+  7 store: in use, wrong key, damaged, of another device   8 content refused: malformed or too large";
+
+/// End-to-end encrypted Matrix for a shell: log in once, then a send is one command and a receive is one command.
+#[derive(Debug, Parser)]
+#[command(name = "mx", version, after_help = EXAMPLES, propagate_version = true)]
+pub(crate) struct Cli {
+    /// Which login to use; each has its own device, keys and store.
+    #[arg(
+        long,
+        global = true,
+        env = "MX_PROFILE",
+        default_value = "default",
+        value_name = "NAME"
+    )]
+    pub(crate) profile: String,
+
+    /// Keep the profile in this directory instead of the platform's usual one.
+    #[arg(long, global = true, env = "MX_DIRECTORY", value_name = "PATH")]
+    pub(crate) directory: Option<PathBuf>,
+
+    /// Write one JSON object a line.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    /// Say more on stderr; twice for even more.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Log in, make this device's keys and publish them.
+    Login(Login),
+    /// Delete this device on the homeserver and forget the login.
+    Logout,
+    /// Show who is logged in, as which device.
+    Whoami,
+    /// Make, list, join rooms; see and invite members.
+    #[command(subcommand)]
+    Room(RoomCommand),
+    /// Encrypt a message for everybody in a room and send it. Prints the event's id.
+    Send(Send),
+    /// Print what arrives, decrypted, until stopped. What was printed is never printed again.
+    Listen(Listen),
+    /// See and publish this device's keys.
+    #[command(subcommand)]
+    Keys(KeysCommand),
+}
+
+/// Secrets are never arguments, which every process of the machine can see: the password comes from the environment
+/// variable MX_PASSWORD, from a file, or from a prompt.
+#[derive(Debug, Args)]
+pub(crate) struct Login {
+    /// The homeserver's address, such as <https://matrix.example.org>.
+    #[arg(long, env = "MX_HOMESERVER", value_name = "URL")]
+    pub(crate) homeserver: String,
+
+    /// The user name (mybot) or the whole user id (@mybot:example.org).
+    #[arg(long, env = "MX_USER", value_name = "NAME", required_unless_present = "token_file")]
+    pub(crate) user: Option<String>,
+
+    /// Read the password from the first line of this file.
+    #[arg(long, value_name = "PATH", conflicts_with = "token_file")]
+    pub(crate) password_file: Option<PathBuf>,
+
+    /// Take over a login that exists: read its access token from the first line of this file.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) token_file: Option<PathBuf>,
+
+    /// How the device is called where people look at their devices.
+    #[arg(long, default_value = "mx", value_name = "NAME")]
+    pub(crate) device_name: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RoomCommand {
+    /// List the rooms that we are in: id, whether it is encrypted, name.
+    List,
+    /// Make a private, encrypted room. Prints its id.
+    Create {
+        /// The room's name. It is not encrypted.
+        #[arg(long)]
+        name: Option<String>,
+        /// Invite this user; may be given several times.
+        #[arg(long, value_name = "USER")]
+        invite: Vec<String>,
+        /// Do not encrypt the room.
+        #[arg(long)]
+        plaintext: bool,
+    },
+    /// Join a room by its id or alias, as after an invitation. Prints its id.
+    Join {
+        /// Room id (!…) or alias (#…).
+        room: String,
+    },
+    /// Invite somebody.
+    Invite {
+        /// Room id (!…) or alias (#…).
+        room: String,
+        /// User id (@…:server).
+        user: String,
+    },
+    /// Mark a room as encrypted. This cannot be undone.
+    Encrypt {
+        /// Room id (!…) or alias (#…).
+        room: String,
+    },
+    /// List who is in a room or invited to it.
+    Members {
+        /// Room id (!…) or alias (#…).
+        room: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Send {
+    /// Room id (!…) or alias (#…).
+    pub(crate) room: String,
+
+    /// The text. Left out, or `-`: read it from stdin.
+    #[arg(conflicts_with = "content")]
+    pub(crate) text: Option<String>,
+
+    /// Send as a notice, which other bots do not answer.
+    #[arg(long, conflicts_with = "content")]
+    pub(crate) notice: bool,
+
+    /// The event's type, with --content.
+    #[arg(
+        long = "type",
+        default_value = "m.room.message",
+        value_name = "TYPE",
+        requires = "content"
+    )]
+    pub(crate) event_type: String,
+
+    /// The event's content as a JSON object, instead of text.
+    #[arg(long, value_name = "JSON")]
+    pub(crate) content: Option<String>,
+
+    /// Send although the devices of some members are unknown: they cannot read it.
+    #[arg(long)]
+    pub(crate) best_effort: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Listen {
+    /// Stop after this many events.
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+
+    /// Print what is there, without waiting for more.
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Show this device's fingerprint, whether others see it, and how many one-time keys are left.
+    Status,
+    /// Publish this device's keys and top up one-time keys. Every command that syncs does this too.
+    Publish,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_secret_is_an_argument() {
+        for secret in ["--password", "--token", "--access-token"] {
+            let parsed = Cli::try_parse_from(["mx", "login", "--homeserver", "x", "--user", "u", secret, "s"]);
+            assert!(parsed.is_err(), "{secret}");
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! One file a subcommand.
+
+mod keys;
+mod listen;
+mod login;
+mod room;
+mod send;
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::{
+    cli::{Cli, Command},
+    output::Output,
+    profile,
+};
+
+/// Run what was typed.
+pub(crate) async fn run(cli: Cli, output: &Output) -> Result<()> {
+    match &cli.command {
+        Command::Login(login) => login::login(&cli, login, *output).await,
+        Command::Logout => login::logout(&cli, *output).await,
+        Command::Whoami => whoami(&cli, *output).await,
+        Command::Room(room) => room::run(&cli, room, *output).await,
+        Command::Send(send) => send::run(&cli, send, *output).await,
+        Command::Listen(listen) => listen::run(&cli, listen, *output).await,
+        Command::Keys(keys) => keys::run(&cli, keys, *output).await,
+    }
+}
+
+async fn whoami(cli: &Cli, output: Output) -> Result<()> {
+    let client = profile::open(cli).await?;
+    let session = client.session().clone();
+    client.close().await?;
+    let json = json!({"user_id": session.user_id, "device_id": session.device_id, "homeserver": session.homeserver});
+    output.show(
+        &json,
+        &format!(
+            "{} device {} on {}",
+            session.user_id, session.device_id, session.homeserver
+        ),
+    )?;
+    Ok(())
+}

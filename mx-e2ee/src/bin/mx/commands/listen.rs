@@ -1,0 +1,151 @@
+//! `mx listen`.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use futures_util::StreamExt;
+use mx_e2ee::{Client, Error, Event, Message, RejectedReason};
+use serde_json::json;
+
+use crate::{
+    cli::{Cli, Listen},
+    output::{Output, clean},
+    profile,
+};
+
+pub(crate) async fn run(cli: &Cli, listen: &Listen, output: Output) -> Result<()> {
+    let client = profile::open(cli).await?;
+    if listen.once {
+        return once(client, listen, output).await;
+    }
+    output.note(&format!(
+        "listening as {} device {}; Ctrl-C ends it",
+        client.user_id(),
+        client.device_id()
+    ));
+    let listened = tokio::select! {
+        listened = follow(&client, listen.count, output) => listened,
+        _ = tokio::signal::ctrl_c() => Ok(()),
+        () = terminated() => Ok(()),
+    };
+    client.close().await?;
+    listened
+}
+
+/// The service manager's way to end it.
+async fn terminated() {
+    #[cfg(unix)]
+    if let Ok(mut signal) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        signal.recv().await;
+        return;
+    }
+    std::future::pending().await
+}
+
+async fn follow(client: &Client, count: Option<u64>, output: Output) -> Result<()> {
+    let mut events = std::pin::pin!(client.events());
+    let mut printed = 0;
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(event) => {
+                // Acknowledged by asking for the next one, right after the line is out.
+                show(&event, output)?;
+                printed += 1;
+                if count.is_some_and(|count| printed >= count) {
+                    // One more turn acknowledges it, and must not wait for news.
+                    let _acknowledged = tokio::time::timeout(Duration::from_millis(500), events.next()).await;
+                    return Ok(());
+                }
+            }
+            Err(error) if error.is_transient() => output.note(&format!("mx: {error}; trying again [{}]", error.code())),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+async fn once(client: Client, listen: &Listen, output: Output) -> Result<()> {
+    let mut left = listen.count.unwrap_or(u64::MAX);
+    'all: loop {
+        let waiting = client.orchestrator().inbox(None, 100).await.map_err(Error::from)?;
+        if waiting.is_empty() {
+            client.sync().await?;
+            if client
+                .orchestrator()
+                .inbox(None, 1)
+                .await
+                .map_err(Error::from)?
+                .is_empty()
+            {
+                break;
+            }
+        }
+        for delivery in waiting {
+            if left == 0 {
+                break 'all;
+            }
+            show(&delivery.event, output)?;
+            client
+                .orchestrator()
+                .acknowledge(&[delivery])
+                .await
+                .map_err(Error::from)?;
+            left -= 1;
+        }
+    }
+    client.close().await?;
+    Ok(())
+}
+
+fn show(event: &Event, output: Output) -> std::io::Result<()> {
+    output.show(&json!(event), &line(event))
+}
+
+fn line(event: &Event) -> String {
+    match event {
+        Event::Message(message) => text(message),
+        Event::Invite(invite) => {
+            let inviter = invite.inviter.as_ref().map_or("somebody", |user| user.as_str());
+            format!(
+                "{} * {inviter} invites you: mx room join '{}'",
+                invite.room_id, invite.room_id
+            )
+        }
+        Event::Undecryptable(event) => {
+            let why = json!(event.reason)["code"].as_str().unwrap_or_default().to_owned();
+            format!(
+                "{} {} ! undecryptable event {} ({why}): {}",
+                event.room_id, event.sender, event.event_id, event.advice
+            )
+        }
+        Event::Rejected(event) => {
+            let why = match &event.reason {
+                RejectedReason::Replay { first } => format!("it replays {first}"),
+                RejectedReason::SenderMismatch => "its sender is not the owner of its key".to_owned(),
+                _ => "it cannot be believed".to_owned(),
+            };
+            format!(
+                "{} {} ! rejected event {}: {why}",
+                event.room_id, event.sender, event.event_id
+            )
+        }
+        _ => "! something that this version of mx cannot show: use --json".to_owned(),
+    }
+}
+
+fn text(message: &Message) -> String {
+    let mark = match (&message.encryption, message.plaintext_in_encrypted_room) {
+        (Some(_), _) => "",
+        (None, true) => " (PLAINTEXT IN AN ENCRYPTED ROOM)",
+        (None, false) => " (plaintext)",
+    };
+    let body = match message.body() {
+        Some(body) => clean(body),
+        None => format!(
+            "[{}] {}",
+            clean(&message.event_type),
+            clean(&message.content.to_string())
+        ),
+    };
+    format!("{} {}{mark}: {body}", message.room_id, message.sender)
+}
