@@ -249,6 +249,13 @@ impl ClientBuilder {
             });
         }
         device.publish_keys().await?;
+        // The homeserver's answer makes the engine add a fallback key, and rooms are known from the start.
+        if let Err(error) = device.sync(std::time::Duration::ZERO).await {
+            tracing::warn!(
+                code = error.code(),
+                "logged in, and the first sync failed: the next one makes up for it"
+            );
+        }
         Ok(Client::new(device, session, self.directory))
     }
 }

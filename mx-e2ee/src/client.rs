@@ -14,7 +14,7 @@ use ruma::{
     },
     events::{InitialStateEvent, room::encryption::RoomEncryptionEventContent},
 };
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::Instant};
 
 use crate::{ClientBuilder, Error, Result, Room, Session, session};
 
@@ -164,10 +164,16 @@ impl Client {
         let mut handed_out = self.0.handed_out.lock().await;
         self.0.device.acknowledge(&handed_out).await?;
         handed_out.clear();
+        let end = Instant::now() + timeout;
         let mut waiting = self.0.device.inbox(None, BATCH).await?;
-        if waiting.is_empty() {
-            self.0.device.sync(timeout).await?;
+        while waiting.is_empty() {
+            // A homeserver answers for keys and members too, which are nothing to the app: ask again until the end.
+            let left = end.saturating_duration_since(Instant::now());
+            self.0.device.sync(left.min(LONG_POLL)).await?;
             waiting = self.0.device.inbox(None, BATCH).await?;
+            if left.is_zero() {
+                break;
+            }
         }
         let events = waiting.iter().map(|delivery| delivery.event.clone()).collect();
         *handed_out = waiting;

@@ -119,7 +119,9 @@ impl Error {
             mx_olm_orchestrator::Error::Request(RequestError::Api { status, .. }) => {
                 status.is_server_error() || status.as_u16() == 429
             }
-            mx_olm_orchestrator::Error::MalformedSync { .. } | mx_olm_orchestrator::Error::SendPending { .. } => true,
+            mx_olm_orchestrator::Error::MalformedSync { .. }
+            | mx_olm_orchestrator::Error::SendPending { .. }
+            | mx_olm_orchestrator::Error::EarlierSendPending { .. } => true,
             _ => false,
         }
     }

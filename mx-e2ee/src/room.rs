@@ -43,6 +43,12 @@ impl Room {
         &self.id
     }
 
+    /// Whose room this is.
+    #[must_use]
+    pub const fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Send text, encrypted.
     ///
     /// # Errors

@@ -26,6 +26,16 @@ pub struct Session {
     pub device_id: OwnedDeviceId,
 }
 
+impl Session {
+    /// The login that a directory holds, also while another process uses its store. `None`: there is none.
+    ///
+    /// # Errors
+    /// [`Error::SessionFile`], [`Error::SessionFilePermissions`].
+    pub fn of(directory: impl AsRef<Path>) -> Result<Option<Self>> {
+        Ok(load(directory.as_ref())?.map(|(session, _)| session))
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Stored {
     homeserver: String,

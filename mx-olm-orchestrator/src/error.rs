@@ -132,6 +132,19 @@ pub enum Error {
         source: RequestError,
     },
 
+    /// An earlier event is in the outbox and goes first. Nothing of this one was kept.
+    #[error(
+        "an earlier event (transaction {transaction_id}) is still not confirmed by the homeserver and goes first: \
+         nothing of this one was kept, send it again later"
+    )]
+    EarlierSendPending {
+        /// The transaction id of the earlier event.
+        transaction_id: OwnedTransactionId,
+        /// Why its last attempt did not end.
+        #[source]
+        source: RequestError,
+    },
+
     /// The homeserver answered a sync with something that is not one. Nothing was taken from it.
     #[error("the homeserver's answer to /sync cannot be read: {reason}; nothing was lost, try again")]
     MalformedSync {
@@ -169,6 +182,7 @@ impl Error {
             Self::TooLarge { .. } => "too_large",
             Self::BadContent { .. } => "bad_content",
             Self::SendPending { .. } => "send_pending",
+            Self::EarlierSendPending { .. } => "earlier_send_pending",
             Self::MalformedSync { .. } => "malformed_sync",
             Self::Engine { .. } => "engine",
             Self::EngineStopped => "engine_stopped",

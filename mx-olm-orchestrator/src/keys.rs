@@ -148,12 +148,14 @@ impl Orchestrator {
     /// The first error; the other requests are tried all the same, and everything is tried again next time.
     pub(crate) async fn upkeep(&self) -> Result<()> {
         let _single_flight = self.upkeep_lock().await;
+        let mut asked = BTreeSet::new();
         for _ in 0..MAX_ROUNDS {
             let requests = self
                 .machine()
                 .unit(|machine, _| Box::pin(async { Ok(Ending::Commit(Box::pin(machine.outgoing_requests()).await?)) }))
                 .await?;
-            if requests.is_empty() {
+            // The engine asks at once again for users that an answer left out: once in a run is enough.
+            if requests.iter().all(|request| !is_new(request, &mut asked)) {
                 return Ok(());
             }
             let mut first = None;
@@ -229,6 +231,18 @@ pub(crate) async fn rejected_devices(unit: &Unit, user: &UserId) -> Result<BTree
         .get(&RecordId::named(REJECTED, &[], user.as_str()))
         .await?
         .unwrap_or_default())
+}
+
+/// Whether a request is more than a question that was asked in this run.
+fn is_new(request: &OutgoingRequest, asked: &mut BTreeSet<OwnedUserId>) -> bool {
+    match request.request() {
+        AnyOutgoingRequest::KeysQuery(query) => {
+            let before = asked.len();
+            asked.extend(query.device_keys.keys().cloned());
+            asked.len() > before
+        }
+        _ => true,
+    }
 }
 
 fn is_key_collision(error: &RequestError) -> bool {

@@ -72,7 +72,8 @@ impl Orchestrator {
     /// # Errors
     /// [`Error::RoomNotEncrypted`], [`Error::NotInRoom`], [`Error::RecipientsUnknown`],
     /// [`Error::NoUsableRecipients`], [`Error::TooLarge`], [`Error::BadContent`]: nothing was sent and the room key
-    /// was not used. [`Error::SendPending`]: the event is in the outbox. Else of the request, of the store.
+    /// was not used. [`Error::SendPending`]: the event is in the outbox. [`Error::EarlierSendPending`]: another one is,
+    /// and this one was not taken. Else of the request, of the store.
     ///
     /// # Cancel safety
     /// A future that is dropped early may have sent the room key, which is harmless, or left the event in the outbox,
@@ -82,7 +83,10 @@ impl Orchestrator {
         let room = outgoing.room_id.as_ref();
         let lock = self.room_lock(room).await;
         let _in_order = lock.lock().await;
-        self.flush_outbox().await?;
+        self.flush_outbox().await.map_err(|error| match error {
+            Error::SendPending { transaction_id, source } => Error::EarlierSendPending { transaction_id, source },
+            other => other,
+        })?;
         self.catch_up().await?;
         let encryption = self.room_encryption(room).await?;
         if encryption.algorithm != MEGOLM {

@@ -30,6 +30,7 @@ mod accounts;
 mod doors;
 mod faults;
 mod keys;
+mod log;
 mod reply;
 mod rooms;
 mod router;
@@ -47,9 +48,9 @@ use ruma::{DeviceId, OwnedUserId, RoomId, UserId};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-pub use self::{doors::Listening, faults::Fault};
+pub use self::{doors::Listening, faults::Fault, log::Exchange};
 use self::{
-    faults::{Hook, Outcome, Planned},
+    faults::{Hook, Kind, Outcome, Plan},
     router::Parts,
     state::State,
 };
@@ -62,28 +63,9 @@ pub struct Homeserver(Arc<Inner>);
 struct Inner {
     state: Mutex<State>,
     log: Mutex<Vec<Exchange>>,
-    planned: Mutex<Vec<Planned>>,
+    plan: Mutex<Plan>,
     hooks: Mutex<Vec<Hook>>,
     news: Arc<Notify>,
-}
-
-/// What went over the wire, without tokens and passwords.
-#[derive(Clone, Debug)]
-pub struct Exchange {
-    /// The method.
-    pub method: String,
-    /// The path, without its query.
-    pub path: String,
-    /// Whose request it was.
-    pub user: Option<String>,
-    /// From which device.
-    pub device: Option<String>,
-    /// What was sent.
-    pub request: Value,
-    /// The status. `None`: no answer arrived.
-    pub status: Option<u16>,
-    /// What was answered.
-    pub response: Value,
 }
 
 impl Default for Homeserver {
@@ -113,7 +95,7 @@ impl Homeserver {
         Self(Arc::new(Inner {
             state: Mutex::new(state),
             log: Mutex::default(),
-            planned: Mutex::default(),
+            plan: Mutex::default(),
             hooks: Mutex::default(),
             news: Arc::default(),
         }))
@@ -169,13 +151,9 @@ impl Homeserver {
         }
     }
 
-    /// From now on, let a fault happen to the next request whose path holds `path`, after `skip` others.
-    pub fn fault(&self, path: &str, skip: usize, fault: Fault) {
-        lock(&self.0.planned).push(Planned {
-            path: path.to_owned(),
-            skip,
-            fault,
-        });
+    /// Let a fault happen.
+    pub fn fault(&self, fault: Fault) {
+        lock(&self.0.plan).add(fault);
     }
 
     /// From now on, rewrite every answer to a request whose path holds `path`.
@@ -193,7 +171,7 @@ impl Homeserver {
     /// No more rewriting, and no more planned faults.
     pub fn behave(&self) {
         lock(&self.0.hooks).clear();
-        lock(&self.0.planned).clear();
+        lock(&self.0.plan).clear();
     }
 
     /// What went over the wire so far.
@@ -242,6 +220,35 @@ impl Homeserver {
             device.one_time_keys.clear();
             device.fallback_keys.clear();
         }
+    }
+
+    /// The to-device events that wait for a device, or were given and not confirmed by the next sync.
+    #[must_use]
+    pub fn to_device_of(&self, user: &UserId, device: &DeviceId) -> Vec<Value> {
+        let state = lock(&self.0.state);
+        let device = state
+            .users
+            .get(user.as_str())
+            .and_then(|user| user.devices.get(device.as_str()));
+        device
+            .map(|device| device.to_device.iter().map(|(_, event)| event.clone()).collect())
+            .unwrap_or_default()
+    }
+
+    /// Put to-device events into a device's queue, as they are.
+    pub fn queue_to_device(&self, user: &UserId, device: &DeviceId, events: Vec<Value>) {
+        let mut state = lock(&self.0.state);
+        for event in events {
+            let position = state.tick();
+            if let Some(device) = state
+                .users
+                .get_mut(user.as_str())
+                .and_then(|user| user.devices.get_mut(device.as_str()))
+            {
+                device.to_device.push((position, event));
+            }
+        }
+        self.0.news.notify_waiters();
     }
 
     /// Let the tokens of a device expire. `soft`: the device stays.
@@ -296,37 +303,21 @@ impl Homeserver {
             .map_or(true, |(_, anything)| anything)
     }
 
-    fn planned_for(&self, path: &str) -> Option<Fault> {
-        let mut planned = lock(&self.0.planned);
-        let place = planned.iter().position(|planned| path.contains(&planned.path))?;
-        let next = planned.get_mut(place)?;
-        if next.skip > 0 {
-            next.skip -= 1;
-            return None;
-        }
-        Some(planned.remove(place).fault)
-    }
-
     fn outcome(&self, request: &http::Request<Bytes>) -> Outcome {
         let parts = Parts::of(request);
         let path = request.uri().path().to_owned();
-        let fault = self.planned_for(&path);
+        let fault = lock(&self.0.plan).take(request.method(), &path);
         let session = lock(&self.0.state).session(&parts).ok();
         let process = || reply::response(lock(&self.0.state).answer(&parts));
         let mut outcome = match fault {
-            Some(Fault::DropBefore) => Outcome::Dropped,
-            Some(Fault::DropAfter) => {
+            Some(Kind::DropBefore) => Outcome::Dropped,
+            Some(Kind::DropAfter) => {
                 process();
                 Outcome::Dropped
             }
-            Some(Fault::Answer(status, body)) => Outcome::Answer(reply::raw(status, body.into())),
-            Some(Fault::Truncate(length)) => {
-                Outcome::Answer(process().map(|body| body.slice(..length.min(body.len()))))
-            }
-            Some(Fault::Replace(status, body)) => {
-                process();
-                Outcome::Answer(reply::raw(status, body.into()))
-            }
+            Some(Kind::Status(status, body)) => Outcome::Answer(reply::raw(status, body.into())),
+            Some(Kind::Truncate(length)) => Outcome::Answer(process().map(|body| body.slice(..length.min(body.len())))),
+            Some(Kind::Body(body)) => Outcome::Answer(process().map(|_| body.into())),
             None => Outcome::Answer(process()),
         };
         let hooks: Vec<Hook> = lock(&self.0.hooks)
@@ -339,46 +330,36 @@ impl Homeserver {
                 outcome = Outcome::Answer((hook.rewrite)(request, response));
             }
         }
-        self.note(&parts, path, session, &outcome);
+        self.note(request, parts, path, session, &outcome);
         self.0.news.notify_waiters();
         outcome
     }
 
-    fn note(&self, parts: &Parts, path: String, session: Option<state::Session>, outcome: &Outcome) {
-        let (status, mut response) = match outcome {
-            Outcome::Answer(answer) => (
-                Some(answer.status().as_u16()),
-                serde_json::from_slice(answer.body()).unwrap_or(Value::Null),
-            ),
-            Outcome::Dropped => (None, Value::Null),
+    fn note(
+        &self,
+        request: &http::Request<Bytes>,
+        parts: Parts,
+        path: String,
+        session: Option<state::Session>,
+        outcome: &Outcome,
+    ) {
+        let answer = match outcome {
+            Outcome::Answer(answer) => Some(answer),
+            Outcome::Dropped => None,
         };
-        let mut request = parts.body.clone();
-        hide_secrets(&mut request);
-        hide_secrets(&mut response);
         lock(&self.0.log).push(Exchange {
             method: parts.method.to_string(),
             path,
+            query: parts
+                .query
+                .into_iter()
+                .filter(|(name, _)| name != "access_token")
+                .collect(),
             user: session.as_ref().map(|session| session.user.clone()),
             device: session.map(|session| session.device),
-            request,
-            status,
-            response,
+            request_body: log::readable(request.body()),
+            status: answer.map(|answer| answer.status().as_u16()),
+            response_body: log::readable(answer.map(|answer| answer.body().as_ref()).unwrap_or_default()),
         });
-    }
-}
-
-/// Replace tokens and passwords at any depth.
-fn hide_secrets(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            for (name, field) in fields {
-                match name.as_str() {
-                    "access_token" | "refresh_token" | "password" if field.is_string() => *field = "<hidden>".into(),
-                    _ => hide_secrets(field),
-                }
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(hide_secrets),
-        _ => {}
     }
 }

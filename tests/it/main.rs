@@ -1,1 +1,11 @@
-//! Whole-stack tests.
+//! The whole stack: devices of the facade against the homeserver of the tests. One behaviour a file.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+
+mod bad_input;
+mod cli;
+mod crash;
+mod keys;
+mod receiving;
+mod sending;
+mod story;
+mod world;

@@ -40,7 +40,9 @@ impl Orchestrator {
         let users = members.readers(Some(&visibility));
         let mut failed = BTreeSet::new();
         let mut unknown = self.query_devices(&users, &mut failed).await?;
-        unknown.extend(self.claim_sessions(&users, &mut failed).await?);
+        // Claiming for users who are unknown would wait for an answer that does not come.
+        let known: BTreeSet<OwnedUserId> = users.difference(&unknown).cloned().collect();
+        unknown.extend(self.claim_sessions(&known, &mut failed).await?);
         if recipients == Recipients::Strict && !unknown.is_empty() {
             return Err(Error::RecipientsUnknown {
                 room: room.to_owned(),

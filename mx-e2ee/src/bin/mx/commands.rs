@@ -7,6 +7,7 @@ mod room;
 mod send;
 
 use anyhow::Result;
+use mx_e2ee::{Error, Session};
 use serde_json::json;
 
 use crate::{
@@ -20,7 +21,7 @@ pub(crate) async fn run(cli: Cli, output: &Output) -> Result<()> {
     match &cli.command {
         Command::Login(login) => login::login(&cli, login, *output).await,
         Command::Logout => login::logout(&cli, *output).await,
-        Command::Whoami => whoami(&cli, *output).await,
+        Command::Whoami => whoami(&cli, *output),
         Command::Room(room) => room::run(&cli, room, *output).await,
         Command::Send(send) => send::run(&cli, send, *output).await,
         Command::Listen(listen) => listen::run(&cli, listen, *output).await,
@@ -28,10 +29,9 @@ pub(crate) async fn run(cli: Cli, output: &Output) -> Result<()> {
     }
 }
 
-async fn whoami(cli: &Cli, output: Output) -> Result<()> {
-    let client = profile::open(cli).await?;
-    let session = client.session().clone();
-    client.close().await?;
+fn whoami(cli: &Cli, output: Output) -> Result<()> {
+    let directory = profile::directory(cli)?;
+    let session = Session::of(&directory)?.ok_or(Error::NotLoggedIn { directory })?;
     let json = json!({"user_id": session.user_id, "device_id": session.device_id, "homeserver": session.homeserver});
     output.show(
         &json,

@@ -87,8 +87,18 @@ fn exit_code(code: &str) -> u8 {
         | "device_keys_mismatch"
         | "session_file"
         | "session_file_permissions" => 3,
-        "unreachable" | "timeout" | "interrupted" | "tls" | "redirect" | "homeserver_failed" | "rate_limited"
-        | "unreadable_answer" | "malformed_sync" | "send_pending" | "answer_too_large" => 4,
+        "unreachable"
+        | "timeout"
+        | "interrupted"
+        | "tls"
+        | "redirect"
+        | "homeserver_failed"
+        | "rate_limited"
+        | "unreadable_answer"
+        | "malformed_sync"
+        | "send_pending"
+        | "earlier_send_pending"
+        | "answer_too_large" => 4,
         "recipients_unknown" | "no_usable_recipients" => 5,
         "not_in_room"
         | "room_not_encrypted"

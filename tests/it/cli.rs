@@ -1,0 +1,213 @@
+//! `mx` as a process: output, exit codes, and SIGKILL.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::PathBuf,
+    process::{Command, Output, Stdio},
+};
+
+use mx_test_homeserver::{Homeserver, Listening};
+use serde_json::Value;
+
+struct Shell {
+    listening: Listening,
+    data: tempfile::TempDir,
+}
+
+/// The binary beside this test's. A whole run of the workspace's tests has built it.
+fn binary() -> PathBuf {
+    let mut path = std::env::current_exe().unwrap();
+    path.pop();
+    path.pop();
+    let path = path.join(format!("mx{}", std::env::consts::EXE_SUFFIX));
+    if !path.exists() {
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--package", "mx-e2ee", "--bin", "mx"])
+            .status()
+            .unwrap();
+        assert!(built.success());
+    }
+    path
+}
+
+impl Shell {
+    async fn new() -> Self {
+        let server = Homeserver::new();
+        for name in ["alice", "bob"] {
+            let _user = server.register(name, &format!("{name}-password"));
+        }
+        Self {
+            listening: server.listen().await,
+            data: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn command(&self, profile: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary());
+        command
+            .args(["--profile", profile, "--directory"])
+            .arg(self.data.path().join(profile))
+            .args(arguments);
+        command
+            .env("MX_PASSWORD", format!("{profile}-password"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    async fn run(&self, profile: &str, arguments: &[&str]) -> Output {
+        let mut command = self.command(profile, arguments);
+        tokio::task::spawn_blocking(move || command.output().unwrap())
+            .await
+            .unwrap()
+    }
+
+    async fn ok(&self, profile: &str, arguments: &[&str]) -> String {
+        let output = self.run(profile, arguments).await;
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+
+    async fn pair(&self) -> String {
+        let uri = self.listening.uri();
+        for name in ["alice", "bob"] {
+            self.ok(name, &["login", "--homeserver", &uri, "--user", name]).await;
+        }
+        let room = self
+            .ok("alice", &["room", "create", "--invite", "@bob:localhost"])
+            .await;
+        self.ok("bob", &["room", "join", &room]).await;
+        room
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_is_on_stdout_and_json_is_one_object_a_line() {
+    let shell = Shell::new().await;
+    let room = shell.pair().await;
+    let event = shell.ok("alice", &["send", &room, "hello\u{1b}[31m"]).await;
+    assert!(event.starts_with('$') && !event.contains('\n'));
+    let receipt: Value = serde_json::from_str(&shell.ok("alice", &["--json", "send", &room, "again"]).await).unwrap();
+    assert_eq!(receipt["devices"][0]["outcome"], "already_had");
+    let text = shell.ok("bob", &["listen", "--once", "--count", "1"]).await;
+    assert_eq!(
+        text,
+        format!("{room} @alice:localhost: hello[31m"),
+        "no escape reaches the terminal"
+    );
+    let json: Value = serde_json::from_str(&shell.ok("bob", &["listen", "--once", "--json"]).await).unwrap();
+    assert_eq!(
+        (&json["kind"], &json["content"]["body"]),
+        (&"message".into(), &"again".into())
+    );
+    assert_eq!(
+        shell.ok("bob", &["listen", "--once"]).await,
+        "",
+        "what was printed is not printed again"
+    );
+    assert!(shell.ok("alice", &["keys", "status"]).await.contains("(published)"));
+    assert!(shell.ok("alice", &["room", "list"]).await.contains("encrypted"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_that_is_killed_misses_nothing_and_repeats_nothing() {
+    let shell = Shell::new().await;
+    let room = shell.pair().await;
+    let mut read = Vec::new();
+    for round in 0..3 {
+        let mut listener = shell
+            .command("bob", &["listen", "--json"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(listener.stdout.take().unwrap());
+        let reader = tokio::task::spawn_blocking(move || {
+            let mut lines = stdout.lines();
+            [lines.next().unwrap().unwrap(), lines.next().unwrap().unwrap()]
+        });
+        for part in 0..2 {
+            shell.ok("alice", &["send", &room, &format!("{round}.{part}")]).await;
+        }
+        read.extend(reader.await.unwrap());
+        // The line was read; its acknowledgement follows within a commit. The next command of the same store waits
+        // for nothing, so give the process until the homeserver has seen it ask for more.
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        listener.kill().unwrap();
+        listener.wait().unwrap();
+        shell.ok("alice", &["send", &room, &format!("{round}.down")]).await;
+        read.extend(
+            shell
+                .ok("bob", &["listen", "--once", "--json"])
+                .await
+                .lines()
+                .map(str::to_owned),
+        );
+    }
+    let bodies: Vec<String> = read
+        .iter()
+        .map(|line| {
+            serde_json::from_str::<Value>(line).unwrap()["content"]["body"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        })
+        .collect();
+    assert_eq!(
+        bodies,
+        ["0.0", "0.1", "0.down", "1.0", "1.1", "1.down", "2.0", "2.1", "2.down"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exit_codes_are_distinct_and_errors_go_to_stderr() {
+    let shell = Shell::new().await;
+    let uri = shell.listening.uri();
+    let cases: [(&str, &[&str], i32); 5] = [
+        ("nobody", &["whoami"], 3),
+        ("alice", &["send"], 2),
+        (
+            "alice",
+            &["login", "--homeserver", "http://127.0.0.1:9", "--user", "alice"],
+            4,
+        ),
+        ("wrong", &["login", "--homeserver", &uri, "--user", "alice"], 3),
+        ("alice", &["login", "--homeserver", "nonsense", "--user", "alice"], 2),
+    ];
+    for (profile, arguments, code) in cases {
+        let output = shell.run(profile, arguments).await;
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty());
+    }
+    let room = shell.pair().await;
+    assert_eq!(
+        shell
+            .run("alice", &["send", "!nowhere:localhost", "x"])
+            .await
+            .status
+            .code(),
+        Some(6)
+    );
+    assert_eq!(
+        shell
+            .run("alice", &["send", &room, "--content", r#"{"a":1.5}"#])
+            .await
+            .status
+            .code(),
+        Some(8)
+    );
+    let error = shell
+        .run("alice", &["--json", "send", "!nowhere:localhost", "x"])
+        .await
+        .stderr;
+    let error: Value = serde_json::from_slice(&error).unwrap();
+    assert_eq!(error["error"], "not_in_room");
+}
