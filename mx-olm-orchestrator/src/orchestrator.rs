@@ -7,15 +7,13 @@ use std::{
 };
 
 use mx_crypto_store::{Cursor, PickleStore};
-use mx_transport::{Call, Homeserver, RequestError};
+use mx_transport::{Call, Homeserver};
 use ruma::{
     DeviceId, OwnedDeviceId, OwnedRoomId, OwnedUserId, RoomId, UserId,
     api::client::{
         filter::{FilterDefinition, LazyLoadOptions, RoomEventFilter},
-        state::get_state_event_for_key,
         sync::sync_events,
     },
-    events::{StateEventType, room::history_visibility::HistoryVisibility},
     presence::PresenceState,
 };
 use tokio::sync::{Mutex, MutexGuard};
@@ -25,12 +23,13 @@ use crate::{
     machine::{Ending, MachineSlot},
     members::MemberCache,
     receive::{self, Context, SyncSummary},
-    rooms::{RoomEncryption, RoomRecord},
     sync_response::SyncResponse,
 };
 
-/// A send trusts what syncs showed as long as one ended this recently.
-const FRESH: Duration = Duration::from_secs(90);
+/// A send trusts what syncs showed as long as one ended this recently,
+const FRESH: Duration = Duration::from_secs(5);
+/// or this recently while the next one is under way, which shows news at once.
+const FRESH_WHILE_LISTENING: Duration = Duration::from_secs(90);
 
 /// More pages of to-device events than this in a row are left to the next call.
 const MAX_PAGES: usize = 50;
@@ -233,17 +232,13 @@ impl Orchestrator {
         filter
     }
 
-    /// Sync once without waiting, unless a sync ended lately.
+    /// Sync once without waiting, unless what is known is fresh: who came, went, or has a new device is looked at before
+    /// a key is shared.
     pub(crate) async fn catch_up(&self) -> Result<()> {
-        let fresh = |this: &Self| {
-            this.0
-                .synced_at
-                .lock()
-                .ok()
-                .and_then(|at| *at)
-                .is_some_and(|at| at.elapsed() < FRESH)
-        };
-        if !fresh(self) {
+        let listening = self.0.synced.try_lock().is_err();
+        let limit = if listening { FRESH_WHILE_LISTENING } else { FRESH };
+        let last = self.0.synced_at.lock().ok().and_then(|at| *at);
+        if last.is_none_or(|at| at.elapsed() > limit) {
             self.sync(Duration::ZERO).await?;
         }
         Ok(())
@@ -282,79 +277,6 @@ impl Orchestrator {
             .await
     }
 
-    /// How the room is encrypted: as remembered, else as the homeserver says, which is remembered then.
-    pub(crate) async fn room_encryption(&self, room: &RoomId) -> Result<RoomEncryption> {
-        if let Some(encryption) = RoomRecord::committed(&self.0.store, room).await?.encryption {
-            return Ok(encryption);
-        }
-        match self.state_content(room, StateEventType::RoomEncryption).await? {
-            Some(content) => self
-                .remember(room, "m.room.encryption", content)
-                .await?
-                .encryption
-                .ok_or_else(|| Error::RoomNotEncrypted { room: room.to_owned() }),
-            None => Err(Error::RoomNotEncrypted { room: room.to_owned() }),
-        }
-    }
-
-    /// Whether events of the room are encrypted.
-    ///
-    /// # Errors
-    /// [`Error::NotInRoom`]; of the request; of the store.
-    pub async fn is_encrypted(&self, room: &RoomId) -> Result<bool> {
-        match self.room_encryption(room).await {
-            Ok(_) => Ok(true),
-            Err(Error::RoomNotEncrypted { .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Who may read the room's history; `shared` where the room does not say, as the specification has it.
-    pub(crate) async fn history_visibility(&self, room: &RoomId) -> Result<HistoryVisibility> {
-        if let Some(visibility) = RoomRecord::committed(&self.0.store, room).await?.history_visibility {
-            return Ok(visibility);
-        }
-        let content = self.state_content(room, StateEventType::RoomHistoryVisibility).await?;
-        let content = content.unwrap_or_else(|| serde_json::json!({"history_visibility": "shared"}));
-        let record = self.remember(room, "m.room.history_visibility", content).await?;
-        Ok(record.history_visibility.unwrap_or(HistoryVisibility::Shared))
-    }
-
-    async fn remember(
-        &self,
-        room: &RoomId,
-        event_type: &'static str,
-        content: serde_json::Value,
-    ) -> Result<RoomRecord> {
-        let room = room.to_owned();
-        self.0
-            .machine
-            .unit(move |_, unit| {
-                Box::pin(async move {
-                    let mut record = RoomRecord::load(unit, &room).await?;
-                    record.apply(event_type, &content);
-                    record.save(unit, &room)?;
-                    Ok(Ending::Commit(record))
-                })
-            })
-            .await
-    }
-
-    async fn state_content(&self, room: &RoomId, kind: StateEventType) -> Result<Option<serde_json::Value>> {
-        let request = get_state_event_for_key::v3::Request::new(room.to_owned(), kind, String::new());
-        match self.0.homeserver.exchange(request, Call::repeatable()).await {
-            Ok(answer) => serde_json::from_slice(answer.body())
-                .map(Some)
-                .map_err(|_| Error::MalformedSync {
-                    reason: "a state event is not JSON".to_owned(),
-                }),
-            Err(RequestError::Api {
-                status, ref errcode, ..
-            }) if status.as_u16() == 404 && errcode.as_deref() == Some("M_NOT_FOUND") => Ok(None),
-            Err(error) => Err(not_in_room(error, room)),
-        }
-    }
-
     /// Release the store, after what is under way. The device can be opened again then, here or elsewhere.
     ///
     /// # Errors
@@ -388,16 +310,6 @@ impl Orchestrator {
     pub(crate) async fn room_lock(&self, room: &RoomId) -> Arc<Mutex<()>> {
         let mut rooms = self.0.rooms.lock().await;
         Arc::clone(rooms.entry(room.to_owned()).or_default())
-    }
-}
-
-/// A homeserver answers 403 (and some 404) for rooms that we are not in, and for rooms that there are not.
-pub(crate) fn not_in_room(error: RequestError, room: &RoomId) -> Error {
-    match error {
-        RequestError::Api { status, .. } if matches!(status.as_u16(), 403 | 404) => {
-            Error::NotInRoom { room: room.to_owned() }
-        }
-        other => other.into(),
     }
 }
 

@@ -7,10 +7,15 @@
 use std::time::Duration;
 
 use mx_crypto_store::{Family, PickleStore, RecordId, Unit};
-use ruma::{RoomId, events::room::history_visibility::HistoryVisibility};
+use mx_transport::{Call, RequestError};
+use ruma::{
+    RoomId,
+    api::client::state::get_state_event_for_key,
+    events::{StateEventType, room::history_visibility::HistoryVisibility},
+};
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
+use crate::{Error, Orchestrator, Result, machine::Ending};
 
 /// The one algorithm that rooms are encrypted with.
 pub(crate) const MEGOLM: &str = "m.megolm.v1.aes-sha2";
@@ -113,6 +118,90 @@ impl RoomRecord {
 
     pub(crate) fn save(&self, unit: &Unit, room: &RoomId) -> Result<()> {
         Ok(unit.put(&Self::id(room), self)?)
+    }
+}
+
+impl Orchestrator {
+    /// How the room is encrypted: as remembered, else as the homeserver says, which is remembered then.
+    pub(crate) async fn room_encryption(&self, room: &RoomId) -> Result<RoomEncryption> {
+        if let Some(encryption) = RoomRecord::committed(self.store(), room).await?.encryption {
+            return Ok(encryption);
+        }
+        match self.state_content(room, StateEventType::RoomEncryption).await? {
+            Some(content) => self
+                .remember(room, "m.room.encryption", content)
+                .await?
+                .encryption
+                .ok_or_else(|| Error::RoomNotEncrypted { room: room.to_owned() }),
+            None => Err(Error::RoomNotEncrypted { room: room.to_owned() }),
+        }
+    }
+
+    /// Whether events of the room are encrypted.
+    ///
+    /// # Errors
+    /// [`Error::NotInRoom`]; of the request; of the store.
+    pub async fn is_encrypted(&self, room: &RoomId) -> Result<bool> {
+        match self.room_encryption(room).await {
+            Ok(_) => Ok(true),
+            Err(Error::RoomNotEncrypted { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Who may read the room's history; `shared` where the room does not say, as the specification has it.
+    pub(crate) async fn history_visibility(&self, room: &RoomId) -> Result<HistoryVisibility> {
+        if let Some(visibility) = RoomRecord::committed(self.store(), room).await?.history_visibility {
+            return Ok(visibility);
+        }
+        let content = self.state_content(room, StateEventType::RoomHistoryVisibility).await?;
+        let content = content.unwrap_or_else(|| serde_json::json!({"history_visibility": "shared"}));
+        let record = self.remember(room, "m.room.history_visibility", content).await?;
+        Ok(record.history_visibility.unwrap_or(HistoryVisibility::Shared))
+    }
+
+    async fn remember(
+        &self,
+        room: &RoomId,
+        event_type: &'static str,
+        content: serde_json::Value,
+    ) -> Result<RoomRecord> {
+        let room = room.to_owned();
+        self.machine()
+            .unit(move |_, unit| {
+                Box::pin(async move {
+                    let mut record = RoomRecord::load(unit, &room).await?;
+                    record.apply(event_type, &content);
+                    record.save(unit, &room)?;
+                    Ok(Ending::Commit(record))
+                })
+            })
+            .await
+    }
+
+    async fn state_content(&self, room: &RoomId, kind: StateEventType) -> Result<Option<serde_json::Value>> {
+        let request = get_state_event_for_key::v3::Request::new(room.to_owned(), kind, String::new());
+        match self.homeserver().exchange(request, Call::repeatable()).await {
+            Ok(answer) => serde_json::from_slice(answer.body())
+                .map(Some)
+                .map_err(|_| Error::MalformedSync {
+                    reason: "a state event is not JSON".to_owned(),
+                }),
+            Err(RequestError::Api {
+                status, ref errcode, ..
+            }) if status.as_u16() == 404 && errcode.as_deref() == Some("M_NOT_FOUND") => Ok(None),
+            Err(error) => Err(not_in_room(error, room)),
+        }
+    }
+}
+
+/// A homeserver answers 403 (and some 404) for rooms that we are not in, and for rooms that there are not.
+pub(crate) fn not_in_room(error: RequestError, room: &RoomId) -> Error {
+    match error {
+        RequestError::Api { status, .. } if matches!(status.as_u16(), 403 | 404) => {
+            Error::NotInRoom { room: room.to_owned() }
+        }
+        other => other.into(),
     }
 }
 

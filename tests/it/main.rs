@@ -1,5 +1,5 @@
 //! The whole stack: devices of the facade against the homeserver of the tests. One behaviour a file.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod bad_input;
 mod cli;

@@ -1,2 +1,52 @@
-//! Skeleton.
-fn main() {}
+//! `cargo xtask`: the project's tasks, the same on a laptop and in CI.
+#![expect(clippy::print_stdout, reason = "a task talks to people")]
+
+mod ci;
+mod demo;
+mod deny;
+mod package;
+mod process;
+mod synapse;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's tasks. CI runs `cargo xtask ci` and nothing else, so what passes here passes there.
+///
+/// Before a commit: `cargo xtask tidy`. Before a push: `cargo xtask ci`.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    Ci(ci::Options),
+    Demo(demo::Options),
+    Deny(deny::Options),
+    Package(package::Options),
+    Synapse(synapse::Options),
+    Tidy(tidy::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Ci(options) => ci::run(&options),
+        Task::Demo(options) => demo::run(&options),
+        Task::Deny(options) => deny::run(&options),
+        Task::Package(options) => package::run(&options),
+        Task::Synapse(options) => synapse::run(&options),
+        Task::Tidy(options) => tidy::run(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

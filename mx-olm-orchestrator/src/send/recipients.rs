@@ -67,7 +67,7 @@ impl Orchestrator {
             .homeserver()
             .send(request)
             .await
-            .map_err(|error| crate::orchestrator::not_in_room(error, room))?;
+            .map_err(|error| crate::rooms::not_in_room(error, room))?;
         let mut members = Members::default();
         for raw in answer.chunk {
             let Ok(event) = raw.deserialize_as_unchecked::<StateEvent>() else {

@@ -1,0 +1,86 @@
+//! `ci`: everything that has to be true, in one command.
+
+use std::time::Instant;
+
+use anyhow::Context as _;
+
+use crate::{demo, deny, package, process, tidy};
+
+/// Everything that has to be true before a change lands: what CI runs.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Start with this step, after a failure that was mended.
+    #[arg(long, value_name = "STEP")]
+    from: Option<String>,
+}
+
+type Step = (&'static str, fn() -> anyhow::Result<()>);
+
+const STEPS: [Step; 10] = [
+    ("fmt", || cargo(&["fmt", "--all", "--check"])),
+    ("clippy", || {
+        cargo(&[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--all-features",
+            "--",
+            "-D",
+            "warnings",
+        ])
+    }),
+    ("tidy", || tidy::run(&tidy::Options::default())),
+    ("deny", || deny::run(&deny::Options::default())),
+    ("doc", doc),
+    ("test", || cargo(&["test", "--workspace"])),
+    // One test of the engine's suite is marked as ignored, because the engine's own SQLite store does not pass it.
+    ("ignored", || {
+        cargo(&["test", "--workspace", "--test", "engine", "--", "--ignored"])
+    }),
+    ("package", || package::run(&package::Options::default())),
+    ("demo", || demo::run(&demo::Options::default())),
+    ("synapse", || {
+        demo::run(&demo::Options {
+            synapse: true,
+            ..demo::Options::default()
+        })
+    }),
+];
+
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    let first = match &options.from {
+        None => 0,
+        Some(name) => STEPS
+            .iter()
+            .position(|(step, _)| step == name)
+            .with_context(|| format!("there is no step {name:?}"))?,
+    };
+    let mut summary = Vec::new();
+    let mut outcome = Ok(());
+    for (name, step) in STEPS.iter().skip(first) {
+        println!("\n== {name}");
+        let started = Instant::now();
+        outcome = step().with_context(|| format!("step {name} failed; go on with `cargo xtask ci --from {name}`"));
+        let word = if outcome.is_ok() { "ok" } else { "FAILED" };
+        summary.push(format!(
+            "{name:<10} {word:<7} {:>6.1} s",
+            started.elapsed().as_secs_f32()
+        ));
+        if outcome.is_err() {
+            break;
+        }
+    }
+    println!("\n{}", summary.join("\n"));
+    outcome
+}
+
+fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
+    process::run(process::cargo(&process::root()?).args(arguments))
+}
+
+fn doc() -> anyhow::Result<()> {
+    let root = process::root()?;
+    let mut command = process::cargo(&root);
+    command.env("RUSTDOCFLAGS", "-D warnings");
+    process::run(command.args(["doc", "--workspace", "--no-deps", "--all-features"]))
+}
