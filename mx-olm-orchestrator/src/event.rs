@@ -17,6 +17,8 @@ pub enum Event {
     Undecryptable(Undecryptable),
     /// An event that was decrypted, or is plainly wrong, and must not be believed.
     Rejected(Rejected),
+    /// Events of a room were missed for good: there were more than are asked for, or the homeserver does not give them.
+    Gap(Gap),
 }
 
 /// A room event that is not state.
@@ -180,6 +182,15 @@ pub struct Rejected {
     pub sender: OwnedUserId,
     /// Why.
     pub reason: RejectedReason,
+}
+
+/// Events that were missed.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Gap {
+    /// The room.
+    pub room_id: OwnedRoomId,
+    /// How many events before the newest ones were asked for and given all the same.
+    pub recovered: usize,
 }
 
 /// Why an event must not be believed.

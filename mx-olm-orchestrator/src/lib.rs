@@ -53,7 +53,9 @@ mod sync_response;
 pub use self::{
     clock::Clock,
     error::{Error, Result},
-    event::{Encryption, Event, Invite, Message, Rejected, RejectedReason, Trust, Undecryptable, UndecryptableReason},
+    event::{
+        Encryption, Event, Gap, Invite, Message, Rejected, RejectedReason, Trust, Undecryptable, UndecryptableReason,
+    },
     keys::KeyStatus,
     orchestrator::{Options, Orchestrator},
     receive::{Delivery, SyncSummary},

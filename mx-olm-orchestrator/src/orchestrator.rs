@@ -178,12 +178,16 @@ impl Orchestrator {
         let first_sync = since.is_none();
         let mut request = sync_events::v3::Request::new();
         request.filter = Some(sync_events::v3::Filter::FilterDefinition(self.filter(first_sync)));
-        request.since = since;
+        request.since.clone_from(&since);
         request.timeout = Some(timeout);
         request.set_presence = PresenceState::Offline;
         let call = Call::repeatable().within(timeout.saturating_add(SYNC_GRACE));
         let answer = self.0.homeserver.exchange(request, call).await?;
-        let sync = SyncResponse::parse(answer.body())?;
+        let mut sync = SyncResponse::parse(answer.body())?;
+        let gaps = match &since {
+            Some(since) => self.fill_gaps(&mut sync, since).await?,
+            None => Vec::new(),
+        };
         let context = Context {
             user: self.0.user.clone(),
             device: self.0.device.clone(),
@@ -191,6 +195,7 @@ impl Orchestrator {
             first_sync,
             report_after_ms: u64::try_from(self.0.options.undecryptable_after.as_millis()).unwrap_or(u64::MAX),
             deliver_own: self.0.options.deliver_own,
+            gaps,
         };
         let members = Arc::clone(&self.0.members);
         self.0

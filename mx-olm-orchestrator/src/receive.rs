@@ -1,6 +1,7 @@
 //! One sync, one unit of work: keys, decryption, replay index, inbox and `next_batch` are on the disk together or not
 //! at all.
 
+mod gaps;
 pub(crate) mod inbox;
 mod replay;
 mod timeline;
@@ -17,7 +18,7 @@ use serde_json::value::RawValue;
 
 pub use self::inbox::Delivery;
 use crate::{
-    Event, Invite, Result,
+    Event, Gap, Invite, Result,
     members::MemberChange,
     rooms::RoomRecord,
     sync_response::{JoinedRoom, SyncResponse},
@@ -56,6 +57,8 @@ pub(crate) struct Context {
     pub(crate) first_sync: bool,
     pub(crate) report_after_ms: u64,
     pub(crate) deliver_own: bool,
+    /// Events that were missed for good.
+    pub(crate) gaps: Vec<Gap>,
 }
 
 /// What a sync changes outside of the store, once it is committed.
@@ -103,7 +106,7 @@ pub(crate) async fn take(machine: &OlmMachine, unit: &Unit, sync: SyncResponse, 
         })
         .count();
 
-    let mut events = Vec::new();
+    let mut events: Vec<Event> = context.gaps.iter().cloned().map(Event::Gap).collect();
     let mut timelines = timeline::Timelines::new(machine, unit, &context, &mut taken.summary, &mut events);
     for key in unique(&room_keys) {
         timelines.retry(&key.room_id, &key.session_id).await?;

@@ -39,6 +39,8 @@ pub(crate) struct JoinedRoom {
     pub(crate) timeline: Vec<Box<RawValue>>,
     /// Events between the last sync and this timeline were left out.
     pub(crate) limited: bool,
+    /// Where the timeline begins: what was left out is before it.
+    pub(crate) prev_batch: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -79,6 +81,7 @@ struct Timeline {
     events: Vec<Box<RawValue>>,
     #[serde(default)]
     limited: bool,
+    prev_batch: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -159,6 +162,7 @@ fn joined(id: &str, raw: Box<RawValue>, unreadable: &mut Vec<String>) -> JoinedR
         state: state.events,
         timeline: timeline.events,
         limited,
+        prev_batch: timeline.prev_batch,
     }
 }
 

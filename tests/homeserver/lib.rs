@@ -363,3 +363,6 @@ impl Homeserver {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -268,10 +268,11 @@ impl State {
             |token: Option<&str>| token.and_then(|token| token.trim_start_matches(['s', 't']).parse::<u64>().ok());
         let limit = value("limit").and_then(|limit| limit.parse().ok()).unwrap_or(10);
         let forwards = value("dir") == Some("f");
-        let from = position(value("from"));
+        let (from, to) = (position(value("from")), position(value("to")));
         let mut events: Vec<_> = known
             .events
             .iter()
+            .filter(|event| to.is_none_or(|to| (event.position <= to) == forwards))
             .filter(|event| {
                 from.is_none_or(|from| {
                     if forwards {

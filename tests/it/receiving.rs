@@ -190,3 +190,36 @@ async fn history_from_before_the_device_is_not_delivered() {
         "a bot must not act on what was said before it came"
     );
 }
+
+#[tokio::test]
+async fn more_messages_than_a_sync_holds_all_arrive_in_order() {
+    let Pair { bob, room, .. } = pair().await;
+    bob.events().await;
+    for number in 0..250 {
+        room.send_text(format!("{number}")).await.unwrap();
+    }
+    let expected: Vec<String> = (0..250).map(|number| number.to_string()).collect();
+    assert_eq!(
+        bob.bodies().await,
+        expected,
+        "a timeline holds 100, the rest is asked for"
+    );
+}
+
+#[tokio::test]
+async fn a_gap_that_stays_is_told() {
+    let Pair { server, bob, room, .. } = pair().await;
+    bob.events().await;
+    for number in 0..102 {
+        room.send_text(format!("{number}")).await.unwrap();
+    }
+    let refusal = r#"{"errcode":"M_FORBIDDEN","error":"no history for you"}"#;
+    server.fault(mx_test_homeserver::Fault::status("/messages", 403, refusal));
+    let events = bob.events().await;
+    assert!(
+        matches!(&events[0], Event::Gap(gap) if gap.room_id == room.id()),
+        "{:?}",
+        events[0]
+    );
+    assert_eq!(events.len(), 101, "the newest hundred are there");
+}

@@ -129,6 +129,10 @@ fn line(event: &Event) -> String {
                 event.room_id, event.sender, event.event_id
             )
         }
+        Event::Gap(gap) => format!(
+            "{} ! events were missed: the homeserver has more than could be asked for ({} were recovered)",
+            gap.room_id, gap.recovered
+        ),
         _ => "! something that this version of mx cannot show: use --json".to_owned(),
     }
 }
