@@ -17,9 +17,21 @@ Several devices side by side:
 For programs: --json writes one JSON object a line to stdout; everything else goes to stderr.
 
 Exit codes:
-  0 done   1 unexpected   2 wrong usage   3 not logged in, or login refused   4 homeserver unreachable or failing
-  5 refused to send: recipients unknown or none usable   6 room: not in it, not encrypted, forbidden
-  7 store: in use, wrong key, damaged, of another device   8 content refused: malformed or too large";
+  0  done
+  1  unexpected
+  2  wrong usage
+  3  not logged in, or the login was refused
+  4  the homeserver cannot be reached, or fails
+  5  refused to send: recipients are unknown, or none can be given the key
+  6  room: not in it, not encrypted, forbidden
+  7  store: in use, wrong key, damaged, of another device
+  8  content: malformed or too large";
+
+const SECRETS: &str = "\
+The password is never an argument, which every process of the machine could see. It comes from the
+environment variable MX_PASSWORD, from --password-file, or from a prompt.
+
+A login whose token expired is made again with the same command: the same device, the same keys.";
 
 /// End-to-end encrypted Matrix for a shell: log in once, then a send is one command and a receive is one command.
 #[derive(Debug, Parser)]
@@ -54,6 +66,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Log in, make this device's keys and publish them.
+    #[command(after_help = SECRETS)]
     Login(Login),
     /// Delete this device on the homeserver and forget the login.
     Logout,
@@ -71,11 +84,9 @@ pub(crate) enum Command {
     Keys(KeysCommand),
 }
 
-/// Secrets are never arguments, which every process of the machine can see: the password comes from the environment
-/// variable MX_PASSWORD, from a file, or from a prompt.
 #[derive(Debug, Args)]
 pub(crate) struct Login {
-    /// The homeserver's address, such as <https://matrix.example.org>.
+    /// The homeserver's address, such as `https://matrix.example.org`.
     #[arg(long, env = "MX_HOMESERVER", value_name = "URL")]
     pub(crate) homeserver: String,
 
