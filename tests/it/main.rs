@@ -4,6 +4,7 @@
 mod bad_input;
 mod cli;
 mod crash;
+mod dying;
 mod keys;
 mod receiving;
 mod sending;
