@@ -157,7 +157,7 @@ impl State {
     }
 
     /// Signatures are added to the keys that they sign.
-    pub(crate) fn upload_signatures(&mut self, session: &Session, body: &Value) -> Reply {
+    pub(crate) fn upload_signatures(&mut self, body: &Value) -> Reply {
         for (user, objects) in object(body) {
             for (name, signed) in object(&objects) {
                 let Some(known) = self.users.get_mut(&user) else {
@@ -178,7 +178,6 @@ impl State {
             }
             self.note_device_change(&user);
         }
-        let _ = session;
         Ok(json!({"failures": {}}))
     }
 

@@ -23,6 +23,9 @@
 //! Faults come by name ([`Homeserver::fault`]), answers can be rewritten by a hook ([`Homeserver::rewrite`]), and
 //! [`Homeserver::log`] shows what went over the wire.
 //!
+//! Every request is read, and every answer checked, with ruma's types of the endpoint: what is no request is a 400, and
+//! no answer leaves that a client could not read, unless a fault or a hook makes it so.
+//!
 //! # What is absent on purpose
 //! Federation, permissions beyond membership, media, presence, typing, receipts, push.
 

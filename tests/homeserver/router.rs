@@ -2,6 +2,27 @@
 
 use bytes::Bytes;
 use http::Method;
+use ruma::api::{
+    IncomingRequest, IncomingResponse, OutgoingRequest,
+    client::{
+        account::{register, whoami},
+        alias::get_alias,
+        device::{delete_device, get_devices},
+        discovery::get_supported_versions,
+        filter::create_filter,
+        keys::{claim_keys, get_keys, upload_keys, upload_signatures, upload_signing_keys},
+        membership::{
+            forget_room, get_member_events, invite_user, join_room_by_id, join_room_by_id_or_alias, joined_members,
+            joined_rooms, kick_user, leave_room,
+        },
+        message::{get_message_events, send_message_event},
+        room::{create_room, get_room_event},
+        session::{get_login_types, login, logout},
+        state::{get_state_event_for_key, get_state_events, send_state_event},
+        sync::sync_events,
+        to_device::send_event_to_device,
+    },
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -17,6 +38,7 @@ pub(crate) struct Parts {
     pub(crate) query: Vec<(String, String)>,
     pub(crate) token: Option<String>,
     pub(crate) body: Value,
+    request: http::Request<Bytes>,
 }
 
 impl Parts {
@@ -37,6 +59,7 @@ impl Parts {
                 .collect(),
             token: token.and_then(|value| value.strip_prefix("Bearer ")).map(str::to_owned),
             body: serde_json::from_slice(request.body()).unwrap_or(Value::Null),
+            request: request.clone(),
         }
     }
 
@@ -47,6 +70,26 @@ impl Parts {
             ["_matrix", "client", "versions"] => vec!["versions"],
             ["_matrix", "client", "r0" | "v1" | "v3" | "unstable", rest @ ..] => rest.to_vec(),
             _ => Vec::new(),
+        }
+    }
+
+    /// Answer a request of the endpoint `R`: the request has to be one, and the answer has to be one that ruma's clients
+    /// read. `arguments` are those of the endpoint's path.
+    fn typed<R>(&self, arguments: &[&str], answer: impl FnOnce() -> Reply) -> Reply
+    where
+        R: IncomingRequest + OutgoingRequest,
+    {
+        R::try_from_http_request(self.request.clone(), arguments)
+            .map_err(|error| Refusal::bad_json(&error.to_string()))?;
+        let answer = answer()?;
+        let response = http::Response::new(answer.to_string().into_bytes());
+        match <R as OutgoingRequest>::IncomingResponse::try_from_http_response(response) {
+            Ok(_) => Ok(answer),
+            Err(error) => Err(Refusal::new(
+                500,
+                "M_UNKNOWN",
+                &format!("not an answer of this endpoint: {error}"),
+            )),
         }
     }
 
@@ -93,58 +136,126 @@ impl State {
     pub(crate) fn answer(&mut self, parts: &Parts) -> Reply {
         let endpoint = parts.endpoint();
         match (parts.method.as_str(), endpoint.as_slice()) {
-            ("GET", ["versions"]) => Ok(json!({"versions": ["v1.1", "v1.5", "v1.11"], "unstable_features": {}})),
-            ("GET", ["login"]) => Ok(json!({"flows": [{"type": "m.login.password"}]})),
-            ("POST", ["login"]) => self.login(&parts.body),
-            ("POST", ["register"]) => self.register(&parts.body),
+            ("GET", ["versions"]) => parts.typed::<get_supported_versions::Request>(&[], || {
+                Ok(json!({"versions": ["v1.1", "v1.5", "v1.11"], "unstable_features": {}}))
+            }),
+            ("GET", ["login"]) => parts
+                .typed::<get_login_types::v3::Request>(&[], || Ok(json!({"flows": [{"type": "m.login.password"}]}))),
+            ("POST", ["login"]) => parts.typed::<login::v3::Request>(&[], || self.login(&parts.body)),
+            ("POST", ["register"]) => parts.typed::<register::v3::Request>(&[], || self.register(&parts.body)),
             _ => {
                 let session = self.session(parts)?;
-                self.answer_for(&session, parts, &endpoint)
+                self.of_account(&session, parts, &endpoint)
             }
         }
     }
 
-    fn answer_for(&mut self, session: &Session, parts: &Parts, endpoint: &[&str]) -> Reply {
+    /// What belongs to an account and its devices.
+    fn of_account(&mut self, session: &Session, parts: &Parts, endpoint: &[&str]) -> Reply {
         let body = &parts.body;
         match (parts.method.as_str(), endpoint) {
-            ("GET", ["sync"]) => sync::reply(self.sync(session, &parts.query)),
-            ("POST", ["logout"]) => self.logout(session),
-            ("GET", ["account", "whoami"]) => {
+            ("GET", ["sync"]) => {
+                parts.typed::<sync_events::v3::Request>(&[], || sync::reply(self.sync(session, &parts.query)))
+            }
+            ("POST", ["logout"]) => parts.typed::<logout::v3::Request>(&[], || self.logout(session)),
+            ("GET", ["account", "whoami"]) => parts.typed::<whoami::v3::Request>(&[], || {
                 Ok(json!({"user_id": session.user, "device_id": session.device, "is_guest": false}))
+            }),
+            ("GET", ["devices"]) => parts.typed::<get_devices::v3::Request>(&[], || self.devices(session)),
+            ("DELETE", ["devices", device]) => {
+                parts.typed::<delete_device::v3::Request>(&[device], || self.delete_device(session, device, body))
             }
-            ("GET", ["devices"]) => self.devices(session),
-            ("DELETE", ["devices", device]) => self.delete_device(session, device, body),
-            ("POST", ["user", _, "filter"]) => self.put_filter(session, body.clone()),
-            ("POST", ["keys", "upload"]) => self.upload_keys(session, body),
-            ("POST", ["keys", "query"]) => self.query_keys(session, body),
-            ("POST", ["keys", "claim"]) => self.claim_keys(body),
-            ("POST", ["keys", "device_signing", "upload"]) => self.upload_signing_keys(session, body),
-            ("POST", ["keys", "signatures", "upload"]) => self.upload_signatures(session, body),
-            ("PUT", ["sendToDevice", kind, transaction]) => self.send_to_device(session, kind, transaction, body),
-            ("POST", ["createRoom"]) => self.create_room(session, body),
-            ("POST", ["join", room] | ["rooms", room, "join"]) => self.join(session, room),
-            ("POST", ["rooms", room, "leave"]) => self.leave(session, room),
-            ("POST", ["rooms", _, "forget"]) => Ok(json!({})),
-            ("POST", ["rooms", room, what @ ("invite" | "kick" | "ban" | "unban")]) => {
-                self.moderate(session, room, what, body)
+            ("POST", ["user", user, "filter"]) => {
+                parts.typed::<create_filter::v3::Request>(&[user], || self.put_filter(session, body.clone()))
             }
-            ("GET", ["joined_rooms"]) => self.joined_rooms(session),
-            ("GET", ["rooms", room, "members"]) => self.members(session, room, &parts.query),
-            ("GET", ["rooms", room, "joined_members"]) => self.joined_members(session, room),
-            ("GET", ["rooms", room, "state"]) => self.all_state(session, room),
-            ("GET", ["rooms", room, "state", kind]) => self.get_state(session, room, kind, ""),
-            ("GET", ["rooms", room, "state", kind, key]) => self.get_state(session, room, kind, key),
-            ("PUT", ["rooms", room, "state", kind]) => self.put_state(session, room, kind, "", body.clone()),
-            ("PUT", ["rooms", room, "state", kind, key]) => self.put_state(session, room, kind, key, body.clone()),
-            ("PUT", ["rooms", room, "send", kind, transaction]) => {
-                self.send(session, room, kind, transaction, body.clone())
+            ("POST", ["keys", "upload"]) => {
+                parts.typed::<upload_keys::v3::Request>(&[], || self.upload_keys(session, body))
             }
-            ("GET", ["rooms", room, "event", event]) => self.event(session, room, event),
-            ("GET", ["rooms", room, "messages"]) => self.messages(session, room, &parts.query),
-            ("GET", ["directory", "room", alias]) => match self.aliases.get(*alias) {
-                Some(room) => Ok(json!({"room_id": room, "servers": [self.server_name]})),
-                None => Err(Refusal::not_found("Room alias not found")),
-            },
+            ("POST", ["keys", "query"]) => parts.typed::<get_keys::v3::Request>(&[], || self.query_keys(session, body)),
+            ("POST", ["keys", "claim"]) => parts.typed::<claim_keys::v3::Request>(&[], || self.claim_keys(body)),
+            ("POST", ["keys", "device_signing", "upload"]) => {
+                parts.typed::<upload_signing_keys::v3::Request>(&[], || self.upload_signing_keys(session, body))
+            }
+            ("POST", ["keys", "signatures", "upload"]) => {
+                parts.typed::<upload_signatures::v3::Request>(&[], || self.upload_signatures(body))
+            }
+            ("PUT", ["sendToDevice", kind, transaction]) => parts
+                .typed::<send_event_to_device::v3::Request>(&[kind, transaction], || {
+                    self.send_to_device(session, kind, transaction, body)
+                }),
+            _ => self.of_rooms(session, parts, endpoint),
+        }
+    }
+
+    /// Coming to rooms and going.
+    fn of_rooms(&mut self, session: &Session, parts: &Parts, endpoint: &[&str]) -> Reply {
+        let body = &parts.body;
+        match (parts.method.as_str(), endpoint) {
+            ("POST", ["createRoom"]) => {
+                parts.typed::<create_room::v3::Request>(&[], || self.create_room(session, body))
+            }
+            ("POST", ["join", room]) => {
+                parts.typed::<join_room_by_id_or_alias::v3::Request>(&[room], || self.join(session, room))
+            }
+            ("POST", ["rooms", room, "join"]) => {
+                parts.typed::<join_room_by_id::v3::Request>(&[room], || self.join(session, room))
+            }
+            ("POST", ["rooms", room, "leave"]) => {
+                parts.typed::<leave_room::v3::Request>(&[room], || self.leave(session, room))
+            }
+            ("POST", ["rooms", room, "forget"]) => parts.typed::<forget_room::v3::Request>(&[room], || Ok(json!({}))),
+            ("POST", ["rooms", room, "invite"]) => {
+                parts.typed::<invite_user::v3::Request>(&[room], || self.moderate(session, room, "invite", body))
+            }
+            ("POST", ["rooms", room, what @ ("kick" | "ban" | "unban")]) => {
+                parts.typed::<kick_user::v3::Request>(&[room], || self.moderate(session, room, what, body))
+            }
+            ("GET", ["joined_rooms"]) => parts.typed::<joined_rooms::v3::Request>(&[], || self.joined_rooms(session)),
+            ("GET", ["rooms", room, "members"]) => {
+                parts.typed::<get_member_events::v3::Request>(&[room], || self.members(session, room, &parts.query))
+            }
+            ("GET", ["rooms", room, "joined_members"]) => {
+                parts.typed::<joined_members::v3::Request>(&[room], || self.joined_members(session, room))
+            }
+            ("GET", ["directory", "room", alias]) => {
+                parts.typed::<get_alias::v3::Request>(&[alias], || match self.aliases.get(*alias) {
+                    Some(room) => Ok(json!({"room_id": room, "servers": [self.server_name]})),
+                    None => Err(Refusal::not_found("Room alias not found")),
+                })
+            }
+            _ => self.of_events(session, parts, endpoint),
+        }
+    }
+
+    /// State and events of a room.
+    fn of_events(&mut self, session: &Session, parts: &Parts, endpoint: &[&str]) -> Reply {
+        let body = &parts.body;
+        match (parts.method.as_str(), endpoint) {
+            ("GET", ["rooms", room, "state"]) => {
+                parts.typed::<get_state_events::v3::Request>(&[room], || self.all_state(session, room))
+            }
+            ("GET", ["rooms", room, "state", kind, rest @ ..]) if rest.len() < 2 => {
+                let key = rest.first().copied().unwrap_or_default();
+                parts.typed::<get_state_event_for_key::v3::Request>(&[room, kind, key], || {
+                    self.get_state(session, room, kind, key)
+                })
+            }
+            ("PUT", ["rooms", room, "state", kind, rest @ ..]) if rest.len() < 2 => {
+                let key = rest.first().copied().unwrap_or_default();
+                parts.typed::<send_state_event::v3::Request>(&[room, kind, key], || {
+                    self.put_state(session, room, kind, key, body.clone())
+                })
+            }
+            ("PUT", ["rooms", room, "send", kind, transaction]) => parts
+                .typed::<send_message_event::v3::Request>(&[room, kind, transaction], || {
+                    self.send(session, room, kind, transaction, body.clone())
+                }),
+            ("GET", ["rooms", room, "event", event]) => {
+                parts.typed::<get_room_event::v3::Request>(&[room, event], || self.event(session, room, event))
+            }
+            ("GET", ["rooms", room, "messages"]) => {
+                parts.typed::<get_message_events::v3::Request>(&[room], || self.messages(session, room, &parts.query))
+            }
             _ => Err(Refusal::new(404, "M_UNRECOGNIZED", "Unrecognized request")),
         }
     }

@@ -191,7 +191,7 @@ fn strangers_see_nothing_and_tokens_expire() {
     let (server, alice, bob) = two();
     let carol = Caller::new(&server, "carol");
     let room = alice.room_with(&bob);
-    for path in ["state/m.room.encryption", "members", "joined_members", "messages"] {
+    for path in ["state/m.room.encryption", "members", "joined_members", "messages?dir=b"] {
         assert_eq!(
             carol.ask("GET", &format!("/rooms/{room}/{path}"), &json!({})).0,
             403,
@@ -227,6 +227,20 @@ fn strangers_see_nothing_and_tokens_expire() {
 }
 
 #[test]
+fn what_is_no_request_of_its_endpoint_is_refused() {
+    let (_, alice, _) = two();
+    for (method, path, body) in [
+        ("POST", "/keys/claim", json!({"one_time_keys": 7})),
+        ("POST", "/keys/query", json!({"device_keys": {"no user id": []}})),
+        ("POST", "/login", json!({"type": 7})),
+        ("PUT", "/rooms/no-room-id/send/m.room.message/1", json!({})),
+    ] {
+        let (status, answer) = alice.ask(method, path, &body);
+        assert_eq!((status, &answer["errcode"]), (400, &json!("M_BAD_JSON")), "{path}");
+    }
+}
+
+#[test]
 fn a_filter_limits_the_timeline_and_members_come_lazily() {
     let (_, alice, bob) = two();
     let room = alice.room_with(&bob);
@@ -238,7 +252,7 @@ fn a_filter_limits_the_timeline_and_members_come_lazily() {
         );
     }
     let filter = json!({"room": {"timeline": {"limit": 2}, "state": {"lazy_load_members": true}}});
-    let id = alice.ok("POST", "/user/x/filter", filter)["filter_id"]
+    let id = alice.ok("POST", "/user/@alice:localhost/filter", filter)["filter_id"]
         .as_str()
         .unwrap()
         .to_owned();
