@@ -10,6 +10,7 @@ use mx_test_homeserver::{Homeserver, Listening};
 use serde_json::Value;
 
 struct Shell {
+    server: Homeserver,
     listening: Listening,
     data: tempfile::TempDir,
 }
@@ -39,6 +40,7 @@ impl Shell {
         Self {
             listening: server.listen().await,
             data: tempfile::tempdir().unwrap(),
+            server,
         }
     }
 
@@ -69,6 +71,20 @@ impl Shell {
             String::from_utf8_lossy(&output.stderr)
         );
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+
+    /// Wait until a user has asked once more what is new.
+    async fn next_sync_of(&self, user: &str) {
+        let syncs = || {
+            let log = self.server.log();
+            log.iter()
+                .filter(|exchange| exchange.path.ends_with("/sync") && exchange.user.as_deref() == Some(user))
+                .count()
+        };
+        let before = syncs();
+        while syncs() == before {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
     }
 
     async fn pair(&self) -> String {
@@ -133,9 +149,8 @@ async fn a_listener_that_is_killed_misses_nothing_and_repeats_nothing() {
             shell.ok("alice", &["send", &room, &format!("{round}.{part}")]).await;
         }
         read.extend(reader.await.unwrap());
-        // The line was read; its acknowledgement follows within a commit. The next command of the same store waits
-        // for nothing, so give the process until the homeserver has seen it ask for more.
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        // The listener asks for more only after it acknowledged what it printed.
+        shell.next_sync_of("@bob:localhost").await;
         listener.kill().unwrap();
         listener.wait().unwrap();
         shell.ok("alice", &["send", &room, &format!("{round}.down")]).await;

@@ -18,7 +18,7 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let root = process::root()?;
     let mut command = process::cargo(&root);
-    command.args(["run", "--quiet", "--package", "mx-test-homeserver", "--example", "demo"]);
+    command.args(["run", "--package", "mx-test-homeserver", "--example", "demo"]);
     if !options.synapse {
         if let Some(url) = &options.homeserver {
             command.args(["--", "--homeserver", url]);

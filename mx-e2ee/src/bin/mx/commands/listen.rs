@@ -1,7 +1,5 @@
 //! `mx listen`.
 
-use std::time::Duration;
-
 use anyhow::Result;
 use futures_util::StreamExt;
 use mx_e2ee::{Client, Error, Event, Message, RejectedReason};
@@ -52,8 +50,9 @@ async fn follow(client: &Client, count: Option<u64>, output: Output) -> Result<(
                 show(&event, output)?;
                 printed += 1;
                 if count.is_some_and(|count| printed >= count) {
-                    // One more turn acknowledges it, and must not wait for news.
-                    let _acknowledged = tokio::time::timeout(Duration::from_millis(500), events.next()).await;
+                    // Everything before it is acknowledged: it is the oldest that waits.
+                    let last = client.orchestrator().inbox(None, 1).await.map_err(Error::from)?;
+                    client.orchestrator().acknowledge(&last).await.map_err(Error::from)?;
                     return Ok(());
                 }
             }
