@@ -20,7 +20,7 @@ use ruma::{
     },
 };
 
-use crate::{Client, Error, Result, Session, session};
+use crate::{Client, Error, Result, Session, client, session};
 
 /// The parts of a client before it is logged in or opened.
 #[derive(Debug, Default)]
@@ -123,7 +123,7 @@ impl ClientBuilder {
     /// Go on with the login of the directory: the same device, after a restart. Nothing is sent.
     ///
     /// # Errors
-    /// [`Error::NotLoggedIn`]; of the store: wrong key, in use, of another device.
+    /// [`Error::NotLoggedIn`], [`Error::StoreLost`]; of the store: wrong key, in use, of another device.
     pub async fn open(mut self) -> Result<Client> {
         let directory = self.kept_in()?.to_owned();
         let Some((session, token)) = session::load(&directory)? else {
@@ -131,9 +131,30 @@ impl ClientBuilder {
         };
         self.homeserver.get_or_insert_with(|| session.homeserver.clone());
         let (homeserver, store) = self.prepare(false).await?;
+        if store.device().await?.is_none() {
+            return Err(Error::StoreLost { directory });
+        }
         homeserver.set_access_token(token);
         let device = Orchestrator::open(homeserver, store, &session.user_id, &session.device_id, self.options).await?;
         Ok(Client::new(device, session, Some(directory)))
+    }
+
+    /// End the login of the directory, also when its store cannot be opened. As [`Client::logout`].
+    ///
+    /// # Errors
+    /// [`Error::NotLoggedIn`]; of the request.
+    pub async fn logout(self) -> Result<Session> {
+        let directory = self.kept_in()?;
+        let Some((session, token)) = session::load(directory)? else {
+            return Err(Error::NotLoggedIn {
+                directory: directory.to_owned(),
+            });
+        };
+        let homeserver = Homeserver::new(&session.homeserver, self.way()?)?;
+        homeserver.set_access_token(token);
+        client::end_login(&homeserver).await?;
+        session::forget(directory, &session)?;
+        Ok(session)
     }
 
     fn kept_in(&self) -> Result<&Path> {

@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::Stream;
 use mx_olm_orchestrator::{Delivery, Event, KeyStatus, Orchestrator};
-use mx_transport::Homeserver;
+use mx_transport::{Homeserver, RequestError};
 use ruma::{
     DeviceId, OwnedRoomId, OwnedRoomOrAliasId, OwnedUserId, RoomId, UserId,
     api::client::{
@@ -221,19 +221,19 @@ impl Client {
         Ok(self.0.device.publish_keys().await?)
     }
 
-    /// Delete this device on the homeserver and forget the login here. The store stays and is of no more use.
+    /// Delete this device on the homeserver and forget the login here. The store, which is of no more use, is put aside
+    /// into the directory's `logged-out`: a new login starts with an empty one.
     ///
     /// # Errors
     /// Of the request. A token that is not valid any more is no error.
     pub async fn logout(self) -> Result<()> {
-        match self.homeserver().send(logout::v3::Request::new()).await {
-            Ok(_) | Err(mx_transport::RequestError::LoggedOut { .. }) => {}
-            Err(error) => return Err(error.into()),
+        end_login(self.homeserver()).await?;
+        let (session, directory) = (self.0.session.clone(), self.0.directory.clone());
+        self.close().await?;
+        match directory {
+            Some(directory) => session::forget(&directory, &session),
+            None => Ok(()),
         }
-        if let Some(directory) = &self.0.directory {
-            session::remove(directory)?;
-        }
-        self.close().await
     }
 
     /// Release the store, after what is under way: then the same device can be opened again.
@@ -263,6 +263,14 @@ impl Client {
             return Ok(answer.room_id);
         }
         OwnedRoomId::try_from(room).map_err(|_| invalid())
+    }
+}
+
+/// End the login on the homeserver. One that was ended already is no error.
+pub(crate) async fn end_login(homeserver: &Homeserver) -> Result<()> {
+    match homeserver.send(logout::v3::Request::new()).await {
+        Ok(_) | Err(RequestError::LoggedOut { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

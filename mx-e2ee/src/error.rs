@@ -45,12 +45,22 @@ pub enum Error {
 
     /// Our device is not on the homeserver any more, or without its keys.
     #[error(
-        "device {device} was deleted on the homeserver, so that its keys are gone: start with a new device in an \
-         empty directory"
+        "device {device} was deleted on the homeserver, and its keys with it: log out, which puts the old store aside, \
+         and log in again for a new device"
     )]
     DeviceDeleted {
         /// The device.
         device: OwnedDeviceId,
+    },
+
+    /// There is a login and its store is gone: the device's keys are lost.
+    #[error(
+        "{directory:?} holds a login and its store is empty or gone, so that the keys of this device are lost: put the \
+         store back, or log out and log in again for a new device"
+    )]
+    StoreLost {
+        /// Where the store is looked for.
+        directory: PathBuf,
     },
 
     /// The access token belongs to no device.
@@ -102,6 +112,7 @@ impl Error {
             Self::NotLoggedIn { .. } => "not_logged_in",
             Self::AlreadyLoggedIn { .. } => "already_logged_in",
             Self::DeviceDeleted { .. } => "device_deleted",
+            Self::StoreLost { .. } => "store_lost",
             Self::TokenWithoutDevice => "token_without_device",
             Self::InvalidId { .. } => "invalid_id",
             Self::Configuration { .. } => "configuration",

@@ -7,7 +7,7 @@ use std::{
 };
 
 use mx_transport::AccessToken;
-use ruma::{OwnedDeviceId, OwnedUserId};
+use ruma::{DeviceId, OwnedDeviceId, OwnedUserId};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -107,13 +107,48 @@ fn write(directory: &Path, path: &Path, stored: &Stored) -> io::Result<()> {
     Ok(())
 }
 
-/// Forget the login of a directory.
-pub(crate) fn remove(directory: &Path) -> Result<()> {
+/// Forget a login that was ended. The login goes last: whatever comes between, it can be ended again.
+pub(crate) fn forget(directory: &Path, session: &Session) -> Result<()> {
+    put_store_aside(directory, &session.device_id)?;
+    remove(directory)
+}
+
+fn remove(directory: &Path) -> Result<()> {
     let path = directory.join(FILE);
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::SessionFile { path, source: error }),
         _ => Ok(()),
     }
+}
+
+/// Put the store of a device that was logged out aside, with its key: a new login starts with an empty one, and nothing
+/// is destroyed.
+fn put_store_aside(directory: &Path, device: &DeviceId) -> Result<()> {
+    let name: String = device
+        .as_str()
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .take(64)
+        .collect();
+    let failed = |source| Error::SessionFile {
+        path: directory.join("logged-out"),
+        source,
+    };
+    for number in 0.. {
+        let aside = directory.join("logged-out").join(format!("{name}.{number}"));
+        if aside.exists() {
+            continue;
+        }
+        create_directory(&aside)?;
+        for part in ["store", "pickle.key"] {
+            match fs::rename(directory.join(part), aside.join(part)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+                _ => {}
+            }
+        }
+        break;
+    }
+    Ok(())
 }
 
 /// Make a directory for its owner only.

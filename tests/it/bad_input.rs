@@ -230,3 +230,64 @@ async fn an_expired_token_says_whether_the_device_is_still_there() {
         .await;
     assert_eq!(code(login), "device_deleted");
 }
+
+#[tokio::test]
+async fn a_login_without_its_store_is_no_new_device() {
+    let server = Homeserver::new();
+    let alice = Device::new(&server, "alice").await;
+    let (directory, device) = (alice.directory.path().to_owned(), alice.client.device_id().to_owned());
+    alice.client.close().await.unwrap();
+    let empty = MemoryDisk::new();
+    assert_eq!(
+        code(builder(&server, &empty).directory(&directory).open().await),
+        "store_lost"
+    );
+    assert_eq!(
+        code(
+            builder(&server, &empty)
+                .directory(&directory)
+                .login("alice", "password")
+                .await
+        ),
+        "already_logged_in"
+    );
+    // The way out that the errors name: log out, and log in as a new device.
+    let ended = Client::builder()
+        .transport(server.transport())
+        .directory(&directory)
+        .logout()
+        .await
+        .unwrap();
+    assert_eq!(ended.device_id, device);
+    let again = builder(&server, &empty)
+        .directory(&directory)
+        .login("alice", "password")
+        .await
+        .unwrap();
+    assert_ne!(again.device_id(), device);
+}
+
+#[tokio::test]
+async fn after_a_logout_the_next_login_is_a_new_device() {
+    let server = Homeserver::new();
+    let _alice = server.register("alice", "password");
+    let directory = tempfile::tempdir().unwrap();
+    let builder = || {
+        let builder = Client::builder()
+            .homeserver("http://localhost")
+            .transport(server.transport());
+        builder.directory(directory.path())
+    };
+    let first = builder().login("alice", "password").await.unwrap();
+    let device = first.device_id().to_owned();
+    first.logout().await.unwrap();
+    assert_eq!(code(builder().open().await), "not_logged_in");
+    let second = builder().login("alice", "password").await.unwrap();
+    assert_ne!(second.device_id(), device);
+    assert!(second.key_status().await.unwrap().published);
+    let aside = directory.path().join("logged-out").join(format!("{device}.0"));
+    assert!(
+        aside.join("store").is_dir() && aside.join("pickle.key").is_file(),
+        "nothing was destroyed"
+    );
+}

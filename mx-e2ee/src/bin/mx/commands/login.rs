@@ -69,14 +69,16 @@ fn first_line(file: &Path) -> Result<String> {
 }
 
 pub(crate) async fn logout(cli: &Cli, output: Output) -> Result<()> {
-    let client = profile::open(cli).await?;
-    let user = client.user_id().to_owned();
-    let device = client.device_id().to_owned();
-    client.logout().await?;
-    output.note("the store holds keys that nobody can use any more: delete it, or keep it as an archive");
+    let directory = profile::directory(cli)?;
+    let session = Client::builder().directory(&directory).logout().await?;
+    output.note(&format!(
+        "its store was put aside into {}",
+        directory.join("logged-out").display()
+    ));
+    let line = format!("{} device {} is logged out", session.user_id, session.device_id);
     output.show(
-        &json!({"logged_out": device}),
-        &format!("{user} device {device} is logged out"),
+        &json!({"user_id": session.user_id, "logged_out": session.device_id}),
+        &line,
     )?;
     Ok(())
 }
