@@ -103,8 +103,14 @@ impl ClientBuilder {
             Err(error) => return Err(self.why_no_login(&homeserver, error).await),
         };
         let token = token(&answer.access_token)?;
-        self.finish(homeserver, store, answer.user_id, answer.device_id, token)
-            .await
+        let finished = self
+            .finish(homeserver.clone(), store, answer.user_id, answer.device_id, token)
+            .await;
+        if let Err(Error::Orchestrator(mx_olm_orchestrator::Error::StoreOfAnotherDevice { .. })) = &finished {
+            // The login that was just made is of no use to anybody.
+            client::end_login(&homeserver).await?;
+        }
+        finished
     }
 
     /// Take over a login that was made elsewhere: an access token and the device that it belongs to.

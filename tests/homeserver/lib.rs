@@ -201,6 +201,17 @@ impl Homeserver {
         event
     }
 
+    /// The devices of a user.
+    #[must_use]
+    pub fn devices_of(&self, user: &UserId) -> Vec<String> {
+        let state = lock(&self.0.state);
+        state
+            .users
+            .get(user.as_str())
+            .map(|user| user.devices.keys().cloned().collect())
+            .unwrap_or_default()
+    }
+
     /// How many one-time keys of a device are left.
     #[must_use]
     pub fn one_time_keys_left(&self, user: &UserId, device: &DeviceId) -> usize {

@@ -145,8 +145,11 @@ async fn a_store_of_another_device_is_refused() {
     alice.client.close().await.unwrap();
     let mixed = builder(&server, &alices_disk).directory(&bobs_directory).open().await;
     assert_eq!(code(mixed), "store_of_another_device");
+    let bobs = || server.devices_of(ruma::user_id!("@bob:localhost"));
+    let before = bobs();
     let login = builder(&server, &alices_disk).login("bob", "password").await;
     assert_eq!(code(login), "store_of_another_device");
+    assert_eq!(bobs(), before, "no device is left behind");
 }
 
 #[tokio::test]
