@@ -176,6 +176,8 @@ impl Core {
         }
     }
 
+    /// How many units were undone so far.
+    #[cfg(feature = "engine")]
     pub(crate) fn undone(&self) -> u64 {
         self.undone.load(Ordering::SeqCst)
     }

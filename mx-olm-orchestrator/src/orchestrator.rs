@@ -148,13 +148,13 @@ impl Orchestrator {
     /// Safe: an answer is taken as a whole or not at all.
     pub async fn sync(&self, timeout: Duration) -> Result<SyncSummary> {
         let _single_flight = self.0.synced.lock().await;
-        let mut total = self.sync_page(timeout).await?;
+        let mut total = self.sync_page(timeout).await?.told();
         for _ in 1..MAX_PAGES {
             if !total.more_waiting {
                 break;
             }
             let page = self.sync_page(Duration::ZERO).await?;
-            total.add(page);
+            total.add(page.told());
         }
         if let Ok(mut synced_at) = self.0.synced_at.lock() {
             *synced_at = Some(Instant::now());
@@ -319,6 +319,21 @@ impl Orchestrator {
 }
 
 impl SyncSummary {
+    /// What a homeserver gave and we could not use is in the log, too.
+    fn told(self) -> Self {
+        if self.to_device_undecryptable > 0 {
+            let count = self.to_device_undecryptable;
+            tracing::warn!(
+                count,
+                "to-device messages could not be decrypted: room keys may be missing"
+            );
+        }
+        if !self.unreadable.is_empty() {
+            tracing::warn!(parts = ?self.unreadable, "parts of a sync could not be read");
+        }
+        self
+    }
+
     fn add(&mut self, page: Self) {
         self.events += page.events;
         self.room_keys += page.room_keys;

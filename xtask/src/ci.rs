@@ -16,7 +16,7 @@ pub(crate) struct Options {
 
 type Step = (&'static str, fn() -> anyhow::Result<()>);
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     ("fmt", || cargo(&["fmt", "--all", "--check"])),
     ("clippy", || {
         cargo(&[
@@ -24,6 +24,21 @@ const STEPS: [Step; 10] = [
             "--workspace",
             "--all-targets",
             "--all-features",
+            "--",
+            "-D",
+            "warnings",
+        ])
+    }),
+    // The two bottom crates without an engine and without an HTTP client.
+    ("bare", || {
+        cargo(&[
+            "clippy",
+            "-p",
+            "mx-crypto-store",
+            "-p",
+            "mx-transport",
+            "--lib",
+            "--no-default-features",
             "--",
             "-D",
             "warnings",
