@@ -1,7 +1,9 @@
 //! `synapse`: a real homeserver on this machine, installed under `target/`, gone with the task.
 
 use std::{
+    collections::hash_map::RandomState,
     fs,
+    hash::{BuildHasher, Hasher},
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
@@ -89,10 +91,7 @@ pub(crate) fn start(options: &Options) -> anyhow::Result<Synapse> {
     let data = home.join(format!("run-{}-{port}", std::process::id()));
     fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
     let config = data.join("homeserver.yaml");
-    let secret = format!(
-        "{:016x}",
-        u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    );
+    let secret = random();
     fs::write(data.join("log.yaml"), log_configuration(&data))?;
     fs::write(&config, configuration(&data, port, &secret, options.default_limits))?;
     process::output(
@@ -119,6 +118,12 @@ pub(crate) fn start(options: &Options) -> anyhow::Result<Synapse> {
         register(&python, &synapse.url, &secret, user)?;
     }
     Ok(synapse)
+}
+
+/// A secret for a homeserver that is thrown away: the standard library's hashers are seeded by the operating system.
+fn random() -> String {
+    let part = || RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}", part(), part())
 }
 
 /// A virtual environment with Synapse; a marker says that it is complete.
