@@ -1,10 +1,6 @@
 //! What an app of this layer holds: one device, its homeserver and its store.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use mx_crypto_store::{Cursor, PickleStore};
 use mx_transport::{Call, Homeserver};
@@ -16,7 +12,10 @@ use ruma::{
     },
     presence::PresenceState,
 };
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time::Instant,
+};
 
 use crate::{
     Clock, Delivery, Error, Result,
@@ -27,7 +26,7 @@ use crate::{
 };
 
 /// A send trusts what syncs showed as long as one ended this recently,
-const FRESH: Duration = Duration::from_secs(5);
+const FRESH: Duration = Duration::from_secs(1);
 /// or this recently while the next one is under way, which shows news at once.
 const FRESH_WHILE_LISTENING: Duration = Duration::from_secs(90);
 

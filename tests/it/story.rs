@@ -54,7 +54,7 @@ async fn each_reads_the_other_before_and_after_a_restart() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_later_send_is_one_request() {
     let Pair { server, room, .. } = pair().await;
     room.send_text("one").await.unwrap();
@@ -64,6 +64,12 @@ async fn a_later_send_is_one_request() {
     let paths: Vec<&str> = log[before..].iter().map(|exchange| exchange.path.as_str()).collect();
     assert_eq!(paths.len(), 1, "{paths:?}");
     assert!(paths[0].contains("/send/m.room.encrypted/"));
+    // Later than that, it is looked at first who came, went, or has a new device.
+    tokio::time::advance(Duration::from_secs(2)).await;
+    let before = server.log().len();
+    room.send_text("three").await.unwrap();
+    let log = server.log();
+    assert!(log[before].path.ends_with("/sync"), "{}", log[before].path);
 }
 
 #[tokio::test]
