@@ -195,6 +195,7 @@ impl<'a> Timelines<'a> {
             ..
         } = &info.algorithm_info
         else {
+            self.never(room, header, UndecryptableReason::Malformed);
             return Ok(());
         };
         let verdict = replay::check(
@@ -228,6 +229,7 @@ impl<'a> Timelines<'a> {
             return Ok(());
         }
         let Ok(inner) = decrypted.event.deserialize_as_unchecked::<Decrypted>() else {
+            self.never(room, header, UndecryptableReason::BadPayload);
             return Ok(());
         };
         self.events.push(Event::Message(Message {
@@ -245,6 +247,19 @@ impl<'a> Timelines<'a> {
             plaintext_in_encrypted_room: false,
         }));
         Ok(())
+    }
+
+    /// No key will ever make an event of it.
+    fn never(&mut self, room: &RoomId, header: Header, reason: UndecryptableReason) {
+        self.events.push(Event::Undecryptable(Undecryptable {
+            room_id: room.to_owned(),
+            event_id: header.event_id,
+            sender: header.sender,
+            origin_server_ts: header.origin_server_ts,
+            advice: reason.advice().to_owned(),
+            session_id: None,
+            reason,
+        }));
     }
 
     async fn closed(
