@@ -1,0 +1,261 @@
+//! Stores of every schema that was ever written must open, with everything in them.
+//!
+//! A golden store is a directory `tests/golden/schema-N`: a SQLite store, its key, and `facts.json`, which says what
+//! is in it. It is written once, by the version that introduced the schema, and never again:
+//! `MX_WRITE_GOLDEN=1 cargo test -p mx-crypto-store --test golden` writes the one of the current schema where it is
+//! missing.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use matrix_sdk_crypto::{
+    Account, DeviceData, EncryptionSettings,
+    olm::{
+        InboundGroupSession, OlmMessageHash, OutboundGroupSession, PickledAccount, PickledSession, SenderData, Session,
+    },
+    store::{
+        CryptoStore,
+        types::{Changes, DeviceChanges, PendingChanges, RoomSettings},
+    },
+    types::EventEncryptionAlgorithm,
+    vodozemac::{megolm::SessionKey, olm::SessionConfig},
+};
+use mx_crypto_store::{Family, KeySource, PickleStore, RecordId, backend::Sqlite};
+use ruma::{RoomId, SecondsSinceUnixEpoch, UserId, device_id, room_id, user_id};
+use serde::{Deserialize, Serialize};
+
+const NAMED: Family = Family::new("named");
+const QUEUE: Family = Family::new("queue");
+
+/// The newest schema that has a golden store.
+const SCHEMA: u32 = 1;
+
+fn room() -> &'static RoomId {
+    room_id!("!golden:example.org")
+}
+
+fn user() -> &'static UserId {
+    user_id!("@golden:example.org")
+}
+
+fn hash() -> OlmMessageHash {
+    OlmMessageHash {
+        sender_key: "sender".to_owned(),
+        hash: "hash".to_owned(),
+    }
+}
+
+/// What is random in a golden store.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Facts {
+    curve25519: String,
+    ed25519: String,
+    peer_curve25519: String,
+    olm_session: String,
+    inbound: String,
+    inbound_key: String,
+    outbound: String,
+    outbound_index: u32,
+}
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+async fn open(directory: &Path) -> PickleStore {
+    let backend = Sqlite::open(directory.join("store")).await.unwrap();
+    PickleStore::open(Arc::new(backend), KeySource::File(directory.join("pickle.key")))
+        .await
+        .unwrap()
+}
+
+/// Fill a store; returns the key of the peer with whom it has an Olm session.
+async fn fill(store: &PickleStore) -> String {
+    let account = Account::with_device_id(user(), device_id!("GOLDEN"));
+    let device = DeviceData::from_account(&account);
+    let keys = account.identity_keys();
+    let mut peer = matrix_sdk_crypto::vodozemac::olm::Account::new();
+    peer.generate_one_time_keys(1);
+    let one_time_key = *peer.one_time_keys().values().next().unwrap();
+    // The account's own secrets, to make an Olm session as the engine does.
+    let pickle: PickledAccount = account.pickle();
+    let inner = matrix_sdk_crypto::vodozemac::olm::Account::from_pickle(pickle.pickle);
+    let olm = inner
+        .create_outbound_session(SessionConfig::version_1(), peer.curve25519_key(), one_time_key)
+        .unwrap();
+    let olm = Session::from_pickle(
+        device.as_device_keys().clone(),
+        PickledSession {
+            pickle: olm.pickle(),
+            sender_key: peer.curve25519_key(),
+            created_using_fallback_key: false,
+            creation_time: SecondsSinceUnixEpoch::now(),
+            last_use_time: SecondsSinceUnixEpoch::now(),
+        },
+    )
+    .unwrap();
+    let room = room();
+    let outbound = OutboundGroupSession::new(
+        device_id!("GOLDEN").to_owned(),
+        Arc::new(keys),
+        room,
+        EncryptionSettings::default(),
+    )
+    .unwrap();
+    let key: SessionKey = outbound.session_key().await;
+    let inbound = InboundGroupSession::new(
+        keys.curve25519,
+        keys.ed25519,
+        room,
+        &key,
+        SenderData::unknown(),
+        None,
+        EventEncryptionAlgorithm::MegolmV1AesSha2,
+        None,
+        false,
+    )
+    .unwrap();
+    let unit = store.begin().await.unwrap();
+    store
+        .save_pending_changes(PendingChanges { account: Some(account) })
+        .await
+        .unwrap();
+    let settings = RoomSettings::default();
+    store
+        .save_changes(Changes {
+            devices: DeviceChanges {
+                new: vec![device],
+                ..DeviceChanges::default()
+            },
+            sessions: vec![olm],
+            inbound_group_sessions: vec![inbound],
+            outbound_group_sessions: vec![outbound],
+            message_hashes: vec![hash()],
+            next_batch_token: Some("s42".to_owned()),
+            room_settings: [(room.to_owned(), settings)].into(),
+            ..Changes::default()
+        })
+        .await
+        .unwrap();
+    store.save_tracked_users(&[(user(), true)]).await.unwrap();
+    store.set_custom_value("custom", b"value".to_vec()).await.unwrap();
+    unit.put(&RecordId::named(NAMED, &["group"], "name"), "a record")
+        .unwrap();
+    for text in ["first", "second"] {
+        let position = unit.next_sequence(QUEUE, &[]).await.unwrap();
+        unit.put(&RecordId::sequence(QUEUE, &[], position), text).unwrap();
+    }
+    unit.commit().await.unwrap();
+    peer.curve25519_key().to_base64()
+}
+
+/// What is in a store, as far as it is random.
+async fn facts(store: &PickleStore, peer: &str) -> Facts {
+    let account = store.load_account().await.unwrap().unwrap();
+    let keys = account.identity_keys();
+    let outbound = store.get_outbound_group_session(room()).await.unwrap().unwrap();
+    let inbound = store
+        .get_inbound_group_session(room(), outbound.session_id())
+        .await
+        .unwrap()
+        .unwrap();
+    let exported = serde_json::to_value(inbound.export().await).unwrap();
+    let olm = store.get_sessions(peer).await.unwrap().unwrap();
+    assert_eq!(olm.len(), 1);
+    Facts {
+        curve25519: keys.curve25519.to_base64(),
+        ed25519: keys.ed25519.to_base64(),
+        peer_curve25519: peer.to_owned(),
+        olm_session: olm[0].session_id().to_owned(),
+        inbound: inbound.session_id().to_owned(),
+        inbound_key: exported["session_key"].as_str().unwrap().to_owned(),
+        outbound: outbound.session_id().to_owned(),
+        outbound_index: outbound.message_index().await,
+    }
+}
+
+/// What is the same in every golden store.
+async fn check_the_rest(store: &PickleStore) {
+    assert_eq!(
+        store.device().await.unwrap().unwrap(),
+        (user().to_owned(), device_id!("GOLDEN").to_owned())
+    );
+    assert_eq!(store.next_batch_token().await.unwrap().as_deref(), Some("s42"));
+    assert_eq!(store.get_custom_value("custom").await.unwrap().unwrap(), b"value");
+    assert!(store.is_message_known(&hash()).await.unwrap());
+    assert!(store.get_room_settings(room()).await.unwrap().is_some());
+    let tracked = store.load_tracked_users().await.unwrap();
+    assert!(tracked.len() == 1 && tracked[0].user_id == user() && tracked[0].dirty);
+    let own = store.get_own_device().await.unwrap();
+    assert_eq!(own.device_id(), device_id!("GOLDEN"));
+    assert_eq!(store.get_user_devices(user()).await.unwrap().len(), 1);
+    let named: Option<String> = store.record(&RecordId::named(NAMED, &["group"], "name")).await.unwrap();
+    assert_eq!(named.as_deref(), Some("a record"));
+    let queue: Vec<String> = store
+        .scan(QUEUE, &[], None, 10)
+        .await
+        .unwrap()
+        .iter()
+        .map(|record| record.decode().unwrap())
+        .collect();
+    assert_eq!(queue, ["first", "second"]);
+    let unit = store.begin().await.unwrap();
+    assert_eq!(unit.next_sequence(QUEUE, &[]).await.unwrap(), 2, "positions go on");
+    unit.abort().await.unwrap();
+}
+
+/// The newest golden store is written by the version that introduced its schema, and never again.
+#[tokio::test]
+async fn a_golden_store_is_written_once() {
+    let directory = golden().join(format!("schema-{SCHEMA}"));
+    if std::env::var_os("MX_WRITE_GOLDEN").is_some() && !directory.exists() {
+        std::fs::create_dir_all(&directory).unwrap();
+        let store = open(&directory).await;
+        let peer = fill(&store).await;
+        let facts = serde_json::to_string_pretty(&facts(&store, &peer).await).unwrap();
+        store.shutdown().await.unwrap();
+        std::fs::write(directory.join("facts.json"), facts).unwrap();
+    }
+    assert!(
+        directory.join("facts.json").exists(),
+        "a new schema needs its golden store: run this with MX_WRITE_GOLDEN=1"
+    );
+}
+
+#[tokio::test]
+async fn every_golden_store_opens_with_everything_in_it() {
+    for schema in 1..=SCHEMA {
+        let copy = tempfile::tempdir().unwrap();
+        copy_directory(&golden().join(format!("schema-{schema}")), copy.path());
+        let expected: Facts = serde_json::from_slice(&std::fs::read(copy.path().join("facts.json")).unwrap()).unwrap();
+        for _ in 0..2 {
+            let store = open(copy.path()).await;
+            assert_eq!(
+                facts(&store, &expected.peer_curve25519).await,
+                expected,
+                "schema {schema}"
+            );
+            check_the_rest(&store).await;
+            store.shutdown().await.unwrap();
+        }
+    }
+}
+
+/// Git keeps no file modes, and a key that others may read is refused.
+fn copy_directory(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_directory(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), &target).unwrap();
+            #[cfg(unix)]
+            std::fs::set_permissions(&target, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        }
+    }
+}
