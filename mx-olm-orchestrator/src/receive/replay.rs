@@ -49,6 +49,6 @@ pub(crate) async fn check(
             Ok(Verdict::New)
         }
         Some(before) if before.event == event && before.origin_server_ts == origin_server_ts => Ok(Verdict::Seen),
-        Some(before) => Ok(Verdict::New),
+        Some(before) => Ok(Verdict::Replay { first: before.event }),
     }
 }
