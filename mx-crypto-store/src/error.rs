@@ -19,6 +19,33 @@ pub enum StoreError {
     #[error("this key does not open the store: use the pickle.key that was made with it")]
     WrongKey,
 
+    /// The store is opened by another kind of key.
+    #[error("the store is opened by {}: give it that", if *.passphrase { "a passphrase, and a key was given" } else { "a key, and a passphrase was given" })]
+    WrongKeyKind {
+        /// The store is opened by a passphrase.
+        passphrase: bool,
+    },
+
+    /// The key file belongs to another store, and is not replaced.
+    #[error("the key file {path:?} does not open this store: choose another place for the new key")]
+    KeyOfAnotherStore {
+        /// The file.
+        path: PathBuf,
+    },
+
+    /// There is no store where one has to be.
+    #[error("there is no store here: check the path, or restore the store from a copy")]
+    Empty,
+
+    /// The key file exists, and its store does not. No new store is begun beside it.
+    #[error(
+        "the key file {key:?} exists and its store is gone: restore the store from a copy, or move the key away to start with a new device"
+    )]
+    StoreMissing {
+        /// The key file.
+        key: PathBuf,
+    },
+
     /// The store exists, and its key file does not. No new key is made, since it could not open the store.
     #[error(
         "the store exists and its key file {path:?} does not: put the key back, or start with a new device and an empty store"
@@ -60,6 +87,15 @@ pub enum StoreError {
     #[error("the store is damaged ({what}): restore it from a copy, or start with a new device and an empty store")]
     Corrupt {
         /// What is damaged.
+        what: &'static str,
+    },
+
+    /// A record is missing that was there, or is an older one than it was.
+    #[error(
+        "a part of the store was removed or set back to an older state ({what}): restore all of it from a copy, or start with a new device and an empty store"
+    )]
+    RolledBack {
+        /// What is missing or older.
         what: &'static str,
     },
 
@@ -108,6 +144,11 @@ impl StoreError {
         match self {
             Self::InUse => "store_in_use",
             Self::WrongKey => "store_wrong_key",
+            Self::WrongKeyKind { .. } => "store_wrong_key_kind",
+            Self::KeyOfAnotherStore { .. } => "store_key_of_another",
+            Self::Empty => "store_empty",
+            Self::StoreMissing { .. } => "store_missing",
+            Self::RolledBack { .. } => "store_rolled_back",
             Self::KeyMissing { .. } => "store_key_missing",
             Self::KeyMalformed { .. } => "store_key_malformed",
             Self::KeyPermissions { .. } => "store_key_permissions",

@@ -39,23 +39,30 @@
 //! with a key that was made after it.
 
 pub mod backend;
+mod commit;
 #[cfg(feature = "testing")]
 pub mod conformance;
 mod error;
+mod header;
 mod key;
+mod layers;
 mod layout;
+mod manifest;
+mod random;
 mod record;
 mod seal;
 mod sealed;
 #[cfg(feature = "engine")]
 mod store;
 mod unit;
+mod upgrade;
 
 #[cfg(feature = "engine")]
-pub use self::store::PickleStore;
+pub use self::store::{PickleStore, Retention, Retired};
 pub use self::{
+    commit::Submitted,
     error::{Result, StoreError},
-    key::{KeySource, StoreKey},
+    key::{KeySource, Passphrase, PassphraseCost, StoreKey},
     record::{Cursor, Family, Record, RecordId},
     sealed::SealedStore,
     unit::Unit,

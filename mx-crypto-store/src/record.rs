@@ -1,23 +1,42 @@
 //! Records of callers: what they keep beside the engine's, sealed and committed in the same units.
 
 use serde::de::DeserializeOwned;
-use zeroize::Zeroizing;
 
 use crate::{
     Result, StoreError,
+    layers::Plain,
     layout::{self, Row, Table},
     seal::Sealer,
 };
 
 /// A family of records, by its name. Two families never meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Family(&'static str);
+pub struct Family {
+    name: &'static str,
+    guarded: bool,
+}
 
 impl Family {
     /// The family of this name.
     #[must_use]
     pub const fn new(name: &'static str) -> Self {
-        Self(name)
+        Self { name, guarded: false }
+    }
+
+    /// The family of this name, every record of which is missed: one that somebody deletes from the disk, or sets back
+    /// to what it was, is [`StoreError::RolledBack`] when it is read. Costs a few hundred bytes more a commit. A guarded
+    /// family and one that is not are two families, even with one name.
+    #[must_use]
+    pub const fn guarded(name: &'static str) -> Self {
+        Self { name, guarded: true }
+    }
+
+    const fn table(self) -> Table {
+        if self.guarded {
+            Table::GuardedRecord
+        } else {
+            Table::Record
+        }
     }
 
     /// The family and its group, as a row's group.
@@ -25,11 +44,11 @@ impl Family {
     where
         'static: 'a,
     {
-        std::iter::once(self.0).chain(group.iter().copied()).collect()
+        std::iter::once(self.name).chain(group.iter().copied()).collect()
     }
 
     pub(crate) fn prefix(&self, sealer: &Sealer, group: &[&str]) -> Row {
-        layout::group(sealer, Table::Record, &self.parts(group))
+        layout::group(sealer, self.table(), &self.parts(group))
     }
 
     pub(crate) fn position_row(&self, sealer: &Sealer, group: &[&str]) -> Row {
@@ -77,8 +96,8 @@ impl RecordId {
         let group: Vec<&str> = self.group.iter().map(String::as_str).collect();
         let parts = self.family.parts(&group);
         match &self.place {
-            Place::Name(name) => layout::named(sealer, Table::Record, &parts, name),
-            Place::Position(position) => layout::positioned(sealer, Table::Record, &parts, *position),
+            Place::Name(name) => layout::named(sealer, self.family.table(), &parts, name),
+            Place::Position(position) => layout::positioned(sealer, self.family.table(), &parts, *position),
         }
     }
 }
@@ -95,7 +114,7 @@ pub struct Cursor(pub(crate) Row);
 pub struct Record {
     /// Where it is.
     pub cursor: Cursor,
-    pub(crate) value: Zeroizing<Vec<u8>>,
+    pub(crate) value: Plain,
 }
 
 impl Record {

@@ -2,19 +2,19 @@
 
 mod account;
 mod crypto_store;
+mod decoded;
 mod devices;
+mod inbound;
 mod leases;
-mod megolm;
+mod outbound;
 mod requests;
+mod retention;
 mod rooms;
 
-use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
-use matrix_sdk_crypto::{
-    olm::{InboundGroupSession, StaticAccountData},
-    types::DeviceKeys,
-};
-use quick_cache::sync::Cache;
+#[cfg(feature = "testing")]
+use matrix_sdk_crypto::olm::StaticAccountData;
 use ruma::{OwnedDeviceId, OwnedUserId};
 use serde::{Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
@@ -22,13 +22,14 @@ use zeroize::Zeroizing;
 use crate::{
     Cursor, Family, KeySource, Record, RecordId, Result, SealedStore, StoreError, Unit,
     backend::Backend,
+    layers::{Plain, View},
     layout::{self, Row, Table},
     record,
-    sealed::{Plain, View},
 };
 
-/// How many decoded Megolm sessions are kept in memory.
-const CACHED_SESSIONS: usize = 1024;
+use self::decoded::{Decoded, Kept, Stamp};
+pub(crate) use self::inbound::sender_index;
+pub use self::retention::{Retention, Retired};
 
 /// The engine's store. Cheap to clone; all clones are the same store.
 ///
@@ -40,36 +41,36 @@ pub struct PickleStore {
     decoded: Arc<Decoded>,
 }
 
-/// What was decoded, until a unit is undone: one store has one writer, so that nobody else changes what is under it.
-#[derive(Debug)]
-struct Decoded {
-    inbound: Cache<Row, InboundGroupSession>,
-    own: StdMutex<Own>,
-}
-
-#[derive(Debug, Default)]
-struct Own {
-    /// How many units were undone when this was decoded.
-    undone: u64,
-    account: Option<StaticAccountData>,
-    device_keys: Option<DeviceKeys>,
-}
-
 impl PickleStore {
     /// Open the store in `backend`, or begin one if it is empty.
     ///
     /// # Errors
     /// As [`SealedStore::open`].
     pub async fn open(backend: Arc<dyn Backend>, key: KeySource) -> Result<Self> {
-        let sealed = SealedStore::open(backend, key).await?;
-        let decoded = Decoded {
-            inbound: Cache::new(CACHED_SESSIONS),
-            own: StdMutex::default(),
-        };
-        Ok(Self {
+        Ok(Self::over(SealedStore::open(backend, key).await?))
+    }
+
+    /// Open the store in `backend`, which must be there.
+    ///
+    /// # Errors
+    /// As [`SealedStore::open_existing`].
+    pub async fn open_existing(backend: Arc<dyn Backend>, key: KeySource) -> Result<Self> {
+        Ok(Self::over(SealedStore::open_existing(backend, key).await?))
+    }
+
+    /// The engine's store over a store that is open.
+    #[must_use]
+    pub fn over(sealed: SealedStore) -> Self {
+        Self {
             sealed,
-            decoded: Arc::new(decoded),
-        })
+            decoded: Arc::new(Decoded::new()),
+        }
+    }
+
+    /// The store below, with what is not about the engine: its key, its size, copies of it.
+    #[must_use]
+    pub const fn sealed(&self) -> &SealedStore {
+        &self.sealed
     }
 
     /// Begin a unit of work, after the one that is open has ended.
@@ -133,7 +134,7 @@ impl PickleStore {
     #[cfg(feature = "testing")]
     #[must_use]
     pub fn get_static_account(&self) -> Option<StaticAccountData> {
-        self.own().account.clone()
+        self.kept().account.clone()
     }
 
     fn row(&self, table: Table, group: &[&str], name: &str) -> Row {
@@ -163,45 +164,57 @@ impl PickleStore {
         self.sealed.core.taint(result)
     }
 
-    /// Write into the open unit, or durably on its own.
+    /// Write into the open unit, or durably on its own. What was decoded is kept once it is in a unit, and not before.
     async fn write(&self, rows: Rows) -> Result<()> {
-        let mut rows = rows.0;
-        if rows.is_empty() || self.sealed.core.write_into_unit(&mut rows) {
+        let Rows { mut writes, keep } = rows;
+        if writes.is_empty() {
+            return Ok(());
+        }
+        if self.sealed.core.write_into_unit(&mut writes) {
+            self.keep_all(keep);
             return Ok(());
         }
         let unit = self.sealed.begin().await?;
-        self.sealed.core.write_into_unit(&mut rows);
+        self.sealed.core.write_into_unit(&mut writes);
+        self.keep_all(keep);
         unit.commit().await
     }
 
-    /// What is decoded of our own account, emptied first if a unit was undone since.
-    fn own(&self) -> std::sync::MutexGuard<'_, Own> {
-        let undone = self.sealed.core.undone();
-        let mut own = self.decoded.own.lock().unwrap_or_else(PoisonError::into_inner);
-        if own.undone != undone {
-            *own = Own {
-                undone,
-                ..Own::default()
-            };
-            self.decoded.inbound.clear();
+    fn keep_all(&self, keep: Vec<Keep>) {
+        let mut kept = self.kept();
+        for keep in keep {
+            keep(&mut kept);
         }
-        own
     }
 
-    /// Decoded Megolm sessions, emptied first if a unit was undone since.
-    fn inbound_cache(&self) -> &Cache<Row, InboundGroupSession> {
-        drop(self.own());
-        &self.decoded.inbound
+    /// What is decoded and kept.
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.decoded.kept(self.sealed.core.undone())
+    }
+
+    fn stamp(&self) -> Stamp {
+        Decoded::stamp(self.sealed.core.undone())
+    }
+
+    /// Keep what was read since `stamp`.
+    fn keep(&self, stamp: Stamp, put: impl FnOnce(&mut Kept)) {
+        self.decoded.keep(stamp, self.sealed.core.undone(), put);
     }
 }
 
-/// Rows to be written together.
+/// What is kept in memory of something that was written.
+type Keep = Box<dyn FnOnce(&mut Kept) + Send>;
+
+/// Rows to be written together, and what is kept in memory of them.
 #[derive(Default)]
-struct Rows(Vec<(Row, Option<Plain>)>);
+struct Rows {
+    writes: Vec<(Row, Option<Plain>)>,
+    keep: Vec<Keep>,
+}
 
 impl Rows {
     fn json<T: Serialize + ?Sized>(&mut self, row: Row, value: &T) -> Result<()> {
-        self.0.push((row, Some(Zeroizing::new(record::encode(value)?))));
+        self.bytes(row, record::encode(value)?);
         Ok(())
     }
 
@@ -210,16 +223,21 @@ impl Rows {
         let encoded = rmp_serde::to_vec_named(value).map_err(|_| StoreError::Encode {
             what: std::any::type_name::<T>(),
         })?;
-        self.0.push((row, Some(Zeroizing::new(encoded))));
+        self.bytes(row, encoded);
         Ok(())
     }
 
     fn bytes(&mut self, row: Row, value: Vec<u8>) {
-        self.0.push((row, Some(Zeroizing::new(value))));
+        self.writes.push((row, Some(Arc::new(Zeroizing::new(value)))));
+    }
+
+    /// Once the rows are in a unit, keep this.
+    fn keep(&mut self, keep: impl FnOnce(&mut Kept) + Send + 'static) {
+        self.keep.push(Box::new(keep));
     }
 
     fn delete(&mut self, row: Row) {
-        self.0.push((row, None));
+        self.writes.push((row, None));
     }
 }
 

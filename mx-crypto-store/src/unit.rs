@@ -7,26 +7,18 @@ use tokio::sync::OwnedMutexGuard;
 use zeroize::Zeroizing;
 
 use crate::{
-    Record, RecordId, Result, StoreError,
+    Record, RecordId, Result, Submitted,
+    layers::{Core, View},
     record::{Cursor, Family, decode, encode},
-    sealed::{Core, View},
 };
 
 /// An open unit of work. There is one at a time; writes of the engine join it. Dropped without
-/// [`commit`](Self::commit), it leaves no trace.
+/// [`commit`](Self::commit) or [`submit`](Self::submit), it leaves no trace.
 #[derive(Debug)]
 pub struct Unit {
     core: Arc<Core>,
     _turn: OwnedMutexGuard<()>,
-    state: State,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Open,
-    /// The engine was asked to write, and has not answered.
-    Committing,
-    Ended,
+    open: bool,
 }
 
 impl Unit {
@@ -34,7 +26,7 @@ impl Unit {
         Self {
             core,
             _turn: turn,
-            state: State::Open,
+            open: true,
         }
     }
 
@@ -107,61 +99,49 @@ impl Unit {
     }
 
     fn write(&self, row: Vec<u8>, value: Option<Vec<u8>>) {
-        self.core.write_into_unit(&mut vec![(row, value.map(Zeroizing::new))]);
+        let value = value.map(|value| Arc::new(Zeroizing::new(value)));
+        self.core.write_into_unit(&mut vec![(row, value)]);
     }
 
     /// Make everything durable, all at once. `Ok`: it is on the disk.
     ///
     /// # Errors
-    /// [`StoreError::UnitFailed`] when something failed inside before: nothing was written. Of the engine: it is not
-    /// known what was written, and the store is poisoned.
+    /// As [`submit`](Self::submit) and [`Submitted::durable`].
     ///
     /// # Cancel safety
-    /// Not safe to drop: as it is not known then what was written, the store is poisoned.
-    pub async fn commit(mut self) -> Result<()> {
-        let overlay = match self.core.open_unit().as_ref() {
-            Some(unit) if unit.failed => None,
-            Some(unit) => Some(unit.overlay.clone()),
-            None => None,
-        };
-        let Some(overlay) = overlay else {
-            self.end(false);
-            return Err(StoreError::UnitFailed);
-        };
-        self.state = State::Committing;
-        let written = self.core.write(&overlay).await;
-        self.end(written.is_ok());
-        written
+    /// A call that was dropped may have been carried out: whole, or not at all.
+    pub async fn commit(self) -> Result<()> {
+        self.submit()?.durable().await
+    }
+
+    /// End this unit and begin its way to the disk. The next unit may begin at once, on top of this one; all that wait
+    /// while the disk is busy are written together, in order, in one commit.
+    ///
+    /// # Errors
+    /// [`StoreError::UnitFailed`](crate::StoreError::UnitFailed) when something failed inside before,
+    /// [`StoreError::Poisoned`](crate::StoreError::Poisoned) when a write failed since: nothing is written.
+    pub fn submit(mut self) -> Result<Submitted> {
+        let submitted = self.core.submit();
+        if submitted.is_ok() {
+            self.open = false;
+        }
+        submitted
     }
 
     /// Undo everything.
     ///
     /// # Errors
     /// None today.
-    pub async fn abort(mut self) -> Result<()> {
-        self.end(false);
+    pub async fn abort(self) -> Result<()> {
+        drop(self);
         Ok(())
-    }
-
-    fn end(&mut self, committed: bool) {
-        self.state = State::Ended;
-        if committed {
-            self.core.open_unit().take();
-        } else {
-            self.core.undo();
-        }
     }
 }
 
 impl Drop for Unit {
     fn drop(&mut self) {
-        match self.state {
-            State::Ended => {}
-            State::Open => self.end(false),
-            State::Committing => {
-                self.core.poison();
-                self.end(false);
-            }
+        if self.open {
+            self.core.undo();
         }
     }
 }

@@ -21,7 +21,7 @@ use matrix_sdk_crypto::{
         types::{Changes, DeviceChanges, PendingChanges, RoomSettings},
     },
     types::EventEncryptionAlgorithm,
-    vodozemac::{megolm::SessionKey, olm::SessionConfig},
+    vodozemac::olm::SessionConfig,
 };
 use mx_crypto_store::{Family, KeySource, PickleStore, RecordId, backend::Sqlite};
 use ruma::{RoomId, SecondsSinceUnixEpoch, UserId, device_id, room_id, user_id};
@@ -72,45 +72,37 @@ async fn open(directory: &Path) -> PickleStore {
         .unwrap()
 }
 
-/// Fill a store; returns the key of the peer with whom it has an Olm session.
-async fn fill(store: &PickleStore) -> String {
-    let account = Account::with_device_id(user(), device_id!("GOLDEN"));
-    let device = DeviceData::from_account(&account);
-    let keys = account.identity_keys();
+/// An Olm session with a peer, as the engine makes it, and the peer's key.
+fn olm_session(account: &Account, device: &DeviceData) -> (Session, String) {
     let mut peer = matrix_sdk_crypto::vodozemac::olm::Account::new();
     peer.generate_one_time_keys(1);
     let one_time_key = *peer.one_time_keys().values().next().unwrap();
-    // The account's own secrets, to make an Olm session as the engine does.
     let pickle: PickledAccount = account.pickle();
-    let inner = matrix_sdk_crypto::vodozemac::olm::Account::from_pickle(pickle.pickle);
-    let olm = inner
+    let session = matrix_sdk_crypto::vodozemac::olm::Account::from_pickle(pickle.pickle)
         .create_outbound_session(SessionConfig::version_1(), peer.curve25519_key(), one_time_key)
         .unwrap();
-    let olm = Session::from_pickle(
-        device.as_device_keys().clone(),
-        PickledSession {
-            pickle: olm.pickle(),
-            sender_key: peer.curve25519_key(),
-            created_using_fallback_key: false,
-            creation_time: SecondsSinceUnixEpoch::now(),
-            last_use_time: SecondsSinceUnixEpoch::now(),
-        },
-    )
-    .unwrap();
-    let room = room();
-    let outbound = OutboundGroupSession::new(
-        device_id!("GOLDEN").to_owned(),
-        Arc::new(keys),
-        room,
-        EncryptionSettings::default(),
-    )
-    .unwrap();
-    let key: SessionKey = outbound.session_key().await;
+    let pickle = PickledSession {
+        pickle: session.pickle(),
+        sender_key: peer.curve25519_key(),
+        created_using_fallback_key: false,
+        creation_time: SecondsSinceUnixEpoch::now(),
+        last_use_time: SecondsSinceUnixEpoch::now(),
+    };
+    let session = Session::from_pickle(device.as_device_keys().clone(), pickle).unwrap();
+    (session, peer.curve25519_key().to_base64())
+}
+
+/// A session to send with, and the one that reads it.
+async fn megolm_sessions(account: &Account) -> (OutboundGroupSession, InboundGroupSession) {
+    let keys = account.identity_keys();
+    let settings = EncryptionSettings::default();
+    let device = device_id!("GOLDEN").to_owned();
+    let outbound = OutboundGroupSession::new(device, Arc::new(keys), room(), settings).unwrap();
     let inbound = InboundGroupSession::new(
         keys.curve25519,
         keys.ed25519,
-        room,
-        &key,
+        room(),
+        &outbound.session_key().await,
         SenderData::unknown(),
         None,
         EventEncryptionAlgorithm::MegolmV1AesSha2,
@@ -118,28 +110,32 @@ async fn fill(store: &PickleStore) -> String {
         false,
     )
     .unwrap();
+    (outbound, inbound)
+}
+
+/// Fill a store; returns the key of the peer with whom it has an Olm session.
+async fn fill(store: &PickleStore) -> String {
+    let account = Account::with_device_id(user(), device_id!("GOLDEN"));
+    let device = DeviceData::from_account(&account);
+    let (olm, peer) = olm_session(&account, &device);
+    let (outbound, inbound) = megolm_sessions(&account).await;
     let unit = store.begin().await.unwrap();
-    store
-        .save_pending_changes(PendingChanges { account: Some(account) })
-        .await
-        .unwrap();
-    let settings = RoomSettings::default();
-    store
-        .save_changes(Changes {
-            devices: DeviceChanges {
-                new: vec![device],
-                ..DeviceChanges::default()
-            },
-            sessions: vec![olm],
-            inbound_group_sessions: vec![inbound],
-            outbound_group_sessions: vec![outbound],
-            message_hashes: vec![hash()],
-            next_batch_token: Some("s42".to_owned()),
-            room_settings: [(room.to_owned(), settings)].into(),
-            ..Changes::default()
-        })
-        .await
-        .unwrap();
+    let pending = PendingChanges { account: Some(account) };
+    store.save_pending_changes(pending).await.unwrap();
+    let changes = Changes {
+        devices: DeviceChanges {
+            new: vec![device],
+            ..DeviceChanges::default()
+        },
+        sessions: vec![olm],
+        inbound_group_sessions: vec![inbound],
+        outbound_group_sessions: vec![outbound],
+        message_hashes: vec![hash()],
+        next_batch_token: Some("s42".to_owned()),
+        room_settings: [(room().to_owned(), RoomSettings::default())].into(),
+        ..Changes::default()
+    };
+    store.save_changes(changes).await.unwrap();
     store.save_tracked_users(&[(user(), true)]).await.unwrap();
     store.set_custom_value("custom", b"value".to_vec()).await.unwrap();
     unit.put(&RecordId::named(NAMED, &["group"], "name"), "a record")
@@ -149,7 +145,7 @@ async fn fill(store: &PickleStore) -> String {
         unit.put(&RecordId::sequence(QUEUE, &[], position), text).unwrap();
     }
     unit.commit().await.unwrap();
-    peer.curve25519_key().to_base64()
+    peer
 }
 
 /// What is in a store, as far as it is random.

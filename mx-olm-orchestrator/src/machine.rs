@@ -94,8 +94,16 @@ impl MachineSlot {
             .await;
             match ended {
                 Ok(Ok((machine, Ending::Commit(value)))) => {
-                    unit.commit().await?;
+                    let submitted = unit.submit()?;
+                    // The next unit goes on with this machine while the disk works: they reach it in order, and when
+                    // one fails nothing that was built on it is committed.
                     *slot = Some(machine);
+                    drop(slot);
+                    let durable = submitted.durable().await;
+                    if durable.is_err() {
+                        this.slot.lock().await.take();
+                    }
+                    durable?;
                     Ok(value)
                 }
                 Ok(Ok((_, Ending::Undo(value)))) => {

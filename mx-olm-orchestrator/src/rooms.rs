@@ -20,7 +20,7 @@ use crate::{Error, Orchestrator, Result, machine::Ending};
 /// The one algorithm that rooms are encrypted with.
 pub(crate) const MEGOLM: &str = "m.megolm.v1.aes-sha2";
 
-const ROOMS: Family = Family::new("rooms");
+const ROOMS: Family = Family::guarded("rooms");
 
 /// The specification's recommended rotation, in milliseconds: a week.
 const DEFAULT_PERIOD_MS: u64 = 604_800_000;

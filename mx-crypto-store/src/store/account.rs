@@ -7,16 +7,18 @@ use matrix_sdk_crypto::{
 };
 
 use super::{PickleStore, Rows, damaged, unpickle};
-use crate::{Result, StoreError, layout::Table, sealed::View};
+use crate::{Result, StoreError, layers::View, layout::Table};
 
 impl PickleStore {
     pub(super) async fn account(&self) -> Result<Option<Account>> {
+        let stamp = self.stamp();
         let Some(value) = self.plain(&self.row(Table::Account, &[], "account")).await? else {
             return Ok(None);
         };
         let pickle: PickledAccount = self.taint(unpickle(&value))?;
         let account = self.taint(Account::from_pickle(pickle).map_err(|_| damaged()))?;
-        self.own().account = Some(account.static_data().clone());
+        let known = account.static_data().clone();
+        self.keep(stamp, |kept| kept.account = Some(known));
         Ok(Some(account))
     }
 
@@ -32,13 +34,20 @@ impl PickleStore {
         }
         rows.json(self.row(Table::Account, &[], "owner"), &given)?;
         rows.pickle(self.row(Table::Account, &[], "account"), &account.pickle())?;
-        self.own().account = Some(account.static_data().clone());
+        let known = account.static_data().clone();
+        rows.keep(|kept| kept.account = Some(known));
         Ok(())
+    }
+
+    pub(super) async fn save_account(&self, account: Account) -> Result<()> {
+        let mut rows = Rows::default();
+        self.put_account(&mut rows, account).await?;
+        self.write(rows).await
     }
 
     /// What never changes of our account.
     pub(super) async fn static_account(&self) -> Result<StaticAccountData> {
-        let known = self.own().account.clone();
+        let known = self.kept().account.clone();
         if let Some(known) = known {
             return Ok(known);
         }
@@ -94,12 +103,13 @@ impl PickleStore {
     }
 
     async fn own_device_keys(&self) -> Result<DeviceKeys> {
-        let known = self.own().device_keys.clone();
+        let known = self.kept().device_keys.clone();
         if let Some(known) = known {
             return Ok(known);
         }
+        let stamp = self.stamp();
         let keys = self.own_device().await?.as_device_keys().clone();
-        self.own().device_keys = Some(keys.clone());
+        self.keep(stamp, |kept| kept.device_keys = Some(keys.clone()));
         Ok(keys)
     }
 

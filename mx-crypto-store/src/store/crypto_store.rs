@@ -127,9 +127,8 @@ impl CryptoStore for PickleStore {
 
     async fn save_pending_changes(&self, changes: PendingChanges) -> Result<()> {
         let Some(account) = changes.account else { return Ok(()) };
-        let mut rows = Rows::default();
-        self.put_account(&mut rows, account).await?;
-        self.write(rows).await
+        let saved = self.save_account(account).await;
+        self.taint(saved)
     }
 
     async fn save_inbound_group_sessions(
@@ -137,7 +136,8 @@ impl CryptoStore for PickleStore {
         sessions: Vec<InboundGroupSession>,
         backed_up_to: Option<&str>,
     ) -> Result<()> {
-        self.put_inbounds(&sessions, backed_up_to).await
+        let saved = self.put_inbounds(&sessions, backed_up_to).await;
+        self.taint(saved)
     }
 
     async fn get_sessions(&self, sender_key: &str) -> Result<Option<Vec<Session>>> {
@@ -196,7 +196,8 @@ impl CryptoStore for PickleStore {
         backup_version: &str,
         sessions: &[(&RoomId, &str)],
     ) -> Result<()> {
-        self.mark_backed_up(backup_version, sessions).await
+        let marked = self.mark_backed_up(backup_version, sessions).await;
+        self.taint(marked)
     }
 
     async fn reset_backup_state(&self) -> Result<()> {

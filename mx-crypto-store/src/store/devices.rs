@@ -14,7 +14,7 @@ use crate::{
 impl PickleStore {
     pub(super) fn put_device(&self, rows: &mut Rows, device: &DeviceData) -> Result<()> {
         // Our own device's keys may have been decoded before a signature was added.
-        self.own().device_keys = None;
+        rows.keep(|kept| kept.device_keys = None);
         rows.json(
             self.row(Table::Device, &[device.user_id().as_str()], device.device_id().as_str()),
             device,
@@ -48,11 +48,21 @@ impl PickleStore {
     }
 
     pub(super) fn put_identity(&self, rows: &mut Rows, identity: &UserIdentityData) -> Result<()> {
-        rows.json(self.row(Table::Identity, &[], identity.user_id().as_str()), identity)
+        let row = self.row(Table::Identity, &[], identity.user_id().as_str());
+        let known = (row.clone(), Some(identity.clone()));
+        rows.keep(|kept| kept.identities.insert(known.0, known.1));
+        rows.json(row, identity)
     }
 
     pub(super) async fn identity_of(&self, user: &UserId) -> Result<Option<UserIdentityData>> {
-        self.json(Table::Identity, &[], user.as_str()).await
+        let row = self.row(Table::Identity, &[], user.as_str());
+        if let Some(known) = self.kept().identities.get(&row) {
+            return Ok(known.clone());
+        }
+        let stamp = self.stamp();
+        let identity: Option<UserIdentityData> = self.json(Table::Identity, &[], user.as_str()).await?;
+        self.keep(stamp, |kept| kept.identities.insert(row, identity.clone()));
+        Ok(identity)
     }
 
     pub(super) async fn tracked_users(&self) -> Result<Vec<TrackedUser>> {

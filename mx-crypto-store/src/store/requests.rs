@@ -7,8 +7,8 @@ use zeroize::Zeroizing;
 use super::{PickleStore, Rows};
 use crate::{
     Result,
+    layers::View,
     layout::{self, Table},
-    sealed::View,
 };
 
 impl PickleStore {

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::{Error, Orchestrator, Result, machine::Ending};
 
-const OUTBOX: Family = Family::new("outbox");
+const OUTBOX: Family = Family::guarded("outbox");
 
 /// An encrypted event on its way.
 #[derive(Clone, Debug, Serialize, Deserialize)]

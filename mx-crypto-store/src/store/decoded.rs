@@ -1,0 +1,103 @@
+//! What is decoded and kept in memory. One store has one writer, so that nobody else changes what is under it; a unit
+//! that is undone takes everything with it.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use matrix_sdk_crypto::{
+    UserIdentityData,
+    olm::{InboundGroupSession, OutboundGroupSession, SenderDataType, StaticAccountData},
+    types::DeviceKeys,
+    vodozemac::Curve25519PublicKey,
+};
+use quick_cache::unsync::Cache;
+use ruma::OwnedRoomId;
+
+use crate::layout::Row;
+
+/// How many decoded Megolm sessions are kept: a few kilobytes each.
+const INBOUND_SESSIONS: usize = 1024;
+/// How many outbound sessions are kept. The engine keeps them as well, and they share their memory.
+const OUTBOUND_SESSIONS: usize = 256;
+/// How many identities are kept, known to be absent or not.
+const IDENTITIES: usize = 1024;
+
+/// An inbound session as it was last read or written.
+#[derive(Clone)]
+pub(super) struct KnownInbound {
+    pub(super) session: InboundGroupSession,
+    pub(super) backed_up_to: Option<String>,
+    pub(super) saved_at_ms: u64,
+    pub(super) sender_key: Curve25519PublicKey,
+    pub(super) sender_data_type: SenderDataType,
+}
+
+/// An outbound session, and how far what is on the disk has come.
+#[derive(Clone)]
+pub(super) struct KnownOutbound {
+    pub(super) session: OutboundGroupSession,
+    /// The message index of the whole record on the disk.
+    pub(super) base: u32,
+    /// The newest message index that was written.
+    pub(super) index: u32,
+}
+
+pub(super) struct Kept {
+    /// How many units were undone when this was decoded.
+    undone: u64,
+    pub(super) account: Option<StaticAccountData>,
+    pub(super) device_keys: Option<DeviceKeys>,
+    pub(super) inbound: Cache<Row, KnownInbound>,
+    pub(super) outbound: Cache<OwnedRoomId, KnownOutbound>,
+    pub(super) identities: Cache<Row, Option<UserIdentityData>>,
+}
+
+impl Kept {
+    fn new(undone: u64) -> Self {
+        Self {
+            undone,
+            account: None,
+            device_keys: None,
+            inbound: Cache::new(INBOUND_SESSIONS),
+            outbound: Cache::new(OUTBOUND_SESSIONS),
+            identities: Cache::new(IDENTITIES),
+        }
+    }
+}
+
+/// When something was looked up: what was read under an older stamp than today's is not kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp(u64);
+
+pub(super) struct Decoded(Mutex<Kept>);
+
+impl std::fmt::Debug for Decoded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Decoded").finish_non_exhaustive()
+    }
+}
+
+impl Decoded {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(Kept::new(0)))
+    }
+
+    /// What is kept, emptied first if a unit was undone since.
+    pub(super) fn kept(&self, undone: u64) -> MutexGuard<'_, Kept> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.undone != undone {
+            *kept = Kept::new(undone);
+        }
+        kept
+    }
+
+    pub(super) const fn stamp(undone: u64) -> Stamp {
+        Stamp(undone)
+    }
+
+    /// Keep what was read since `stamp`, unless a unit was undone meanwhile: it may have been that unit's.
+    pub(super) fn keep(&self, stamp: Stamp, undone: u64, put: impl FnOnce(&mut Kept)) {
+        if stamp == Stamp(undone) {
+            put(&mut self.kept(undone));
+        }
+    }
+}

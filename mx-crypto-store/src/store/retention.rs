@@ -1,0 +1,143 @@
+//! Room keys that are not needed any more. The engine keeps every one for ever; here a policy may let them go.
+//!
+//! # Why
+//! A room key that is kept opens everything that was sent with it, for whoever gets the store and its key. A bot that
+//! has done what a message asked for needs it no longer. Off unless it is called.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use matrix_sdk_crypto::olm::SenderData;
+use ruma::{OwnedRoomId, OwnedUserId, UserId};
+
+use super::{PickleStore, Rows, decoded::KnownInbound, inbound::now_ms};
+use crate::{
+    Result,
+    layout::{self, Row, Table},
+};
+
+/// Which room keys are let go. Everything is off by default; a key goes when one of the limits says so.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Retention {
+    /// Keys that were first saved longer ago than this. Of a key from before this was noted, the age is not known, and it
+    /// stays.
+    pub older_than: Option<Duration>,
+    /// In each room, all but the newest this many.
+    pub newest_in_room: Option<usize>,
+    /// Keys whose sending device is not known any more: it was deleted.
+    pub of_deleted_devices: bool,
+    /// Keep a key that this backup does not have.
+    pub unless_backed_up_to: Option<String>,
+}
+
+/// What a policy let go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Retired {
+    /// Room keys that are gone.
+    pub removed: usize,
+    /// Room keys that the policy would let go, and that stay because they are needed: for what waits to be decrypted, to
+    /// read what we send ourselves, or because no backup has them.
+    pub needed: usize,
+    /// Room keys that are left in the store, the needed ones included.
+    pub left: usize,
+}
+
+impl PickleStore {
+    /// Let go of the room keys that `policy` names, in the open unit or durably on its own. `queued`: the sessions of
+    /// what still waits to be decrypted, which stay, by room and session id. So does the key of each session that we
+    /// send with.
+    ///
+    /// Reads every room key: a task for quiet hours.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`](crate::StoreError::Corrupt); of the engine.
+    ///
+    /// # Cancel safety
+    /// Safe: everything goes, or nothing.
+    pub async fn retire_room_keys(
+        &self,
+        policy: &Retention,
+        queued: &BTreeSet<(OwnedRoomId, String)>,
+    ) -> Result<Retired> {
+        let mut rooms: BTreeMap<OwnedRoomId, Vec<(Row, KnownInbound)>> = BTreeMap::new();
+        for (row, known) in self.inbounds_under(&layout::table(Table::InboundGroupSession)).await? {
+            rooms
+                .entry(known.session.room_id().to_owned())
+                .or_default()
+                .push((row, known));
+        }
+        let tracked = self.tracked_users().await?.into_iter();
+        let up_to_date: BTreeSet<OwnedUserId> = tracked.filter(|user| !user.dirty).map(|user| user.user_id).collect();
+        let now = now_ms();
+        let mut retired = Retired::default();
+        let mut rows = Rows::default();
+        let mut gone = Vec::new();
+        for (room, mut keys) in rooms {
+            keys.sort_by_key(|(_, known)| std::cmp::Reverse(known.saved_at_ms));
+            let sending = self.outbound(&room).await?.map(|ours| ours.session_id().to_owned());
+            for (place, (row, known)) in keys.into_iter().enumerate() {
+                let id = known.session.session_id().to_owned();
+                let over = is_over(policy, &known, place, now)
+                    || policy.of_deleted_devices && self.sender_is_gone(&known, &up_to_date).await?;
+                if !over {
+                    retired.left += 1;
+                } else if sending.as_ref() == Some(&id)
+                    || queued.contains(&(room.clone(), id))
+                    || policy.unless_backed_up_to.is_some() && policy.unless_backed_up_to != known.backed_up_to
+                {
+                    retired.needed += 1;
+                    retired.left += 1;
+                } else {
+                    retired.removed += 1;
+                    rows.delete(self.sender_row_of(&known));
+                    rows.delete(row.clone());
+                    gone.push(row);
+                }
+            }
+        }
+        rows.keep(move |kept| {
+            for row in &gone {
+                kept.inbound.remove(row);
+            }
+        });
+        let written = self.write(rows).await;
+        self.taint(written)?;
+        Ok(retired)
+    }
+
+    /// The sender's devices are kept up to date, and none of them made this key.
+    async fn sender_is_gone(&self, known: &KnownInbound, up_to_date: &BTreeSet<OwnedUserId>) -> Result<bool> {
+        let Some(user) = sender(&known.session.sender_data) else {
+            return Ok(false);
+        };
+        if !up_to_date.contains(user) {
+            return Ok(false);
+        }
+        let devices = self.devices_of(user).await?;
+        Ok(!devices
+            .values()
+            .any(|device| device.curve25519_key() == Some(known.sender_key)))
+    }
+}
+
+/// Who made a key, as far as it is known.
+fn sender(data: &SenderData) -> Option<&UserId> {
+    match data {
+        SenderData::UnknownDevice { .. } => None,
+        SenderData::DeviceInfo { device_keys, .. } => Some(&device_keys.user_id),
+        SenderData::VerificationViolation(sender)
+        | SenderData::SenderUnverified(sender)
+        | SenderData::SenderVerified(sender) => Some(&sender.user_id),
+    }
+}
+
+/// Whether a key, the `place`-th newest of its room, is too old or one too many.
+fn is_over(policy: &Retention, known: &KnownInbound, place: usize, now_ms: u64) -> bool {
+    let age = Duration::from_millis(now_ms.saturating_sub(known.saved_at_ms));
+    let too_old = known.saved_at_ms > 0 && policy.older_than.is_some_and(|limit| age > limit);
+    too_old || policy.newest_in_room.is_some_and(|newest| place >= newest)
+}
