@@ -5,16 +5,20 @@ use std::fmt;
 use async_trait::async_trait;
 
 mod error;
-#[cfg(any(feature = "sled", feature = "sqlite"))]
+#[cfg(any(feature = "redb", feature = "sled", feature = "sqlite"))]
 mod home;
 mod memory;
+#[cfg(feature = "redb")]
+mod redb;
 #[cfg(feature = "sled")]
 mod sled;
 #[cfg(feature = "sqlite")]
 mod sqlite;
-#[cfg(any(feature = "sled", feature = "sqlite"))]
+#[cfg(any(feature = "redb", feature = "sled", feature = "sqlite"))]
 mod worker;
 
+#[cfg(feature = "redb")]
+pub use self::redb::Redb;
 #[cfg(feature = "sled")]
 pub use self::sled::Sled;
 #[cfg(feature = "sqlite")]
@@ -48,6 +52,8 @@ pub use self::{
 ///   the lock is free at once, and opening needs no help. If [`Promises::survives_kill`]; run with
 ///   `conformance::killed::survives`.
 /// - `survives_power_cut`: the same, when what was not synced is gone. If [`Promises::survives_power_cut`].
+///
+/// An engine of yours is some 200 lines: `examples/own_engine.rs` of this crate is a whole one, and passes.
 #[async_trait]
 pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// What this engine promises beyond the process. The conformance suite says aloud what is not promised.

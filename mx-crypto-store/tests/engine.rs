@@ -10,7 +10,7 @@ use std::{
 
 use mx_crypto_store::{
     KeySource, PickleStore, StoreKey,
-    backend::{Backend, BackendError, Memory, MemoryDisk, Sled, Sqlite},
+    backend::{Backend, BackendError, Memory, MemoryDisk, Redb, Sled, Sqlite},
 };
 
 /// Stores that are open, by name: the suite opens a store again without closing it, which is no second process.
@@ -73,4 +73,5 @@ macro_rules! engine {
 
 engine!(memory, async |path| Memory::open(&disk(path)));
 engine!(sqlite, Sqlite::open);
+engine!(redb, Redb::open);
 engine!(sled, Sled::open);
