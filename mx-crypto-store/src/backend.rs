@@ -1,35 +1,64 @@
 //! The contract of a storage engine: ordered, atomic, durable rows of bytes. No I/O here.
 
-use std::{error::Error as StdError, fmt};
+use std::fmt;
 
 use async_trait::async_trait;
 
+mod error;
+#[cfg(any(feature = "redb", feature = "sled", feature = "sqlite"))]
+mod home;
 mod memory;
+#[cfg(feature = "redb")]
+mod redb;
 #[cfg(feature = "sled")]
 mod sled;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(any(feature = "redb", feature = "sled", feature = "sqlite"))]
+mod worker;
 
-pub use self::memory::{Memory, MemoryDisk};
+#[cfg(feature = "redb")]
+pub use self::redb::Redb;
 #[cfg(feature = "sled")]
 pub use self::sled::Sled;
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::Sqlite;
+pub use self::{
+    error::{BackendError, BackendErrorKind},
+    memory::{Memory, MemoryDisk},
+};
 
 /// Ordered, atomic, durable rows of bytes. Rows hold secrets, sealed by the layer above: never log them.
 ///
 /// # Contract (each clause is a function in `conformance`, run on every engine)
-/// - `get_returns_what_was_put`: the latest committed value, byte for byte, of any length; absent is `Ok(None)`.
+/// - `get_returns_what_was_put`: the latest committed value, byte for byte; absent is `Ok(None)`, and an empty value is
+///   not absent.
+/// - `get_returns_large_values`: a value of 16 MiB is a value.
 /// - `scan_is_ordered`: rows under `prefix`, ascending bytes, strictly after `after`, at most `limit`.
+/// - `scan_pages_many_rows`: so it is with 20,000 rows, read in pages.
 /// - `commit_is_atomic`: all of the batch or none, to every reader and after a crash.
 /// - `commit_applies_in_order`: the last write to a row in a batch wins.
 /// - `commit_checks_expectations`: if one expected row differs, nothing is written: `Conflict`.
+/// - `commit_lets_one_of_many_win`: the check and the writes are one step, also for commits at the same time.
+/// - `dropped_commit_is_all_or_nothing`: a future that was dropped was carried out, or was not.
 /// - `commit_is_durable`: `Ok` means the bytes are on disk, not scheduled: they are there when the store is opened
-///   again, however the process ended.
-/// - `open_is_exclusive`: a second open is `InUse` until the first is closed or dropped.
-/// - `closed_is_closed`: after `close`, every call is `Closed`.
+///   again, whether it was closed or dropped.
+/// - `open_is_exclusive`: a second open is `InUse` at once, until the first is closed or dropped and what it had under
+///   way has ended; the first does not notice.
+/// - `closed_is_closed`: after `close`, every call is `Closed`, and closing again is `Ok`.
+/// - `compact_changes_nothing`: neither a row nor a value.
+/// - `size_is_told`: not less than what is in it, where it is told at all.
+/// - `survives_kill`: every commit that returned is there when the process was killed, the one under way is there or not,
+///   the lock is free at once, and opening needs no help. If [`Promises::survives_kill`]; run with
+///   `conformance::killed::survives`.
+/// - `survives_power_cut`: the same, when what was not synced is gone. If [`Promises::survives_power_cut`].
+///
+/// An engine of yours is some 200 lines: `examples/own_engine.rs` of this crate is a whole one, and passes.
 #[async_trait]
 pub trait Backend: fmt::Debug + Send + Sync + 'static {
+    /// What this engine promises beyond the process. The conformance suite says aloud what is not promised.
+    fn promises(&self) -> Promises;
+
     /// The value of a row.
     ///
     /// # Errors
@@ -51,11 +80,19 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// `Conflict` when an expectation does not hold: nothing was written. Any other error: it is not known whether
-    /// the batch was written, and the caller must not write again before the store was opened anew.
+    /// the batch was written, and the caller must not write again before the store was opened anew. An engine may refuse
+    /// to read as well from then on.
     ///
     /// # Cancel safety
     /// A call that was dropped may have been carried out.
     async fn commit(&self, batch: Batch) -> Result<(), BackendError>;
+
+    /// Give unused space back to the operating system, where the engine can. It may take as long as writing everything
+    /// once, and needs as much space meanwhile; other calls wait for it.
+    ///
+    /// # Errors
+    /// As of [`commit`](Self::commit), but for `Conflict`.
+    async fn compact(&self) -> Result<(), BackendError>;
 
     /// The size on disk, in bytes, where the engine knows it.
     ///
@@ -66,8 +103,18 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Finish what is under way and release the lock. Later calls are `Closed`; closing again is `Ok`.
     ///
     /// # Errors
-    /// Of the engine.
+    /// Of the engine. The lock is released all the same.
     async fn close(&self) -> Result<(), BackendError>;
+}
+
+/// What an engine promises about commits that returned `Ok`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promises {
+    /// They are there after the process was killed (`SIGKILL`, a panic, the out-of-memory killer), at any instruction.
+    pub survives_kill: bool,
+    /// They are there after the machine lost its power: they were synced, and what was not synced can be torn or lost
+    /// without harm to them. Beyond the disk's own promise to keep what it said it has kept, which no engine can mend.
+    pub survives_power_cut: bool,
 }
 
 /// Writes that happen together, under expectations.
@@ -154,97 +201,5 @@ impl fmt::Debug for Expectation {
         f.debug_struct("Expectation")
             .field("bytes", &self.value.as_ref().map(Vec::len))
             .finish_non_exhaustive()
-    }
-}
-
-/// What a caller may do about a storage engine's error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum BackendErrorKind {
-    /// Somebody else has it open: wait, or stop the other one.
-    InUse,
-    /// An expectation did not hold; nothing was written.
-    Conflict,
-    /// What is on the disk is damaged, or not a store: restore it from a copy.
-    Corrupt,
-    /// The disk is full: make room.
-    NoSpace,
-    /// It may not be written: check permissions and mounts.
-    ReadOnly,
-    /// It was closed.
-    Closed,
-    /// The operating system failed.
-    Io,
-}
-
-/// A storage engine failed.
-pub struct BackendError {
-    kind: BackendErrorKind,
-    source: Option<Box<dyn StdError + Send + Sync>>,
-}
-
-impl BackendError {
-    /// An error without a cause.
-    #[must_use]
-    pub const fn new(kind: BackendErrorKind) -> Self {
-        Self { kind, source: None }
-    }
-
-    /// An error with its cause. The cause must quote no row.
-    #[must_use]
-    pub fn with_source(kind: BackendErrorKind, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self {
-            kind,
-            source: Some(source.into()),
-        }
-    }
-
-    /// What a caller may do about it.
-    #[must_use]
-    pub const fn kind(&self) -> BackendErrorKind {
-        self.kind
-    }
-
-    /// The kind of an error of the file system.
-    #[cfg(any(feature = "sled", feature = "sqlite"))]
-    pub(crate) fn from_io(error: std::io::Error) -> Self {
-        use std::io::ErrorKind as Io;
-        let kind = match error.kind() {
-            Io::StorageFull | Io::QuotaExceeded => BackendErrorKind::NoSpace,
-            Io::ReadOnlyFilesystem | Io::PermissionDenied => BackendErrorKind::ReadOnly,
-            Io::WouldBlock => BackendErrorKind::InUse,
-            Io::InvalidData | Io::UnexpectedEof => BackendErrorKind::Corrupt,
-            _ => BackendErrorKind::Io,
-        };
-        Self::with_source(kind, error)
-    }
-}
-
-impl fmt::Display for BackendError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.kind {
-            BackendErrorKind::InUse => "the store is in use by another process or another handle: stop it first",
-            BackendErrorKind::Conflict => "the store was changed by somebody else",
-            BackendErrorKind::Corrupt => "the store is damaged, or is not a store",
-            BackendErrorKind::NoSpace => "no space is left for the store",
-            BackendErrorKind::ReadOnly => "the store may not be written: check permissions and mounts",
-            BackendErrorKind::Closed => "the store is closed",
-            BackendErrorKind::Io => "the store cannot be read or written",
-        })
-    }
-}
-
-impl fmt::Debug for BackendError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BackendError")
-            .field("kind", &self.kind)
-            .field("source", &self.source)
-            .finish()
-    }
-}
-
-impl StdError for BackendError {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source.as_deref().map(|source| source as _)
     }
 }

@@ -1,7 +1,7 @@
 //! The contract of a backend, on each engine.
 
 use mx_crypto_store::{
-    backend::{Backend, BackendError, Memory, MemoryDisk, Sled, Sqlite},
+    backend::{Backend, BackendError, Memory, MemoryDisk, Redb, Sled, Sqlite},
     conformance,
 };
 
@@ -19,6 +19,12 @@ async fn memory() {
 async fn sqlite() {
     let directory = tempfile::tempdir().unwrap();
     conformance::all(&|| async { boxed(Sqlite::open(directory.path().join("store")).await) }).await;
+}
+
+#[tokio::test]
+async fn redb() {
+    let directory = tempfile::tempdir().unwrap();
+    conformance::all(&|| async { boxed(Redb::open(directory.path().join("store")).await) }).await;
 }
 
 #[tokio::test]

@@ -8,88 +8,70 @@ use std::{
     sync::{Arc, Mutex, OnceLock},
 };
 
-use mx_crypto_store::{KeySource, PickleStore, StoreKey, backend::Backend};
+use mx_crypto_store::{
+    KeySource, PickleStore, StoreKey,
+    backend::{Backend, BackendError, Memory, MemoryDisk, Redb, Sled, Sqlite},
+};
 
-/// The suite opens a store of the same name again and expects what was there; a handle that it forgot to drop is not a
-/// second process.
-fn again(name: &str) -> Option<PickleStore> {
-    stores().lock().unwrap().get(name).cloned()
-}
-
+/// Stores that are open, by name: the suite opens a store again without closing it, which is no second process.
 fn stores() -> &'static Mutex<HashMap<String, PickleStore>> {
     static STORES: OnceLock<Mutex<HashMap<String, PickleStore>>> = OnceLock::new();
     STORES.get_or_init(Mutex::default)
 }
 
-async fn open(name: String, backend: Arc<dyn Backend>) -> PickleStore {
+/// What is left of memory when it is closed.
+fn disk(path: PathBuf) -> MemoryDisk {
+    static DISKS: OnceLock<Mutex<HashMap<PathBuf, MemoryDisk>>> = OnceLock::new();
+    let fresh = std::fs::create_dir(&path).is_ok();
+    let mut disks = DISKS.get_or_init(Mutex::default).lock().unwrap();
+    if fresh {
+        disks.remove(&path);
+    }
+    disks.entry(path).or_default().clone()
+}
+
+async fn store<B: Backend>(
+    name: String,
+    clear: bool,
+    open: impl AsyncFnOnce(PathBuf) -> Result<B, BackendError>,
+) -> PickleStore {
+    static DIRECTORY: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let path = DIRECTORY
+        .get_or_init(|| tempfile::tempdir().unwrap())
+        .path()
+        .join(&name);
+    let before = stores().lock().unwrap().remove(&name);
+    if let Some(store) = before {
+        store.shutdown().await.unwrap();
+    }
+    if clear && path.exists() {
+        std::fs::remove_dir_all(&path).unwrap();
+    }
     let key = KeySource::Bytes(StoreKey::from_bytes([7; 32]));
+    let backend = Arc::new(open(path).await.unwrap());
     let store = PickleStore::open(backend, key).await.unwrap();
     stores().lock().unwrap().insert(name, store.clone());
     store
 }
 
-fn directory() -> PathBuf {
-    static DIRECTORY: OnceLock<tempfile::TempDir> = OnceLock::new();
-    DIRECTORY.get_or_init(|| tempfile::tempdir().unwrap()).path().to_owned()
+/// The suite is a macro that calls `get_store` of the module where it stands.
+macro_rules! engine {
+    ($name:ident, $open:expr) => {
+        mod $name {
+            use super::*;
+            use matrix_sdk_crypto::{cryptostore_integration_tests, cryptostore_integration_tests_time};
+
+            async fn get_store(name: &str, _passphrase: Option<&str>, clear_data: bool) -> PickleStore {
+                store(format!("{}-{name}", stringify!($name)), clear_data, $open).await
+            }
+
+            cryptostore_integration_tests!();
+            cryptostore_integration_tests_time!();
+        }
+    };
 }
 
-mod memory {
-    use matrix_sdk_crypto::{cryptostore_integration_tests, cryptostore_integration_tests_time};
-
-    use super::{Arc, PickleStore, again, open};
-
-    async fn get_store(name: &str, _passphrase: Option<&str>, clear_data: bool) -> PickleStore {
-        let name = format!("memory-{name}");
-        match again(&name).filter(|_| !clear_data) {
-            Some(store) => store,
-            None => open(name, Arc::new(mx_crypto_store::backend::Memory::new())).await,
-        }
-    }
-
-    cryptostore_integration_tests!();
-    cryptostore_integration_tests_time!();
-}
-
-mod sqlite {
-    use matrix_sdk_crypto::{cryptostore_integration_tests, cryptostore_integration_tests_time};
-    use mx_crypto_store::backend::Sqlite;
-
-    use super::{Arc, PickleStore, again, directory, open};
-
-    async fn get_store(name: &str, _passphrase: Option<&str>, clear_data: bool) -> PickleStore {
-        let name = format!("sqlite-{name}");
-        let path = directory().join(&name);
-        if let Some(store) = again(&name) {
-            store.shutdown().await.unwrap();
-        }
-        if clear_data && path.exists() {
-            std::fs::remove_dir_all(&path).unwrap();
-        }
-        open(name, Arc::new(Sqlite::open(path).await.unwrap())).await
-    }
-
-    cryptostore_integration_tests!();
-    cryptostore_integration_tests_time!();
-}
-
-mod sled {
-    use matrix_sdk_crypto::{cryptostore_integration_tests, cryptostore_integration_tests_time};
-    use mx_crypto_store::backend::Sled;
-
-    use super::{Arc, PickleStore, again, directory, open};
-
-    async fn get_store(name: &str, _passphrase: Option<&str>, clear_data: bool) -> PickleStore {
-        let name = format!("sled-{name}");
-        let path = directory().join(&name);
-        if let Some(store) = again(&name) {
-            store.shutdown().await.unwrap();
-        }
-        if clear_data && path.exists() {
-            std::fs::remove_dir_all(&path).unwrap();
-        }
-        open(name, Arc::new(Sled::open(path).await.unwrap())).await
-    }
-
-    cryptostore_integration_tests!();
-    cryptostore_integration_tests_time!();
-}
+engine!(memory, async |path| Memory::open(&disk(path)));
+engine!(sqlite, Sqlite::open);
+engine!(redb, Redb::open);
+engine!(sled, Sled::open);

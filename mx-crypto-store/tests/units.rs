@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use matrix_sdk_crypto::{OlmMachine, store::CryptoStore};
 use mx_crypto_store::{
     Family, KeySource, PickleStore, RecordId, SealedStore, StoreError, StoreKey,
-    backend::{Backend, BackendError, BackendErrorKind, Batch, Memory, MemoryDisk, Sqlite},
+    backend::{Backend, BackendError, BackendErrorKind, Batch, Memory, MemoryDisk, Promises, Sqlite},
 };
 use proptest::prelude::*;
 use ruma::{device_id, user_id};
@@ -125,6 +125,9 @@ impl Failing {
 
 #[async_trait]
 impl Backend for Failing {
+    fn promises(&self) -> Promises {
+        self.inner.promises()
+    }
     async fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>, BackendError> {
         self.check()?;
         self.inner.get(row).await
@@ -140,6 +143,10 @@ impl Backend for Failing {
     async fn commit(&self, batch: Batch) -> Result<(), BackendError> {
         self.check()?;
         self.inner.commit(batch).await
+    }
+    async fn compact(&self) -> Result<(), BackendError> {
+        self.check()?;
+        self.inner.compact().await
     }
     async fn size_bytes(&self) -> Result<Option<u64>, BackendError> {
         self.inner.size_bytes().await

@@ -10,7 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use mx_crypto_store::backend::{Backend, BackendError, BackendErrorKind, Batch, Memory, MemoryDisk};
+use mx_crypto_store::backend::{Backend, BackendError, BackendErrorKind, Batch, Memory, MemoryDisk, Promises};
 use mx_e2ee::{Client, Event};
 use mx_test_homeserver::Homeserver;
 
@@ -37,6 +37,9 @@ impl Dying {
 
 #[async_trait]
 impl Backend for Dying {
+    fn promises(&self) -> Promises {
+        self.inner.promises()
+    }
     async fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>, BackendError> {
         self.alive()?;
         self.inner.get(row).await
@@ -59,6 +62,10 @@ impl Backend for Dying {
             self.inner.commit(batch).await?;
         }
         Err(BackendError::new(BackendErrorKind::Io))
+    }
+    async fn compact(&self) -> Result<(), BackendError> {
+        self.alive()?;
+        self.inner.compact().await
     }
     async fn size_bytes(&self) -> Result<Option<u64>, BackendError> {
         self.inner.size_bytes().await

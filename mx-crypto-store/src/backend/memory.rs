@@ -12,7 +12,7 @@ use std::{
 
 use async_trait::async_trait;
 
-use super::{Backend, BackendError, BackendErrorKind as Kind, Batch};
+use super::{Backend, BackendError, BackendErrorKind as Kind, Batch, Promises};
 
 /// What stays when a [`Memory`] is closed, as a disk would: open it again and go on.
 #[derive(Clone, Default)]
@@ -101,6 +101,13 @@ impl Drop for Memory {
 
 #[async_trait]
 impl Backend for Memory {
+    fn promises(&self) -> Promises {
+        Promises {
+            survives_kill: false,
+            survives_power_cut: false,
+        }
+    }
+
     async fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>, BackendError> {
         Ok(self.rows()?.get(row).cloned())
     }
@@ -140,6 +147,11 @@ impl Backend for Memory {
             };
         }
         Ok(())
+    }
+
+    /// Nothing to do: what is removed is gone.
+    async fn compact(&self) -> Result<(), BackendError> {
+        self.rows().map(drop)
     }
 
     async fn size_bytes(&self) -> Result<Option<u64>, BackendError> {

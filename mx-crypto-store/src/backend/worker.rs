@@ -1,0 +1,114 @@
+//! The handle of an embedded engine: used by one caller at a time, on threads that may wait for the disk, and not a
+//! second time after a panic inside of it.
+
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::{BackendError, BackendErrorKind as Kind};
+
+/// An engine's handle behind a lock. Dropped, it closes the engine when what is under way has ended.
+pub(super) struct Worker<T>(Arc<Mutex<Slot<T>>>);
+
+struct Slot<T> {
+    handle: Option<T>,
+    /// It panicked, so that its memory is not to be trusted.
+    broken: bool,
+}
+
+impl<T> Drop for Slot<T> {
+    fn drop(&mut self) {
+        discard(self.handle.take());
+    }
+}
+
+impl<T: Send + 'static> Worker<T> {
+    /// Open an engine.
+    pub(super) async fn open(
+        work: impl FnOnce() -> Result<T, BackendError> + Send + 'static,
+    ) -> Result<Self, BackendError> {
+        let handle = blocking(move || guarded(work)).await?;
+        Ok(Self(Arc::new(Mutex::new(Slot {
+            handle: Some(handle),
+            broken: false,
+        }))))
+    }
+
+    /// Use it, after everybody who came before.
+    pub(super) async fn with<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut T) -> Result<R, BackendError> + Send + 'static,
+    ) -> Result<R, BackendError> {
+        let slot = Arc::clone(&self.0);
+        blocking(move || {
+            let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(handle) = slot.handle.as_mut() else {
+                return Err(if slot.broken {
+                    panicked()
+                } else {
+                    BackendError::new(Kind::Closed)
+                });
+            };
+            match catch_unwind(AssertUnwindSafe(|| work(handle))) {
+                Ok(result) => result,
+                Err(_) => {
+                    slot.broken = true;
+                    discard(slot.handle.take());
+                    Err(panicked())
+                }
+            }
+        })
+        .await
+    }
+
+    /// Close it in the engine's way. Closing what is closed is `Ok`.
+    pub(super) async fn close(
+        &self,
+        finish: impl FnOnce(T) -> Result<(), BackendError> + Send + 'static,
+    ) -> Result<(), BackendError> {
+        let slot = Arc::clone(&self.0);
+        blocking(move || {
+            let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+            slot.broken = false;
+            slot.handle
+                .take()
+                .map_or(Ok(()), |handle| guarded(move || finish(handle)))
+        })
+        .await
+    }
+}
+
+impl<T> fmt::Debug for Worker<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").finish_non_exhaustive()
+    }
+}
+
+/// Some engines panic while they open or close what is damaged. The message is for standard error, where the panic
+/// hook has put it; it may quote a row, so that it goes no further.
+fn guarded<R>(work: impl FnOnce() -> Result<R, BackendError>) -> Result<R, BackendError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(panicked()))
+}
+
+fn discard<T>(handle: Option<T>) {
+    if catch_unwind(AssertUnwindSafe(move || drop(handle))).is_err() {
+        tracing::warn!("the storage engine panicked while it was closed");
+    }
+}
+
+fn panicked() -> BackendError {
+    BackendError::with_source(
+        Kind::Corrupt,
+        "the storage engine panicked, which it does when its files are damaged",
+    )
+}
+
+async fn blocking<R: Send + 'static>(
+    work: impl FnOnce() -> Result<R, BackendError> + Send + 'static,
+) -> Result<R, BackendError> {
+    // Nothing in `work` panics past its guard: this fails when the runtime is shut down.
+    let ended = tokio::task::spawn_blocking(work).await;
+    ended.map_err(|error| BackendError::with_source(Kind::Io, error))?
+}
