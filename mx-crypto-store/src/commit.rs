@@ -14,7 +14,8 @@ use crate::{
     Result, StoreError,
     backend::{BackendError, Batch},
     layers::{Core, Overlay},
-    manifest::{Change, Manifest, ROOT_ROW, Root, leaf_of},
+    manifest::{Change, Manifest, Missing, ROOT_ROW, Root, leaf_of},
+    seal::Sealer,
 };
 
 /// Units that ended and are not on the disk yet, the newest last.
@@ -108,7 +109,7 @@ impl Core {
         }
         let _loud = self.quiet.write().await;
         let change = self.change(overlay).await?;
-        let batch = self.batch(overlay, change.as_ref())?;
+        let batch = sealed_batch(&self.sealer, overlay, change.as_ref())?;
         if let Err(error) = self.backend.commit(batch).await {
             self.forget_manifest().await;
             return Err(error.into());
@@ -122,37 +123,12 @@ impl Core {
     /// What becomes of the manifest. No other commit is under way.
     async fn change(&self, overlay: &Overlay) -> Result<Option<Change>> {
         loop {
-            let rows = overlay
-                .iter()
-                .filter_map(|(row, value)| Some((leaf_of(row)?, row.as_slice(), value.is_some())));
-            let change = self.manifest().change(rows);
+            let change = change_of(&self.manifest(), overlay);
             match change {
                 Ok(change) => return Ok(change),
                 Err(missing) => self.load(missing).await?,
             }
         }
-    }
-
-    pub(crate) fn batch(&self, overlay: &Overlay, change: Option<&Change>) -> Result<Batch> {
-        let mut batch = Batch::new();
-        let newest = change.map_or(0, |change| change.root.counter);
-        for (row, value) in overlay {
-            let version = if leaf_of(row).is_some() { newest } else { 0 };
-            batch = match value {
-                Some(value) => batch.put(row.clone(), self.sealer.seal(row, version, value)?),
-                None => batch.delete(row.clone()),
-            };
-        }
-        for (row, value) in change.iter().flat_map(|change| change.rows()) {
-            batch = match value {
-                Some(value) => {
-                    let sealed = self.sealer.seal(&row, newest, &value)?;
-                    batch.put(row, sealed)
-                }
-                None => batch.delete(row),
-            };
-        }
-        Ok(batch)
     }
 
     /// It is not known what a failed commit wrote. What is read from now on is held against what the disk says.
@@ -168,6 +144,37 @@ impl Core {
             *self.manifest() = Manifest::new(root);
         }
     }
+}
+
+/// What an overlay changes in the manifest.
+pub(crate) fn change_of(manifest: &Manifest, overlay: &Overlay) -> std::result::Result<Option<Change>, Missing> {
+    let guarded = overlay
+        .iter()
+        .filter_map(|(row, value)| Some((leaf_of(row)?, row.as_slice(), value.is_some())));
+    manifest.change(guarded)
+}
+
+/// An overlay and what it changes in the manifest, sealed.
+pub(crate) fn sealed_batch(sealer: &Sealer, overlay: &Overlay, change: Option<&Change>) -> Result<Batch> {
+    let mut batch = Batch::new();
+    let newest = change.map_or(0, |change| change.root.counter);
+    for (row, value) in overlay {
+        let version = if leaf_of(row).is_some() { newest } else { 0 };
+        batch = match value {
+            Some(value) => batch.put(row.clone(), sealer.seal(row, version, value)?),
+            None => batch.delete(row.clone()),
+        };
+    }
+    for (row, value) in change.iter().flat_map(|change| change.rows()) {
+        batch = match value {
+            Some(value) => {
+                let sealed = sealer.seal(&row, newest, &value)?;
+                batch.put(row, sealed)
+            }
+            None => batch.delete(row),
+        };
+    }
+    Ok(batch)
 }
 
 /// Write what waits until nothing does.

@@ -37,6 +37,20 @@ pub enum StoreError {
     #[error("there is no store here: check the path, or restore the store from a copy")]
     Empty,
 
+    /// There is a store where a new one is to be made.
+    #[error("there is a store here already: choose an empty place")]
+    NotEmpty,
+
+    /// The file of an export cannot be read or made.
+    #[error("the exported file {path:?} cannot be read or made")]
+    ExportFile {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        #[source]
+        source: std::io::Error,
+    },
+
     /// The key file exists, and its store does not. No new store is begun beside it.
     #[error(
         "the key file {key:?} exists and its store is gone: restore the store from a copy, or move the key away to start with a new device"
@@ -147,6 +161,8 @@ impl StoreError {
             Self::WrongKeyKind { .. } => "store_wrong_key_kind",
             Self::KeyOfAnotherStore { .. } => "store_key_of_another",
             Self::Empty => "store_empty",
+            Self::NotEmpty => "store_not_empty",
+            Self::ExportFile { .. } => "store_export_file",
             Self::StoreMissing { .. } => "store_missing",
             Self::RolledBack { .. } => "store_rolled_back",
             Self::KeyMissing { .. } => "store_key_missing",

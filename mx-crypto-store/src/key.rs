@@ -12,8 +12,8 @@ use std::{env, fmt, path::PathBuf};
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-pub(crate) use self::passphrase::Kdf;
 pub use self::passphrase::{Passphrase, PassphraseCost};
+pub(crate) use self::{file::directory, passphrase::Kdf};
 use crate::{Result, StoreError, random};
 
 /// The length of a store's key, in bytes.

@@ -42,8 +42,11 @@ pub mod backend;
 mod commit;
 #[cfg(feature = "testing")]
 pub mod conformance;
+mod copy;
 mod error;
+mod export;
 mod header;
+mod inspect;
 mod key;
 mod layers;
 mod layout;
@@ -61,7 +64,9 @@ mod upgrade;
 pub use self::store::{PickleStore, Retention, Retired};
 pub use self::{
     commit::Submitted,
+    copy::copy,
     error::{Result, StoreError},
+    inspect::{Damage, DamageKind, Stats, Verified},
     key::{KeySource, Passphrase, PassphraseCost, StoreKey},
     record::{Cursor, Family, Record, RecordId},
     sealed::SealedStore,

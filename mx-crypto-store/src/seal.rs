@@ -27,8 +27,8 @@ const NAME: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Naming {
-    /// Of a store that began with schema 1: equal parts have equal names in all tables. A name cannot be turned back,
-    /// so such a store keeps it until it is exported and imported.
+    /// Of a store that began with schema 1: equal parts have equal names in all tables. A name cannot be turned back, so
+    /// that such a store and its copies keep it.
     Shared = 1,
     /// Each table names for itself.
     PerTable = 2,
@@ -51,10 +51,10 @@ impl Keys {
     }
 
     /// Another key to seal with, the same names.
-    pub(crate) fn with_new_seal(names: &[u8; 32], naming: Naming) -> Result<Self> {
+    pub(crate) fn with_new_seal(names: &Zeroizing<[u8; 32]>, naming: Naming) -> Result<Self> {
         Ok(Self {
             seal: Zeroizing::new(random::bytes("a key")?),
-            names: Zeroizing::new(*names),
+            names: names.clone(),
             naming,
         })
     }

@@ -66,7 +66,7 @@ impl SealedStore {
             return Err(StoreError::RolledBack { what: "its header" });
         }
         key.settle(&opened_by)?;
-        Ok(Some(Self::over(Arc::clone(backend), sealer, root)))
+        Ok(Some(Self::over(Arc::clone(backend), sealer, Manifest::new(root))))
     }
 
     async fn create(backend: Arc<dyn Backend>, key: &KeySource) -> Result<Self> {
@@ -75,19 +75,15 @@ impl SealedStore {
         let keys = Keys::generate()?;
         let header = Header::wrap(&store_id, 0, &minted.kdf, &minted.key, &keys)?;
         let sealer = Sealer::new(keys, store_id)?;
-        let root = Root::default();
-        let batch = Batch::new()
-            .expect(HEADER_ROW, None)
-            .put(HEADER_ROW, header)
-            .put(ROOT_ROW, sealer.seal(ROOT_ROW, root.counter, &root.encode())?);
-        backend.commit(batch).await?;
+        let manifest = Manifest::default();
+        finish_new(&*backend, &sealer, &manifest, header).await?;
         key.settle(&minted.key)?;
-        Ok(Self::over(backend, sealer, root))
+        Ok(Self::over(backend, sealer, manifest))
     }
 
-    fn over(backend: Arc<dyn Backend>, sealer: Sealer, root: Root) -> Self {
+    pub(crate) fn over(backend: Arc<dyn Backend>, sealer: Sealer, manifest: Manifest) -> Self {
         Self {
-            core: Arc::new(Core::new(backend, sealer, Manifest::new(root))),
+            core: Arc::new(Core::new(backend, sealer, manifest)),
         }
     }
 
@@ -201,8 +197,23 @@ impl SealedStore {
     }
 }
 
+/// From here on there is a store: the header, and the manifest of what was written before it.
+pub(crate) async fn finish_new(
+    backend: &dyn Backend,
+    sealer: &Sealer,
+    manifest: &Manifest,
+    header: Vec<u8>,
+) -> Result<()> {
+    let root = sealer.seal(ROOT_ROW, manifest.root.counter, &manifest.root.encode())?;
+    let batch = Batch::new()
+        .expect(HEADER_ROW, None)
+        .put(HEADER_ROW, header)
+        .put(ROOT_ROW, root);
+    Ok(backend.commit(batch).await?)
+}
+
 /// The key that opens a header, and what it opens.
-async fn unlock(header: &Header, source: &KeySource) -> Result<(StoreKey, Keys)> {
+pub(crate) async fn unlock(header: &Header, source: &KeySource) -> Result<(StoreKey, Keys)> {
     for key in source.candidates(&header.kdf).await? {
         match header.unwrap_keys(&key) {
             Ok(keys) => return Ok((key, keys)),

@@ -11,17 +11,17 @@ use chacha20poly1305::{
 };
 use hkdf::Hkdf;
 use sha2::Sha256;
-use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::{
     KeySource, Result, StoreError,
-    backend::{Backend, Batch},
+    backend::Backend,
+    commit::{change_of, sealed_batch},
     header::{Header, SCHEMA},
     key::{Kdf, StoreKey},
     layers::{Overlay, PAGE, Plain},
     layout::{self, HEADER_ROW, Table},
-    manifest::{Manifest, ROOT_ROW, leaf_of},
+    manifest::{Manifest, ROOT_ROW},
     seal::{Keys, Naming, STORE_ID, Sealer},
 };
 
@@ -45,32 +45,13 @@ pub(crate) async fn to_newest(backend: &dyn Backend, source: &KeySource, header:
             rewrite(&sealer, &mut overlay, row, plain)?;
         }
     }
-    let mut batch = Batch::new()
-        .expect(HEADER_ROW, Some(header.to_vec()))
-        .put(HEADER_ROW, new_header.clone());
-    let guarded = overlay
-        .iter()
-        .filter_map(|(row, value)| Some((leaf_of(row)?, row.as_slice(), value.is_some())));
     let manifest = Manifest::default();
-    let change = manifest.change(guarded).ok().flatten();
-    let newest = change.as_ref().map_or(0, |change| change.root.counter);
-    for (row, value) in &overlay {
-        let version = if leaf_of(row).is_some() { newest } else { 0 };
-        batch = match value {
-            Some(value) => batch.put(row.clone(), sealer.seal(row, version, value)?),
-            None => batch.delete(row.clone()),
-        };
-    }
-    let nodes = match &change {
-        Some(change) => change.rows(),
-        None => vec![(ROOT_ROW.to_vec(), Some(manifest.root.encode()))],
-    };
-    for (row, value) in nodes {
-        if let Some(value) = value {
-            let sealed = sealer.seal(&row, newest, &value)?;
-            batch = batch.put(row, sealed);
-        }
-    }
+    let change = change_of(&manifest, &overlay).ok().flatten();
+    let root = change.as_ref().map_or(&manifest.root, |change| &change.root);
+    let batch = sealed_batch(&sealer, &overlay, change.as_ref())?
+        .expect(HEADER_ROW, Some(header.to_vec()))
+        .put(HEADER_ROW, new_header.clone())
+        .put(ROOT_ROW, sealer.seal(ROOT_ROW, root.counter, &root.encode())?);
     backend.commit(batch).await?;
     tracing::info!(schema = SCHEMA, rows = overlay.len(), "the store was upgraded");
     Ok(new_header)
@@ -92,7 +73,7 @@ fn rewrite(sealer: &Sealer, overlay: &mut Overlay, row: Vec<u8>, plain: Plain) -
         #[cfg(feature = "engine")]
         Some(Table::InboundGroupSession) => {
             let (index, value) = crate::store::sender_index(sealer, &plain)?;
-            overlay.insert(index, Some(Arc::new(Zeroizing::new(value))));
+            overlay.insert(index, Some(Plain::new(Zeroizing::new(value))));
             overlay.insert(row, Some(plain));
         }
         #[cfg(not(feature = "engine"))]
@@ -160,7 +141,7 @@ impl Schema1 {
         };
         self.cipher
             .decrypt(XNonce::from_slice(nonce), payload)
-            .map(|plain| Arc::new(Zeroizing::new(plain)))
+            .map(|plain| Plain::new(Zeroizing::new(plain)))
             .map_err(|_| corrupt())
     }
 }

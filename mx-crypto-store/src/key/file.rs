@@ -94,7 +94,8 @@ fn check_permissions(_: &Path, _: &Metadata) -> Result<()> {
     Ok(())
 }
 
-fn directory(path: &Path) -> &Path {
+/// The directory that a file is in.
+pub(crate) fn directory(path: &Path) -> &Path {
     path.parent()
         .filter(|parent| !parent.as_os_str().is_empty())
         .unwrap_or_else(|| Path::new("."))

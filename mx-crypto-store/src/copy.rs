@@ -1,0 +1,70 @@
+//! A whole store from one engine to another, as it is: sealed, with every row, under the same key.
+
+use crate::{
+    Result, StoreError,
+    backend::{Backend, Batch},
+    layers::PAGE,
+    layout::HEADER_ROW,
+};
+
+/// Copy the store in `from` into `to`, which is empty, row by row and still sealed: the key that opens the one opens the
+/// other. Returns how many rows were copied, after all of them were read back and compared.
+///
+/// Both must be open exclusively, as the embedded engines are. Afterwards use one of the two and destroy the other: two
+/// devices with the same keys would use them twice.
+///
+/// # Errors
+/// [`StoreError::Empty`] when there is no store in `from`; [`StoreError::NotEmpty`] when there is one in `to`;
+/// [`StoreError::Corrupt`] when what was read back differs; of the engines.
+///
+/// # Cancel safety
+/// Safe to repeat: the header is copied last, and what an earlier attempt left in `to` without one is removed.
+pub async fn copy(from: &dyn Backend, to: &dyn Backend) -> Result<u64> {
+    let header = from.get(HEADER_ROW).await?.ok_or(StoreError::Empty)?;
+    if to.get(HEADER_ROW).await?.is_some() {
+        return Err(StoreError::NotEmpty);
+    }
+    clear(to).await?;
+    let mut after = HEADER_ROW.to_vec();
+    loop {
+        let page = from.scan(&[], Some(&after), PAGE).await?;
+        let Some((last, _)) = page.last() else { break };
+        after.clone_from(last);
+        let batch = page
+            .into_iter()
+            .fold(Batch::new(), |batch, (row, value)| batch.put(row, value));
+        to.commit(batch).await?;
+    }
+    let rows = compare(from, to).await?;
+    to.commit(Batch::new().expect(HEADER_ROW, None).put(HEADER_ROW, header))
+        .await?;
+    Ok(rows + 1)
+}
+
+/// Remove what is there without a header: half of a copy or of an import.
+pub(crate) async fn clear(backend: &dyn Backend) -> Result<()> {
+    loop {
+        let page = backend.scan(&[], None, PAGE).await?;
+        if page.is_empty() {
+            return Ok(());
+        }
+        let batch = page.into_iter().fold(Batch::new(), |batch, (row, _)| batch.delete(row));
+        backend.commit(batch).await?;
+    }
+}
+
+async fn compare(from: &dyn Backend, to: &dyn Backend) -> Result<u64> {
+    let mut after = HEADER_ROW.to_vec();
+    let mut rows = 0;
+    loop {
+        let page = from.scan(&[], Some(&after), PAGE).await?;
+        if page != to.scan(&[], Some(&after), PAGE).await? {
+            return Err(StoreError::Corrupt { what: "the copy" });
+        }
+        let Some((last, _)) = page.last() else {
+            return Ok(rows);
+        };
+        after.clone_from(last);
+        rows += u64::try_from(page.len()).unwrap_or(u64::MAX);
+    }
+}
