@@ -18,7 +18,6 @@
 //! A clause that the engine does not keep panics with its name and with what was found. What a killed process leaves is
 //! a test of its own, of three lines: [`killed::survives`]. A whole engine that passes both, as a start for yours, is
 //! `examples/own_engine.rs` of this crate.
-#![expect(clippy::panic, reason = "a clause reports by a panic, as tests do")]
 
 mod clause;
 pub mod killed;
@@ -69,8 +68,8 @@ pub async fn all(open: &impl Opens) -> Report {
     }
     keep!(
         get_returns_what_was_put,
-        get_returns_large_values,
         scan_is_ordered,
+        get_returns_large_values,
         scan_pages_many_rows,
         commit_is_atomic,
         commit_applies_in_order,
