@@ -33,8 +33,8 @@ pub use self::{
 /// # Contract (each clause is a function in `conformance`, run on every engine)
 /// - `get_returns_what_was_put`: the latest committed value, byte for byte; absent is `Ok(None)`, and an empty value is
 ///   not absent.
-/// - `get_returns_large_values`: a value of 16 MiB is a value.
 /// - `scan_is_ordered`: rows under `prefix`, ascending bytes, strictly after `after`, at most `limit`.
+/// - `get_returns_large_values`: a value of 16 MiB is a value.
 /// - `scan_pages_many_rows`: so it is with 20,000 rows, read in pages.
 /// - `commit_is_atomic`: all of the batch or none, to every reader and after a crash.
 /// - `commit_applies_in_order`: the last write to a row in a batch wins.

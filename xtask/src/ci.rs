@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 
-use crate::{demo, deny, package, process, tidy};
+use crate::{crash, demo, deny, package, process, tidy};
 
 /// Everything that has to be true before a change lands: what CI runs.
 #[derive(Debug, clap::Args)]
@@ -16,7 +16,7 @@ pub(crate) struct Options {
 
 type Step = (&'static str, fn() -> anyhow::Result<()>);
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     ("fmt", || cargo(&["fmt", "--all", "--check"])),
     ("clippy", || {
         cargo(&[
@@ -52,6 +52,7 @@ const STEPS: [Step; 11] = [
     ("ignored", || {
         cargo(&["test", "--workspace", "--test", "engine", "--", "--ignored"])
     }),
+    ("crash", || crash::run(&crash::Options::default())),
     ("package", || package::run(&package::Options::default())),
     ("demo", || demo::run(&demo::Options::default())),
     ("synapse", || {

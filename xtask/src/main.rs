@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, reason = "a task talks to people")]
 
 mod ci;
+mod crash;
 mod demo;
 mod deny;
 mod package;
@@ -26,6 +27,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Task {
     Ci(ci::Options),
+    Crash(crash::Options),
     Demo(demo::Options),
     Deny(deny::Options),
     Package(package::Options),
@@ -36,6 +38,7 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Ci(options) => ci::run(&options),
+        Task::Crash(options) => crash::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::Deny(options) => deny::run(&options),
         Task::Package(options) => package::run(&options),

@@ -51,15 +51,27 @@ impl Sled {
             home.refuse_if_lost(FILE)?;
             let config = sled::Config::new().path(&directory).flush_every_ms(None);
             let database = config.open().map_err(failed)?;
-            if !home.is_made() {
-                database.flush().map_err(failed)?;
-                home.mark()?;
-            }
+            begin(&database, home.is_made())?;
+            home.mark()?;
             Ok(Open { database, _home: home })
         })
         .await?;
         Ok(Self { worker, path })
     }
+}
+
+/// sled takes files that it cannot read for a store that was never written: a row of our own tells them apart.
+fn begin(database: &sled::Db, made: bool) -> Result<(), BackendError> {
+    let ours = database.open_tree("store").map_err(failed)?;
+    if ours.contains_key("made").map_err(failed)? {
+        return Ok(());
+    }
+    if made {
+        let what = "the database is empty, and was not when it was closed";
+        return Err(BackendError::with_source(Kind::Corrupt, what));
+    }
+    ours.insert("made", b"").map_err(failed)?;
+    database.flush().map(drop).map_err(failed)
 }
 
 fn failed(error: sled::Error) -> BackendError {

@@ -77,8 +77,7 @@ impl Sqlite {
             }
             // SQLite gives its mode to the WAL.
             drop(home.create_file(FILE)?);
-            let mut connection = connect(&file, OpenFlags::empty(), None)?;
-            begin(&mut connection, home.is_made())?;
+            let connection = open(&|| connect(&file, OpenFlags::empty(), None), home.is_made())?;
             home.mark()?;
             Ok(Open {
                 connection,
@@ -97,8 +96,8 @@ impl Sqlite {
     pub async fn open_with_vfs(vfs: &str) -> Result<Self, BackendError> {
         let vfs = vfs.to_owned();
         let worker = Worker::open(move || {
-            let mut connection = connect(Path::new(FILE), OpenFlags::SQLITE_OPEN_CREATE, Some(&vfs))?;
-            begin(&mut connection, false)?;
+            let connect = || connect(Path::new(FILE), OpenFlags::SQLITE_OPEN_CREATE, Some(&vfs));
+            let connection = open(&connect, false)?;
             Ok(Open {
                 connection,
                 _home: None,
@@ -150,8 +149,20 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "trusted_schema", false)
 }
 
-/// Take the lock, and make the table in a database that is empty and always was.
-fn begin(connection: &mut Connection, made: bool) -> Result<(), BackendError> {
+/// Open a database. One that was made is opened a second time, before there is anything to lose: SQLite says nothing
+/// where it cannot remove the journal of its first page, and the next open would take back everything since.
+fn open(connect: &dyn Fn() -> Result<Connection, BackendError>, made: bool) -> Result<Connection, BackendError> {
+    let mut connection = connect()?;
+    if begin(&mut connection, made)? {
+        connection.close().map_err(|(_, error)| failed(error))?;
+        connection = connect()?;
+        begin(&mut connection, true).map_err(|error| BackendError::with_source(Kind::Io, error))?;
+    }
+    Ok(connection)
+}
+
+/// Take the lock, and make the table in a database that is empty and always was: `true`.
+fn begin(connection: &mut Connection, made: bool) -> Result<bool, BackendError> {
     let transaction = connection
         .transaction_with_behavior(TransactionBehavior::Exclusive)
         .map_err(failed)?;
@@ -171,7 +182,8 @@ fn begin(connection: &mut Connection, made: bool) -> Result<(), BackendError> {
             .execute_batch("CREATE TABLE rows (row BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
             .map_err(failed)?;
     }
-    transaction.commit().map_err(failed)
+    transaction.commit().map_err(failed)?;
+    Ok(ours == 0)
 }
 
 fn failed(error: rusqlite::Error) -> BackendError {
