@@ -1,0 +1,50 @@
+//! The storage engines, by name.
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::Context as _;
+use mx_crypto_store::backend::{Backend, Memory, MemoryDisk, Sled, Sqlite};
+
+/// A storage engine of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Engine {
+    Memory,
+    Sqlite,
+    #[cfg(feature = "redb")]
+    Redb,
+    Sled,
+}
+
+impl Engine {
+    pub(crate) const ALL: &[Self] = &[
+        Self::Sqlite,
+        #[cfg(feature = "redb")]
+        Self::Redb,
+        Self::Sled,
+        Self::Memory,
+    ];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Sqlite => "sqlite",
+            #[cfg(feature = "redb")]
+            Self::Redb => "redb",
+            Self::Sled => "sled",
+        }
+    }
+
+    /// Opens what is in a directory; `disk` is the directory of the engine that has none.
+    pub(crate) async fn open(self, directory: &Path, disk: &MemoryDisk) -> anyhow::Result<Arc<dyn Backend>> {
+        let opened: Result<Arc<dyn Backend>, _> = match self {
+            Self::Memory => Memory::open(disk).map(|backend| Arc::new(backend) as _),
+            Self::Sqlite => Sqlite::open(directory).await.map(|backend| Arc::new(backend) as _),
+            #[cfg(feature = "redb")]
+            Self::Redb => mx_crypto_store::backend::Redb::open(directory)
+                .await
+                .map(|backend| Arc::new(backend) as _),
+            Self::Sled => Sled::open(directory).await.map(|backend| Arc::new(backend) as _),
+        };
+        opened.with_context(|| format!("cannot open {} in {}", self.name(), directory.display()))
+    }
+}
