@@ -3,6 +3,7 @@
 
 mod comparison;
 mod engine;
+mod engines;
 mod host;
 mod table;
 
@@ -18,10 +19,16 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Measurement {
     Store(comparison::Options),
+    Engines(engines::Options),
+    /// Commits until it is killed; `engines` starts it.
+    #[command(hide = true)]
+    Writer(engines::WriterOptions),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().measurement {
         Measurement::Store(options) => comparison::run(&options),
+        Measurement::Engines(options) => engines::run(&options),
+        Measurement::Writer(options) => engines::write(&options),
     }
 }

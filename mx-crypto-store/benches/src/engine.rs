@@ -1,6 +1,6 @@
 //! The storage engines, by name.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, str::FromStr, sync::Arc};
 
 use anyhow::Context as _;
 use mx_crypto_store::backend::{Backend, Memory, MemoryDisk, Sled, Sqlite};
@@ -34,6 +34,11 @@ impl Engine {
         }
     }
 
+    /// Whether anything of it outlives the process.
+    pub(crate) const fn has_files(self) -> bool {
+        !matches!(self, Self::Memory)
+    }
+
     /// Opens what is in a directory; `disk` is the directory of the engine that has none.
     pub(crate) async fn open(self, directory: &Path, disk: &MemoryDisk) -> anyhow::Result<Arc<dyn Backend>> {
         let opened: Result<Arc<dyn Backend>, _> = match self {
@@ -46,5 +51,14 @@ impl Engine {
             Self::Sled => Sled::open(directory).await.map(|backend| Arc::new(backend) as _),
         };
         opened.with_context(|| format!("cannot open {} in {}", self.name(), directory.display()))
+    }
+}
+
+impl FromStr for Engine {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let found = Self::ALL.iter().find(|engine| engine.name() == name);
+        found.copied().with_context(|| format!("there is no engine {name}"))
     }
 }

@@ -48,8 +48,12 @@ impl Variant {
         }
     }
 
-    pub(crate) fn has_files(self) -> bool {
-        !matches!(self, Self::Floor | Self::Ours(Engine::Memory))
+    pub(crate) const fn has_files(self) -> bool {
+        match self {
+            Self::Floor => false,
+            Self::Ours(engine) => engine.has_files(),
+            Self::MatrixSqlite | Self::MatrixSqlitePassphrase | Self::MatrixSqliteKey => true,
+        }
     }
 
     pub(crate) async fn open(self, home: &Home) -> anyhow::Result<Store> {
