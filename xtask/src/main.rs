@@ -1,6 +1,7 @@
 //! `cargo xtask`: the project's tasks, the same on a laptop and in CI.
 #![expect(clippy::print_stdout, reason = "a task talks to people")]
 
+mod bench;
 mod ci;
 mod demo;
 mod deny;
@@ -25,6 +26,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    Bench(bench::Options),
     Ci(ci::Options),
     Demo(demo::Options),
     Deny(deny::Options),
@@ -35,6 +37,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
+        Task::Bench(options) => bench::run(&options),
         Task::Ci(options) => ci::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::Deny(options) => deny::run(&options),
