@@ -3,32 +3,24 @@
 use std::{path::Path, str::FromStr, sync::Arc};
 
 use anyhow::Context as _;
-use mx_crypto_store::backend::{Backend, Memory, MemoryDisk, Sled, Sqlite};
+use mx_crypto_store::backend::{Backend, Memory, MemoryDisk, Redb, Sled, Sqlite};
 
 /// A storage engine of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Engine {
     Memory,
     Sqlite,
-    #[cfg(feature = "redb")]
     Redb,
     Sled,
 }
 
 impl Engine {
-    pub(crate) const ALL: &[Self] = &[
-        Self::Sqlite,
-        #[cfg(feature = "redb")]
-        Self::Redb,
-        Self::Sled,
-        Self::Memory,
-    ];
+    pub(crate) const ALL: &[Self] = &[Self::Sqlite, Self::Redb, Self::Sled, Self::Memory];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Memory => "memory",
             Self::Sqlite => "sqlite",
-            #[cfg(feature = "redb")]
             Self::Redb => "redb",
             Self::Sled => "sled",
         }
@@ -44,10 +36,7 @@ impl Engine {
         let opened: Result<Arc<dyn Backend>, _> = match self {
             Self::Memory => Memory::open(disk).map(|backend| Arc::new(backend) as _),
             Self::Sqlite => Sqlite::open(directory).await.map(|backend| Arc::new(backend) as _),
-            #[cfg(feature = "redb")]
-            Self::Redb => mx_crypto_store::backend::Redb::open(directory)
-                .await
-                .map(|backend| Arc::new(backend) as _),
+            Self::Redb => Redb::open(directory).await.map(|backend| Arc::new(backend) as _),
             Self::Sled => Sled::open(directory).await.map(|backend| Arc::new(backend) as _),
         };
         opened.with_context(|| format!("cannot open {} in {}", self.name(), directory.display()))
