@@ -1,6 +1,7 @@
 //! `cargo xtask`: the project's tasks, the same on a laptop and in CI.
 #![expect(clippy::print_stdout, reason = "a task talks to people")]
 
+mod bench;
 mod ci;
 mod crash;
 mod demo;
@@ -26,6 +27,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    Bench(bench::Options),
     Ci(ci::Options),
     Crash(crash::Options),
     Demo(demo::Options),
@@ -37,6 +39,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
+        Task::Bench(options) => bench::run(&options),
         Task::Ci(options) => ci::run(&options),
         Task::Crash(options) => crash::run(&options),
         Task::Demo(options) => demo::run(&options),

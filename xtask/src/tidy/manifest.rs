@@ -2,6 +2,9 @@
 
 use super::Finding;
 
+/// Where the root of a workspace has its versions. A package that is excluded from ours is such a root.
+const OWN_VERSIONS: &str = "workspace.dependencies";
+
 /// Checks the `Cargo.toml` of a member, line by line.
 pub(super) fn check(path: &str, text: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -16,7 +19,8 @@ pub(super) fn check(path: &str, text: &str) -> Vec<Finding> {
             }
         } else if section == "lints" && line == "workspace = true" {
             lints = true;
-        } else if section.ends_with("dependencies") && is_entry(line) && !is_inherited(line) {
+        } else if section.ends_with("dependencies") && section != OWN_VERSIONS && is_entry(line) && !is_inherited(line)
+        {
             findings.push(Finding::at(
                 path,
                 index,
@@ -55,6 +59,13 @@ mod tests {
                     url = { workspace = true, optional = true }\n\n[dev-dependencies]\n\
                     me = { path = \".\", features = [\"testing\"] }\n";
         assert_eq!(check("a/Cargo.toml", good), []);
+    }
+
+    #[test]
+    fn a_workspace_of_its_own_has_versions() {
+        let good = "[workspace]\n\n[lints]\nworkspace = true\n\n[dependencies]\nbytes.workspace = true\n\n\
+                    [workspace.dependencies]\nbytes = \"1.10\"\n";
+        assert_eq!(check("a/benches/Cargo.toml", good), []);
     }
 
     #[test]
