@@ -11,11 +11,14 @@ mod requests;
 mod retention;
 mod rooms;
 
-use std::sync::{Arc, MutexGuard};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, MutexGuard},
+};
 
 #[cfg(feature = "testing")]
 use matrix_sdk_crypto::olm::StaticAccountData;
-use ruma::{OwnedDeviceId, OwnedUserId};
+use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId};
 use serde::{Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
 
@@ -27,7 +30,7 @@ use crate::{
     record,
 };
 
-use self::decoded::{Decoded, Kept, Stamp};
+use self::decoded::{Decoded, Kept, KnownInbound, Stamp};
 pub(crate) use self::inbound::sender_index;
 pub use self::retention::{Retention, Retired};
 
@@ -166,7 +169,7 @@ impl PickleStore {
 
     /// Write into the open unit, or durably on its own. What was decoded is kept once it is in a unit, and not before.
     async fn write(&self, rows: Rows) -> Result<()> {
-        let Rows { mut writes, keep } = rows;
+        let Rows { mut writes, keep, .. } = rows;
         if writes.is_empty() {
             return Ok(());
         }
@@ -210,6 +213,10 @@ type Keep = Box<dyn FnOnce(&mut Kept) + Send>;
 struct Rows {
     writes: Vec<(Row, Option<Plain>)>,
     keep: Vec<Keep>,
+    /// The inbound sessions among them: one may be saved twice in one call.
+    inbound: BTreeMap<Row, KnownInbound>,
+    /// The rooms of the outbound sessions among them.
+    outbound: BTreeSet<OwnedRoomId>,
 }
 
 impl Rows {

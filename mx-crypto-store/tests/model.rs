@@ -50,6 +50,21 @@ mod sqlite {
     }
 }
 
+mod redb {
+    use super::model::{exhaustive::exhaustive, home::RedbHome as Home, random::random};
+
+    #[test]
+    fn any_sequence() {
+        random::<Home>("redb");
+    }
+
+    /// Up to two steps: three take a quarter of an hour, and `MX_MODEL_DEPTH=3` takes them.
+    #[test]
+    fn every_short_sequence() {
+        exhaustive::<Home>(2);
+    }
+}
+
 mod sled {
     use super::model::{exhaustive::exhaustive, home::SledHome as Home, random::random};
 

@@ -35,6 +35,9 @@ pub(super) struct KnownInbound {
 #[derive(Clone)]
 pub(super) struct KnownOutbound {
     pub(super) session: OutboundGroupSession,
+    /// As they were when it was saved.
+    pub(super) shared: bool,
+    pub(super) invalidated: bool,
     /// The message index of the whole record on the disk.
     pub(super) base: u32,
     /// The newest message index that was written.

@@ -130,7 +130,10 @@ impl PickleStore {
         let pickle = session.pickle().await;
         let (room, id) = (session.room_id(), session.session_id());
         let row = self.inbound_row(room, id);
-        let before = self.known_inbound(&row).await?;
+        let before = match rows.inbound.get(&row) {
+            Some(before) => Some(before.clone()),
+            None => self.known_inbound(&row).await?,
+        };
         let sender_key = pickle.sender_key;
         let sender_data_type = pickle.sender_data.to_type();
         let sealer = &self.sealed.core.sealer;
@@ -164,6 +167,7 @@ impl PickleStore {
             saved_at_ms: known.saved_at_ms,
         };
         rows.pickle(row.clone(), &inbound)?;
+        rows.inbound.insert(row.clone(), known.clone());
         rows.keep(|kept| kept.inbound.insert(row, known));
         Ok(())
     }
@@ -266,6 +270,9 @@ impl PickleStore {
         let mut rows = Rows::default();
         for (room, session) in sessions {
             if let Some(session) = self.inbound(room, session).await? {
+                // A copy: the mark of the one that is kept would stand when this is not written.
+                let pickle = session.pickle().await;
+                let session = self.taint(InboundGroupSession::from_pickle(pickle).map_err(|_| damaged()))?;
                 session.mark_as_backed_up();
                 self.put_inbound(&mut rows, &session, Some(version)).await?;
             }

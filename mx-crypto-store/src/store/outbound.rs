@@ -46,7 +46,8 @@ impl PickleStore {
     pub(super) async fn put_outbound(&self, rows: &mut Rows, session: &OutboundGroupSession) -> Result<()> {
         let room = session.room_id();
         let index = session.message_index().await;
-        if self.only_encrypted(session, index) {
+        let first = rows.outbound.insert(room.to_owned());
+        if first && self.only_encrypted(session, index) {
             let moved = (room.to_owned(), index);
             rows.keep(move |kept| {
                 if let Some(mut known) = kept.outbound.get_mut(&moved.0) {
@@ -74,6 +75,8 @@ impl PickleStore {
         }
         let known = KnownOutbound {
             session: session.clone(),
+            shared: session.shared(),
+            invalidated: session.invalidated(),
             base: index,
             index,
         };
@@ -82,11 +85,13 @@ impl PickleStore {
         Ok(())
     }
 
-    /// Nothing has become of this session since it was last saved but messages: then its index has moved. The engine
-    /// saves a session at once when it has changed in another way, and its index has not moved then.
+    /// Nothing has become of this session since it was last saved but messages: it is the very one that was saved (and
+    /// not another one of the same id), and its index has moved. The engine saves a session at once when it has changed
+    /// in another way, before it encrypts with it again.
     fn only_encrypted(&self, session: &OutboundGroupSession, index: u32) -> bool {
         self.kept().outbound.get(session.room_id()).is_some_and(|known| {
-            known.session.session_id() == session.session_id()
+            std::ptr::eq(known.session.session_id(), session.session_id())
+                && (known.shared, known.invalidated) == (session.shared(), session.invalidated())
                 && index > known.index
                 && index - known.base <= REWRITE_AFTER
         })
@@ -110,6 +115,8 @@ impl PickleStore {
             let session = OutboundGroupSession::from_pickle(account.device_id, account.identity_keys, pickle)
                 .map_err(|_| damaged())?;
             Ok(KnownOutbound {
+                shared: session.shared(),
+                invalidated: session.invalidated(),
                 session,
                 base: known.0,
                 index: known.1,

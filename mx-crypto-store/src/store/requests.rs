@@ -67,6 +67,7 @@ impl PickleStore {
 
     pub(super) async fn put_secrets(&self, rows: &mut Rows, new: &[(SecretName, Zeroizing<String>)]) -> Result<()> {
         let mut names: Vec<&SecretName> = new.iter().map(|(name, _)| name).collect();
+        names.sort();
         names.dedup();
         for name in names {
             let mut secrets = self.secrets(name).await?;

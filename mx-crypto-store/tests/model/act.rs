@@ -200,6 +200,20 @@ impl<H: Home> World<H> {
         }
     }
 
+    /// Whoever gave up a write learns nothing of its end; the store does.
+    async fn until_poisoned(&mut self) -> Checked {
+        self.plan.released.notify_waiters();
+        let store = self.store()?;
+        for _ in 0..5_000 {
+            if store.is_poisoned() {
+                return Ok(());
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            tokio::task::yield_now().await;
+        }
+        Err("a failed write does not poison the store".to_owned())
+    }
+
     /// A fault came. `intended`: what would be on the disk if all of the write were.
     async fn broken(&mut self, fired: Fired<H>, outcome: Outcome, intended: Option<Reference>) -> Checked {
         let took_effect = fired.write && fired.fault.after;
@@ -217,8 +231,10 @@ impl<H: Home> World<H> {
         }
         let failed = matches!(outcome, Outcome::GaveUp | Outcome::Returned(Err(_)));
         check::that(failed, "what the backend fails in, fails")?;
-        if fired.write {
+        if fired.write || fired.by_writer {
+            self.inside = None;
             self.poisoned = true;
+            self.until_poisoned().await?;
         } else if fired.fault.how == How::Hangs {
             // Who gives up inside of a unit lets go of it.
             self.inside = None;

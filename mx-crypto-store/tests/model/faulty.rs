@@ -1,13 +1,12 @@
 //! A backend whose n-th operation fails, never returns, or is the process's last.
 
 use std::{
-    future::pending,
     mem::take,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
-use mx_crypto_store::backend::{Backend, BackendError, BackendErrorKind, Batch};
+use mx_crypto_store::backend::{Backend, BackendError, BackendErrorKind, Batch, Promises};
 use proptest::prelude::*;
 use tokio::sync::Notify;
 
@@ -38,6 +37,8 @@ pub(crate) struct Fault {
 pub(crate) struct Fired<H> {
     pub(crate) fault: Fault,
     pub(crate) write: bool,
+    /// It was the store's own task, which writes whether it is waited for or not, and poisons the store when it cannot.
+    pub(crate) by_writer: bool,
     /// What the killed process left.
     pub(crate) left: Option<H>,
 }
@@ -47,6 +48,8 @@ pub(crate) struct Fired<H> {
 pub(crate) struct Plan<H> {
     state: Mutex<State<H>>,
     pub(crate) hung: Notify,
+    /// Who hangs may end with an error.
+    pub(crate) released: Notify,
 }
 
 #[derive(Debug)]
@@ -69,6 +72,7 @@ impl<H> Plan<H> {
         Arc::new(Self {
             state: Mutex::new(state),
             hung: Notify::new(),
+            released: Notify::new(),
         })
     }
 
@@ -129,10 +133,16 @@ impl<H: Home> Faulty<H> {
             How::Kills => Some(self.home.image(&*self.inner).await),
             How::Fails | How::Hangs => None,
         };
-        self.plan.state().fired = Some(Fired { fault, write, left });
+        let by_writer = tokio::task::try_id().is_some();
+        self.plan.state().fired = Some(Fired {
+            fault,
+            write,
+            by_writer,
+            left,
+        });
         if fault.how == How::Hangs {
             self.plan.hung.notify_one();
-            pending::<()>().await;
+            self.plan.released.notified().await;
         }
         Err(BackendError::new(BackendErrorKind::Io))
     }
@@ -147,6 +157,10 @@ impl<H: Home> Faulty<H> {
 
 #[async_trait]
 impl<H: Home> Backend for Faulty<H> {
+    fn promises(&self) -> Promises {
+        self.inner.promises()
+    }
+
     async fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>, BackendError> {
         match self.plan.next(false) {
             Some(fault) => self.fire(fault, false).await,
@@ -177,6 +191,10 @@ impl<H: Home> Backend for Faulty<H> {
             self.inner.commit(batch).await?;
         }
         self.fire(fault, true).await
+    }
+
+    async fn compact(&self) -> Result<(), BackendError> {
+        self.inner.compact().await
     }
 
     async fn size_bytes(&self) -> Result<Option<u64>, BackendError> {

@@ -8,7 +8,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use mx_crypto_store::backend::{Backend, BackendError, BackendErrorKind, Batch, Memory, MemoryDisk, Sled, Sqlite};
+use mx_crypto_store::backend::{
+    Backend, BackendError, BackendErrorKind, Batch, Memory, MemoryDisk, Redb, Sled, Sqlite,
+};
 
 /// An engine's disk.
 #[async_trait]
@@ -108,6 +110,24 @@ impl Home for SqliteHome {
 
     async fn open(&self) -> Result<Arc<dyn Backend>, BackendError> {
         Ok(Arc::new(Sqlite::open(self.0.store()).await?))
+    }
+
+    async fn image(&self, _open: &dyn Backend) -> Self {
+        Self(self.0.copy())
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct RedbHome(Directory);
+
+#[async_trait]
+impl Home for RedbHome {
+    fn empty() -> Self {
+        Self(Directory::new())
+    }
+
+    async fn open(&self) -> Result<Arc<dyn Backend>, BackendError> {
+        Ok(Arc::new(Redb::open(self.0.store()).await?))
     }
 
     async fn image(&self, _open: &dyn Backend) -> Self {
