@@ -119,6 +119,50 @@ async fn what_is_no_store_is_corrupt_and_left_alone() {
     assert_eq!(refused("sqlite", directory.path()).await, Kind::Corrupt);
 }
 
+/// A store whose files are damaged anywhere opens or does not, and reads or does not: it neither panics nor hangs. What
+/// a value has become is for the layer above to see.
+#[tokio::test]
+async fn damage_is_an_error_and_no_panic() {
+    for (engine, file) in ENGINES {
+        let directory = tempfile::tempdir().unwrap();
+        store(engine, directory.path()).await;
+        let main = directory.path().join(file);
+        let whole = fs::read(&main).unwrap();
+        let (mut opened, mut read) = (0, 0);
+        for seed in 0..60 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut damaged = whole.clone();
+            for _ in 0..random.u8(1..40) {
+                let start = random.usize(..damaged.len());
+                let end = (start + random.usize(1..600)).min(damaged.len());
+                random.fill(&mut damaged[start..end]);
+            }
+            fs::write(&main, damaged).unwrap();
+            let is_typed = |error: &BackendError| matches!(error.kind(), Kind::Corrupt | Kind::Io);
+            match open(engine, directory.path()).await {
+                Err(error) => assert!(is_typed(&error), "{engine}, seed {seed}: {error:?}"),
+                Ok(backend) => {
+                    opened += 1;
+                    match backend.scan(b"", None, 1000).await {
+                        Err(error) => assert!(is_typed(&error), "{engine}, seed {seed}: {error:?}"),
+                        Ok(_) => read += 1,
+                    }
+                    for result in [backend.commit(Batch::new().put("a", [1])).await, backend.close().await] {
+                        assert!(
+                            result.as_ref().err().is_none_or(is_typed),
+                            "{engine}, seed {seed}: {result:?}"
+                        );
+                    }
+                }
+            }
+        }
+        assert!(
+            opened < 60 && read <= opened,
+            "{engine}: of 60 damaged stores {opened} opened, {read} were read"
+        );
+    }
+}
+
 #[tokio::test]
 async fn compacting_gives_space_back() {
     for engine in ["sqlite", "redb"] {

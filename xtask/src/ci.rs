@@ -16,7 +16,7 @@ pub(crate) struct Options {
 
 type Step = (&'static str, fn() -> anyhow::Result<()>);
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     ("fmt", || cargo(&["fmt", "--all", "--check"])),
     ("clippy", || {
         cargo(&[
@@ -44,6 +44,7 @@ const STEPS: [Step; 12] = [
             "warnings",
         ])
     }),
+    ("engines", engines),
     ("tidy", || tidy::run(&tidy::Options::default())),
     ("deny", || deny::run(&deny::Options::default())),
     ("doc", doc),
@@ -92,6 +93,25 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 
 fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
     process::run(process::cargo(&process::root()?).args(arguments))
+}
+
+/// Each storage engine without the others.
+fn engines() -> anyhow::Result<()> {
+    for engine in ["sqlite", "redb", "sled"] {
+        cargo(&[
+            "clippy",
+            "-p",
+            "mx-crypto-store",
+            "--lib",
+            "--no-default-features",
+            "--features",
+            engine,
+            "--",
+            "-D",
+            "warnings",
+        ])?;
+    }
+    Ok(())
 }
 
 fn doc() -> anyhow::Result<()> {

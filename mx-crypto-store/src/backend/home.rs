@@ -47,6 +47,7 @@ impl Home {
     }
 
     /// A complete store was here once.
+    #[cfg(any(feature = "sled", feature = "sqlite"))]
     pub(super) const fn is_made(&self) -> bool {
         self.made
     }

@@ -14,7 +14,8 @@
 //! ```
 //! The test starts itself again in a process of its own, which opens the store in a directory that it is given, looks
 //! whether everything is there, commits batches of several rows, and acknowledges each on its standard output until it is
-//! killed with `SIGKILL`, at a moment drawn by chance: while it commits, or while it opens what the kill before has left.
+//! killed with `SIGKILL`, at a moment drawn by chance: while it commits, while it opens what the kill before has left, or
+//! while it makes a new store.
 //!
 //! The environment variable `MX_KILL_ROUNDS` sets another number of rounds. The moments come from a seed, which is
 //! printed, and which `MX_KILL_SEED` sets: it repeats the plan, and the machine adds its own chance.
@@ -25,7 +26,7 @@ use std::{
     env, fmt, fs,
     future::Future,
     io::{BufRead, BufReader},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
     thread,
@@ -36,6 +37,8 @@ use self::child::{DIRECTORY, MARK, Word};
 use super::{Clause, Opened};
 
 const CLAUSE: Clause = Clause("survives_kill");
+/// One new store is killed while it is made in so many rounds.
+const NEW_STORES: u32 = 10;
 /// In which share of the rounds a second kill comes while the store is opened.
 const SECOND_KILL: f64 = 0.3;
 /// The latest moment of a kill: after the store was opened, and after the process was started.
@@ -86,11 +89,17 @@ pub fn survives<F: Future<Output = Opened>>(test: &str, rounds: u32, open: impl 
     let mut store = Store {
         test,
         seed,
-        directory: &directory,
+        directory: directory.clone(),
         random: fastrand::Rng::with_seed(seed),
         acknowledged: 0,
         kills: 0,
     };
+    let mut acknowledged = 0;
+    for _ in 0..rounds / NEW_STORES {
+        store.kill_while_opening();
+        store.look();
+        acknowledged += store.begin_anew();
+    }
     for _ in 0..rounds {
         store.round();
     }
@@ -98,7 +107,7 @@ pub fn survives<F: Future<Output = Opened>>(test: &str, rounds: u32, open: impl 
     let summary = Summary {
         rounds,
         kills: store.kills,
-        acknowledged: store.acknowledged,
+        acknowledged: acknowledged + store.acknowledged,
         seed,
     };
     println!("{test}: {summary}");
@@ -114,7 +123,7 @@ fn variable<T: std::str::FromStr>(name: &str) -> Option<T> {
 struct Store<'a> {
     test: &'a str,
     seed: u64,
-    directory: &'a Path,
+    directory: PathBuf,
     random: fastrand::Rng,
     /// The newest commit that was acknowledged or found.
     acknowledged: u64,
@@ -130,14 +139,26 @@ impl Store<'_> {
         thread::sleep(moment);
         self.kill(process);
         if self.random.f64() < SECOND_KILL {
-            let process = self.start();
-            let moment = Duration::from_micros(self.random.u64(0..OPENING_MS * 1000));
-            thread::sleep(moment);
-            self.kill(process);
+            self.kill_while_opening();
         }
     }
 
-    /// Open once more, at the end of all rounds.
+    fn kill_while_opening(&mut self) {
+        let process = self.start();
+        let moment = Duration::from_micros(self.random.u64(0..OPENING_MS * 1000));
+        thread::sleep(moment);
+        self.kill(process);
+    }
+
+    /// Remove the store. How many commits were in it?
+    fn begin_anew(&mut self) -> u64 {
+        if let Err(error) = fs::remove_dir_all(&self.directory) {
+            self.broken(format_args!("the store cannot be removed: {error}"));
+        }
+        std::mem::take(&mut self.acknowledged)
+    }
+
+    /// Open, and see what is there.
     fn look(&mut self) {
         let process = self.start();
         self.opened(&process);
@@ -148,7 +169,7 @@ impl Store<'_> {
         let started = env::current_exe().and_then(|program| {
             Command::new(program)
                 .args([self.test, "--exact", "--nocapture", "--test-threads=1"])
-                .env(DIRECTORY, self.directory)
+                .env(DIRECTORY, &self.directory)
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped())
                 .spawn()
