@@ -11,6 +11,8 @@ use std::{
     fmt,
     ops::Bound,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -19,6 +21,9 @@ use super::{Backend, BackendError, BackendErrorKind as Kind, Batch, Promises, ho
 
 /// sled's main file.
 const FILE: &str = "db";
+/// How long its threads may take to let go of it, and how often we look.
+const LINGERS: Duration = Duration::from_millis(900);
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// Rows in a sled database in a directory.
 pub struct Sled {
@@ -49,14 +54,25 @@ impl Sled {
         let worker = Worker::open(move || {
             let mut home = Home::open(&directory)?;
             home.refuse_if_lost(FILE)?;
-            let config = sled::Config::new().path(&directory).flush_every_ms(None);
-            let database = config.open().map_err(failed)?;
+            let database = open(&sled::Config::new().path(&directory).flush_every_ms(None))?;
             begin(&database, home.is_made())?;
             home.mark()?;
             Ok(Open { database, _home: home })
         })
         .await?;
         Ok(Self { worker, path })
+    }
+}
+
+/// The threads of a sled that was dropped let go of its files a moment later. We have our own lock: nobody else who
+/// knows it has the store open.
+fn open(config: &sled::Config) -> Result<sled::Db, BackendError> {
+    let started = Instant::now();
+    loop {
+        match config.open().map_err(failed) {
+            Err(error) if error.kind() == Kind::InUse && started.elapsed() < LINGERS => thread::sleep(PAUSE),
+            result => return result,
+        }
     }
 }
 

@@ -1,11 +1,18 @@
 //! The handle of an embedded engine: used by one caller at a time, on threads that may wait for the disk, and not a
 //! second time after a panic inside of it.
+//!
+//! # Why a fair lock, taken before the thread
+//! A caller who is dropped while his work runs does not stop it. Taken on the thread, the lock could go to a later caller
+//! first, and the older batch would overwrite the newer one. Callers have their turns in the order in which they came;
+//! who is dropped before his turn has done nothing.
 
 use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
+
+use tokio::sync::Mutex;
 
 use super::{BackendError, BackendErrorKind as Kind};
 
@@ -41,9 +48,8 @@ impl<T: Send + 'static> Worker<T> {
         &self,
         work: impl FnOnce(&mut T) -> Result<R, BackendError> + Send + 'static,
     ) -> Result<R, BackendError> {
-        let slot = Arc::clone(&self.0);
+        let mut slot = Arc::clone(&self.0).lock_owned().await;
         blocking(move || {
-            let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(handle) = slot.handle.as_mut() else {
                 return Err(if slot.broken {
                     panicked()
@@ -68,9 +74,8 @@ impl<T: Send + 'static> Worker<T> {
         &self,
         finish: impl FnOnce(T) -> Result<(), BackendError> + Send + 'static,
     ) -> Result<(), BackendError> {
-        let slot = Arc::clone(&self.0);
+        let mut slot = Arc::clone(&self.0).lock_owned().await;
         blocking(move || {
-            let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
             slot.broken = false;
             slot.handle
                 .take()
