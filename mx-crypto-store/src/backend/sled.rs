@@ -117,7 +117,7 @@ impl Backend for Sled {
     async fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>, BackendError> {
         let row = row.to_vec();
         self.worker
-            .with(move |open| {
+            .read(move |open| {
                 let value = open.database.get(row).map_err(failed)?;
                 Ok(value.map(|value| value.to_vec()))
             })
@@ -133,7 +133,7 @@ impl Backend for Sled {
         let prefix = prefix.to_vec();
         let after = after.filter(|after| *after >= prefix.as_slice()).map(<[u8]>::to_vec);
         self.worker
-            .with(move |open| {
+            .read(move |open| {
                 let start = after.map_or_else(|| Bound::Included(prefix.clone()), Bound::Excluded);
                 let mut found = Vec::new();
                 for entry in open.database.range((start, Bound::Unbounded)).take(limit) {

@@ -5,6 +5,11 @@
 //! A caller who is dropped while his work runs does not stop it. Taken on the thread, the lock could go to a later caller
 //! first, and the older batch would overwrite the newer one. Callers have their turns in the order in which they came;
 //! who is dropped before his turn has done nothing.
+//!
+//! # Why a read stays on its thread
+//! A row in the page cache is read in a few microseconds, and the way to another thread and back takes four times that.
+//! A row that has to come from the disk keeps its caller's thread for as long as that takes; writes, which wait for the
+//! disk by design, never do.
 
 use std::{
     fmt,
@@ -31,6 +36,26 @@ impl<T> Drop for Slot<T> {
     }
 }
 
+impl<T> Slot<T> {
+    fn use_for<R>(&mut self, work: impl FnOnce(&mut T) -> Result<R, BackendError>) -> Result<R, BackendError> {
+        let Some(handle) = self.handle.as_mut() else {
+            return Err(if self.broken {
+                panicked()
+            } else {
+                BackendError::new(Kind::Closed)
+            });
+        };
+        match catch_unwind(AssertUnwindSafe(|| work(handle))) {
+            Ok(result) => result,
+            Err(_) => {
+                self.broken = true;
+                discard(self.handle.take());
+                Err(panicked())
+            }
+        }
+    }
+}
+
 impl<T: Send + 'static> Worker<T> {
     /// Open an engine.
     pub(super) async fn open(
@@ -49,24 +74,19 @@ impl<T: Send + 'static> Worker<T> {
         work: impl FnOnce(&mut T) -> Result<R, BackendError> + Send + 'static,
     ) -> Result<R, BackendError> {
         let mut slot = Arc::clone(&self.0).lock_owned().await;
-        blocking(move || {
-            let Some(handle) = slot.handle.as_mut() else {
-                return Err(if slot.broken {
-                    panicked()
-                } else {
-                    BackendError::new(Kind::Closed)
-                });
-            };
-            match catch_unwind(AssertUnwindSafe(|| work(handle))) {
-                Ok(result) => result,
-                Err(_) => {
-                    slot.broken = true;
-                    discard(slot.handle.take());
-                    Err(panicked())
-                }
-            }
-        })
-        .await
+        blocking(move || slot.use_for(work)).await
+    }
+
+    /// Use it for a read: on the caller's own thread where nobody else uses it, after everybody who came before where
+    /// somebody does.
+    pub(super) async fn read<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut T) -> Result<R, BackendError> + Send + 'static,
+    ) -> Result<R, BackendError> {
+        if let Ok(mut slot) = self.0.try_lock() {
+            return slot.use_for(work);
+        }
+        self.with(work).await
     }
 
     /// Close it in the engine's way. Closing what is closed is `Ok`.

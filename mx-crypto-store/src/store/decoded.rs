@@ -14,8 +14,8 @@ use ruma::OwnedRoomId;
 
 use crate::layout::Row;
 
-/// How many decoded Megolm sessions are kept: a few kilobytes each.
-const INBOUND_SESSIONS: usize = 1024;
+/// How many decoded Megolm sessions are kept: about a kilobyte each.
+const INBOUND_SESSIONS: usize = 4096;
 /// How many outbound sessions are kept. The engine keeps them as well, and they share their memory.
 const OUTBOUND_SESSIONS: usize = 256;
 /// How many identities are kept, known to be absent or not.
