@@ -163,6 +163,19 @@ async fn damage_is_an_error_and_no_panic() {
     }
 }
 
+/// What a kill in the middle of writing a snapshot leaves, some thousand kills apart.
+#[tokio::test]
+async fn an_unfinished_snapshot_of_sled_is_none() {
+    let directory = tempfile::tempdir().unwrap();
+    store("sled", directory.path()).await;
+    for content in [b"".as_slice(), &[0; 100]] {
+        fs::write(directory.path().join("snap.00000000FFFFFFFF.generating"), content).unwrap();
+        let backend = open("sled", directory.path()).await.unwrap();
+        assert_eq!(backend.scan(b"", None, 1000).await.unwrap().len(), 200);
+        backend.close().await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn compacting_gives_space_back() {
     for engine in ["sqlite", "redb"] {

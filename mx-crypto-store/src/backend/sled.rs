@@ -8,7 +8,7 @@
 //! used again. A program that is built with `panic = "abort"` has no such second chance.
 
 use std::{
-    fmt,
+    fmt, fs,
     ops::Bound,
     path::{Path, PathBuf},
     thread,
@@ -21,6 +21,8 @@ use super::{Backend, BackendError, BackendErrorKind as Kind, Batch, Promises, ho
 
 /// sled's main file.
 const FILE: &str = "db";
+/// How the name of a snapshot ends that is being written.
+const UNFINISHED: &str = "generating";
 /// How long its threads may take to let go of it, and how often we look.
 const LINGERS: Duration = Duration::from_millis(900);
 const PAUSE: Duration = Duration::from_millis(2);
@@ -54,6 +56,7 @@ impl Sled {
         let worker = Worker::open(move || {
             let mut home = Home::open(&directory)?;
             home.refuse_if_lost(FILE)?;
+            remove_unfinished(&directory).map_err(BackendError::from_io)?;
             let database = open(&sled::Config::new().path(&directory).flush_every_ms(None))?;
             begin(&database, home.is_made())?;
             home.mark()?;
@@ -62,6 +65,18 @@ impl Sled {
         .await?;
         Ok(Self { worker, path })
     }
+}
+
+/// A process that is killed while sled writes a snapshot leaves it without its final name. sled takes it for the newest
+/// one at the next open, and finds it damaged; without it the one before is used, or the whole log.
+fn remove_unfinished(directory: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let file = entry?.path();
+        if file.extension().is_some_and(|extension| extension == UNFINISHED) {
+            fs::remove_file(file)?;
+        }
+    }
+    Ok(())
 }
 
 /// The threads of a sled that was dropped let go of its files a moment later. We have our own lock: nobody else who
