@@ -176,6 +176,17 @@ async fn an_unfinished_snapshot_of_sled_is_none() {
     }
 }
 
+/// What a kill in the middle of making a store leaves.
+#[tokio::test]
+async fn half_made_files_are_no_store() {
+    for (engine, file) in [("sled", "conf"), ("redb", "store.redb.new")] {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join(file), b"segm").unwrap();
+        store(engine, directory.path()).await;
+        assert!(open(engine, directory.path()).await.is_ok(), "{engine}");
+    }
+}
+
 #[tokio::test]
 async fn compacting_gives_space_back() {
     for engine in ["sqlite", "redb"] {

@@ -17,10 +17,16 @@ use std::{
 
 use async_trait::async_trait;
 
-use super::{Backend, BackendError, BackendErrorKind as Kind, Batch, Promises, home::Home, worker::Worker};
+use super::{
+    Backend, BackendError, BackendErrorKind as Kind, Batch, Promises,
+    home::{Home, length},
+    worker::Worker,
+};
 
 /// sled's main file.
 const FILE: &str = "db";
+/// Its settings, written before the main file is made.
+const SETTINGS: &str = "conf";
 /// How the name of a snapshot ends that is being written.
 const UNFINISHED: &str = "generating";
 /// How long its threads may take to let go of it, and how often we look.
@@ -56,7 +62,7 @@ impl Sled {
         let worker = Worker::open(move || {
             let mut home = Home::open(&directory)?;
             home.refuse_if_lost(FILE)?;
-            remove_unfinished(&directory).map_err(BackendError::from_io)?;
+            remove_unfinished(&home, &directory)?;
             let database = open(&sled::Config::new().path(&directory).flush_every_ms(None))?;
             begin(&database, home.is_made())?;
             home.mark()?;
@@ -67,13 +73,15 @@ impl Sled {
     }
 }
 
-/// A process that is killed while sled writes a snapshot leaves it without its final name. sled takes it for the newest
-/// one at the next open, and finds it damaged; without it the one before is used, or the whole log.
-fn remove_unfinished(directory: &Path) -> std::io::Result<()> {
-    for entry in fs::read_dir(directory)? {
-        let file = entry?.path();
-        if file.extension().is_some_and(|extension| extension == UNFINISHED) {
-            fs::remove_file(file)?;
+/// Remove what a process that was killed has left half written, which sled would find damaged: a snapshot without its
+/// final name (it takes it for the newest one), and the settings of a database that was not begun.
+fn remove_unfinished(home: &Home, directory: &Path) -> Result<(), BackendError> {
+    let begun = home.is_made() || length(&home.file(FILE))?.is_some_and(|bytes| bytes > 0);
+    for entry in fs::read_dir(directory).map_err(BackendError::from_io)? {
+        let file = entry.map_err(BackendError::from_io)?.path();
+        let snapshot = file.extension().is_some_and(|extension| extension == UNFINISHED);
+        if snapshot || (!begun && file.file_name().is_some_and(|name| name == SETTINGS)) {
+            fs::remove_file(file).map_err(BackendError::from_io)?;
         }
     }
     Ok(())
