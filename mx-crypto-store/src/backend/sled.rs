@@ -8,7 +8,7 @@
 //! used again. A program that is built with `panic = "abort"` has no such second chance.
 
 use std::{
-    fmt,
+    fmt, fs,
     ops::Bound,
     path::{Path, PathBuf},
     thread,
@@ -17,10 +17,18 @@ use std::{
 
 use async_trait::async_trait;
 
-use super::{Backend, BackendError, BackendErrorKind as Kind, Batch, Promises, home::Home, worker::Worker};
+use super::{
+    Backend, BackendError, BackendErrorKind as Kind, Batch, Promises,
+    home::{Home, length},
+    worker::Worker,
+};
 
 /// sled's main file.
 const FILE: &str = "db";
+/// Its settings, written before the main file is made.
+const SETTINGS: &str = "conf";
+/// How the name of a snapshot ends that is being written.
+const UNFINISHED: &str = "generating";
 /// How long its threads may take to let go of it, and how often we look.
 const LINGERS: Duration = Duration::from_millis(900);
 const PAUSE: Duration = Duration::from_millis(2);
@@ -54,6 +62,7 @@ impl Sled {
         let worker = Worker::open(move || {
             let mut home = Home::open(&directory)?;
             home.refuse_if_lost(FILE)?;
+            remove_unfinished(&home, &directory)?;
             let database = open(&sled::Config::new().path(&directory).flush_every_ms(None))?;
             begin(&database, home.is_made())?;
             home.mark()?;
@@ -62,6 +71,20 @@ impl Sled {
         .await?;
         Ok(Self { worker, path })
     }
+}
+
+/// Remove what a process that was killed has left half written, which sled would find damaged: a snapshot without its
+/// final name (it takes it for the newest one), and the settings of a database that was not begun.
+fn remove_unfinished(home: &Home, directory: &Path) -> Result<(), BackendError> {
+    let begun = home.is_made() || length(&home.file(FILE))?.is_some_and(|bytes| bytes > 0);
+    for entry in fs::read_dir(directory).map_err(BackendError::from_io)? {
+        let file = entry.map_err(BackendError::from_io)?.path();
+        let snapshot = file.extension().is_some_and(|extension| extension == UNFINISHED);
+        if snapshot || (!begun && file.file_name().is_some_and(|name| name == SETTINGS)) {
+            fs::remove_file(file).map_err(BackendError::from_io)?;
+        }
+    }
+    Ok(())
 }
 
 /// The threads of a sled that was dropped let go of its files a moment later. We have our own lock: nobody else who
