@@ -51,8 +51,8 @@ impl Submitted {
     /// Wait until the unit, and everything before it, is on the disk.
     ///
     /// # Errors
-    /// Of the engine: it is not known what was written, and the store is poisoned. [`StoreError::Poisoned`] when an
-    /// earlier unit failed: nothing was written.
+    /// Of the engine: it is not known what was written, and the store is poisoned. [`StoreError::Poisoned`] when it was
+    /// together with a unit, or behind one, that failed so.
     ///
     /// # Cancel safety
     /// Safe: the write goes on.
@@ -82,11 +82,15 @@ impl Core {
             overlay: Arc::new(unit.overlay),
             done,
         });
-        if !std::mem::replace(&mut layers.queue.active, true) {
-            runtime.spawn(write_queue(Writer {
+        let idle = !std::mem::replace(&mut layers.queue.active, true);
+        drop(layers);
+        if idle {
+            // A runtime that is shut down drops the writer here.
+            let writer = Writer {
                 core: Arc::clone(self),
                 by_itself: false,
-            }));
+            };
+            runtime.spawn(write_queue(writer));
         }
         Ok(Submitted(durable))
     }

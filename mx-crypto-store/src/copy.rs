@@ -21,10 +21,7 @@ use crate::{
 /// Safe to repeat: the header is copied last, and what an earlier attempt left in `to` without one is removed.
 pub async fn copy(from: &dyn Backend, to: &dyn Backend) -> Result<u64> {
     let header = from.get(HEADER_ROW).await?.ok_or(StoreError::Empty)?;
-    if to.get(HEADER_ROW).await?.is_some() {
-        return Err(StoreError::NotEmpty);
-    }
-    clear(to).await?;
+    begin_anew(to).await?;
     let mut after = HEADER_ROW.to_vec();
     loop {
         let page = from.scan(&[], Some(&after), PAGE).await?;
@@ -36,15 +33,25 @@ pub async fn copy(from: &dyn Backend, to: &dyn Backend) -> Result<u64> {
         to.commit(batch).await?;
     }
     let rows = compare(from, to).await?;
-    to.commit(Batch::new().expect(HEADER_ROW, None).put(HEADER_ROW, header))
-        .await?;
+    let whole = Batch::new().expect(HEADER_ROW, None).put(HEADER_ROW, header);
+    to.commit(whole.delete(UNFINISHED_ROW)).await?;
     Ok(rows + 1)
 }
 
-/// Remove what is there without a header: half of a copy or of an import.
-pub(crate) async fn clear(backend: &dyn Backend) -> Result<()> {
+/// In a place where a store is being made of another one: what is there is half of it, and may be removed. A store that
+/// has lost its header has no such row.
+pub(crate) const UNFINISHED_ROW: &[u8] = &[0xff];
+
+/// Begin to make a store of another one, after what an earlier attempt left was removed.
+pub(crate) async fn begin_anew(backend: &dyn Backend) -> Result<()> {
+    let first = backend.scan(&[], None, 1).await?;
+    if !first.is_empty() && backend.get(UNFINISHED_ROW).await?.is_none() {
+        return Err(StoreError::NotEmpty);
+    }
+    backend.commit(Batch::new().put(UNFINISHED_ROW, [])).await?;
     loop {
-        let page = backend.scan(&[], None, PAGE).await?;
+        let mut page = backend.scan(&[], None, PAGE).await?;
+        page.retain(|(row, _)| row != UNFINISHED_ROW);
         if page.is_empty() {
             return Ok(());
         }
@@ -58,7 +65,9 @@ async fn compare(from: &dyn Backend, to: &dyn Backend) -> Result<u64> {
     let mut rows = 0;
     loop {
         let page = from.scan(&[], Some(&after), PAGE).await?;
-        if page != to.scan(&[], Some(&after), PAGE).await? {
+        let mut copied = to.scan(&[], Some(&after), PAGE).await?;
+        copied.retain(|(row, _)| row != UNFINISHED_ROW);
+        if page != copied {
             return Err(StoreError::Corrupt { what: "the copy" });
         }
         let Some((last, _)) = page.last() else {

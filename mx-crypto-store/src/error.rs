@@ -87,6 +87,15 @@ pub enum StoreError {
         mode: u32,
     },
 
+    /// Others may write the directory of the key file, and put another key in its place.
+    #[error("others may write the directory {path:?} of the key file (mode {mode:o}), or own it: run chmod go-w on it")]
+    KeyDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+
     /// The key file cannot be read or made.
     #[error("the key file {path:?} cannot be read or made")]
     KeyFile {
@@ -168,6 +177,7 @@ impl StoreError {
             Self::KeyMissing { .. } => "store_key_missing",
             Self::KeyMalformed { .. } => "store_key_malformed",
             Self::KeyPermissions { .. } => "store_key_permissions",
+            Self::KeyDirectory { .. } => "store_key_directory",
             Self::KeyFile { .. } => "store_key_file",
             Self::Corrupt { .. } => "store_corrupt",
             Self::SchemaTooNew { .. } => "store_schema_too_new",

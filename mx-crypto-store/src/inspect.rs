@@ -6,7 +6,8 @@ use crate::{
     Result, SealedStore, StoreError,
     layers::{Core, PAGE},
     layout::{HEADER_ROW, Row, Table},
-    manifest::{Missing, ROOT_ROW, leaf_of},
+    manifest::{Manifest, Missing, ROOT_ROW, leaf_of},
+    sealed::read_root,
 };
 
 /// More damaged records than this are counted and not listed.
@@ -139,16 +140,28 @@ impl SealedStore {
 
     /// The newest version of every guarded row, as the manifest has it.
     async fn newest(&self, verified: &mut Verified) -> Result<BTreeMap<Row, u64>> {
+        // As it is on the disk, and not as it is known here.
+        let root = read_root(&*self.core.backend, &self.core.sealer).await;
+        let mut manifest = match root {
+            Ok(root) => Manifest::new(root),
+            Err(StoreError::Corrupt { .. } | StoreError::RolledBack { .. }) => {
+                verified.note(ROOT_ROW, DamageKind::RolledBack);
+                Manifest::new(self.core.manifest().root.clone())
+            }
+            Err(error) => return Err(error),
+        };
+        if manifest.root != self.core.manifest().root {
+            verified.note(ROOT_ROW, DamageKind::RolledBack);
+        }
         let mut newest = BTreeMap::new();
         for table in Table::ALL.into_iter().filter(|table| table.is_guarded()) {
             let mut last: Option<Missing> = None;
             loop {
-                let under = self.core.manifest().under(&[table as u8], None);
-                let missing = match under {
+                let missing = match manifest.under(&[table as u8], None) {
                     Ok(rows) => break newest.extend(rows),
                     Err(missing) => missing,
                 };
-                let loaded = self.core.load(missing).await;
+                let loaded = self.core.load_into(missing, &mut manifest).await;
                 match loaded {
                     Ok(()) if last != Some(missing) => last = Some(missing),
                     Ok(()) | Err(StoreError::Corrupt { .. } | StoreError::RolledBack { .. }) => {
@@ -171,7 +184,10 @@ impl SealedStore {
         self.core.until_idle().await;
         self.core.check_writable()?;
         let _loud = self.core.quiet.write().await;
-        Ok(self.core.backend.compact().await?)
+        let unknown = self.core.unknown();
+        self.core.backend.compact().await?;
+        unknown.known();
+        Ok(())
     }
 }
 
@@ -189,6 +205,8 @@ impl Pages {
     pub(crate) async fn next(&mut self, core: &Core) -> Result<Option<Vec<(Row, Vec<u8>)>>> {
         let page = core.backend.scan(&[], self.after.as_deref(), PAGE).await?;
         self.after = page.last().map(|(row, _)| row.clone());
+        // Reads may never wait, and this is long: others get their turn.
+        tokio::task::yield_now().await;
         Ok((!page.is_empty()).then_some(page))
     }
 }

@@ -135,10 +135,21 @@ impl KeySource {
     /// A key file that is there may be replaced only if its key `opens` this store: it could be another one's.
     pub(crate) fn check_replaceable(&self, opens: impl Fn(&StoreKey) -> bool) -> Result<()> {
         match self {
-            Self::File(path) => match file::read(path, file::Owner::OnlyUs)? {
-                Some(key) if !opens(&key) => Err(StoreError::KeyOfAnotherStore { path: path.clone() }),
-                _ => Ok(()),
-            },
+            Self::File(path) => {
+                if let Some(staged) = file::read(&file::staged(path), file::Owner::OnlyUs).ok().flatten() {
+                    if !opens(&staged) {
+                        return Err(StoreError::KeyOfAnotherStore {
+                            path: file::staged(path),
+                        });
+                    }
+                    // It may be the only one: it gets its name before another one is staged.
+                    file::settle(path, &staged)?;
+                }
+                match file::read(path, file::Owner::OnlyUs)? {
+                    Some(key) if !opens(&key) => Err(StoreError::KeyOfAnotherStore { path: path.clone() }),
+                    _ => Ok(()),
+                }
+            }
             _ => Ok(()),
         }
     }

@@ -19,7 +19,7 @@ use crate::{
     layout::{Row, Table},
     manifest::{Manifest, Missing, leaf_of},
     record::Cursor,
-    seal::Sealer,
+    seal::{Opened, Sealer},
 };
 
 /// How many rows are asked of an engine at once.
@@ -74,6 +74,24 @@ pub(crate) enum View {
     Unit,
     /// What is on the disk.
     Committed,
+}
+
+/// A write is under way: until it is known how it ended, memory may be behind the disk, and the store is poisoned.
+#[derive(Debug)]
+pub(crate) struct Unknown<'a>(Option<&'a Core>);
+
+impl Unknown<'_> {
+    pub(crate) fn known(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unknown<'_> {
+    fn drop(&mut self) {
+        if let Some(core) = self.0 {
+            core.poison();
+        }
+    }
 }
 
 /// The proof that no commit is under way.
@@ -139,6 +157,11 @@ impl Core {
         } else {
             Ok(())
         }
+    }
+
+    /// A write is under way that is not a unit's.
+    pub(crate) const fn unknown(&self) -> Unknown<'_> {
+        Unknown(Some(self))
     }
 
     pub(crate) fn poison(&self) {
@@ -266,13 +289,27 @@ impl Core {
 
     /// Load a node of the manifest. No commit is under way.
     pub(crate) async fn load(&self, node: Missing) -> Result<()> {
+        let opened = self.node(node).await?;
+        let read = opened.as_ref().map(|opened| (opened.version, opened.value.as_slice()));
+        self.manifest().load(node, read)
+    }
+
+    /// Load a node into another picture of the manifest.
+    pub(crate) async fn load_into(&self, node: Missing, manifest: &mut Manifest) -> Result<()> {
+        let opened = self.node(node).await?;
+        manifest.load(
+            node,
+            opened.as_ref().map(|opened| (opened.version, opened.value.as_slice())),
+        )
+    }
+
+    async fn node(&self, node: Missing) -> Result<Option<Opened>> {
         let row = node.row();
         let opened = match self.backend.get(&row).await? {
             Some(sealed) => Some(self.sealer.open_record(&row, &sealed)?),
             None => None,
         };
-        let read = opened.as_ref().map(|opened| (opened.version, opened.value.as_slice()));
-        self.manifest().load(node, read)
+        Ok(opened)
     }
 
     /// Rows under a prefix, in order, strictly after `after`, at most `limit`.

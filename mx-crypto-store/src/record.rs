@@ -24,7 +24,8 @@ impl Family {
     }
 
     /// The family of this name, every record of which is missed: one that somebody deletes from the disk, or sets back
-    /// to what it was, is [`StoreError::RolledBack`] when it is read. Costs a few hundred bytes more a commit. A guarded
+    /// to what it was, is [`StoreError::RolledBack`] when it is read. Costs some hundred bytes more a commit; for a sequence, as
+    /// many as a list of its records takes. A guarded
     /// family and one that is not are two families, even with one name.
     #[must_use]
     pub const fn guarded(name: &'static str) -> Self {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::{
     KeySource, Record, RecordId, Result, StoreError, Unit,
     backend::{Backend, Batch},
+    copy::UNFINISHED_ROW,
     header::Header,
     key::{Minted, StoreKey},
     layers::{Core, OpenUnit, View},
@@ -92,6 +93,10 @@ impl SealedStore {
     /// # Errors
     /// [`StoreError::Poisoned`] after a failed write.
     ///
+    /// # Ordering
+    /// One unit at a time, in the order of the calls. Whoever holds one and waits for another, or for a call of this type
+    /// that keeps units waiting, waits for ever.
+    ///
     /// # Cancel safety
     /// Safe: nothing has begun when the future is dropped.
     pub async fn begin(&self) -> Result<Unit> {
@@ -178,7 +183,7 @@ impl SealedStore {
         root.counter = root.counter.saturating_add(1);
         root.header_generation = header.generation.saturating_add(1);
         let batch = self.rewrap(row, &root, &minted)?;
-        let unknown = Unknown(Some(&self.core));
+        let unknown = self.core.unknown();
         self.core.backend.commit(batch).await?;
         self.core.manifest().root = root;
         unknown.known();
@@ -211,23 +216,6 @@ impl SealedStore {
     }
 }
 
-/// A write is under way: until it is known how it ended, memory may be behind the disk.
-struct Unknown<'a>(Option<&'a Core>);
-
-impl Unknown<'_> {
-    fn known(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Unknown<'_> {
-    fn drop(&mut self) {
-        if let Some(core) = self.0 {
-            core.poison();
-        }
-    }
-}
-
 /// From here on there is a store: the header, and the manifest of what was written before it.
 pub(crate) async fn finish_new(
     backend: &dyn Backend,
@@ -239,7 +227,8 @@ pub(crate) async fn finish_new(
     let batch = Batch::new()
         .expect(HEADER_ROW, None)
         .put(HEADER_ROW, header)
-        .put(ROOT_ROW, root);
+        .put(ROOT_ROW, root)
+        .delete(UNFINISHED_ROW);
     Ok(backend.commit(batch).await?)
 }
 
@@ -255,7 +244,8 @@ pub(crate) async fn unlock(header: &Header, source: &KeySource) -> Result<(Store
     Err(StoreError::WrongKey)
 }
 
-async fn read_root(backend: &dyn Backend, sealer: &Sealer) -> Result<Root> {
+/// The top of the manifest, as it is on the disk.
+pub(crate) async fn read_root(backend: &dyn Backend, sealer: &Sealer) -> Result<Root> {
     let gone = || StoreError::RolledBack {
         what: "the list of what it holds",
     };

@@ -202,6 +202,7 @@ impl PickleStore {
 
     fn keep_all(&self, keep: Vec<Keep>) {
         let mut kept = self.kept();
+        kept.count_write();
         for keep in keep {
             keep(&mut kept);
         }
@@ -213,7 +214,7 @@ impl PickleStore {
     }
 
     fn stamp(&self) -> Stamp {
-        Decoded::stamp(self.sealed.core.undone())
+        self.decoded.stamp(self.sealed.core.undone())
     }
 
     /// Keep what was read since `stamp`.

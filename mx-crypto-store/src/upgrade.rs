@@ -3,7 +3,8 @@
 //! # Schema 1 → 2
 //! Schema 1 sealed records under keys made of the key file, bound to schema, store and row; it had no versions and no
 //! manifest. Names of rows cannot be turned back, so that an upgraded store keeps how its rows are named (and that key,
-//! wrapped as the other one). The whole store is in memory meanwhile.
+//! wrapped as the other one). The whole store is in memory meanwhile. A key file gets a new key, so that records of schema
+//! 1 which somebody has copied cannot be put back for another upgrade; with a key of the caller's, rekey after it.
 
 use chacha20poly1305::{
     KeyInit, XChaCha20Poly1305, XNonce,
@@ -18,7 +19,7 @@ use crate::{
     backend::Backend,
     commit::{change_of, sealed_batch},
     header::{Header, SCHEMA},
-    key::{Kdf, StoreKey},
+    key::{Kdf, Minted, StoreKey},
     layers::{Overlay, PAGE, Plain},
     layout::{self, HEADER_ROW, Table},
     manifest::{Manifest, ROOT_ROW},
@@ -32,7 +33,12 @@ const GUARDED_SINCE_2: [&str; 2] = ["rooms", "outbox"];
 pub(crate) async fn to_newest(backend: &dyn Backend, source: &KeySource, header: &[u8]) -> Result<Vec<u8>> {
     let (old, key) = Schema1::open(source, header).await?;
     let keys = Keys::with_new_seal(&old.names, Naming::Shared)?;
-    let new_header = Header::wrap(&old.store_id, 0, &Kdf::Raw, &key, &keys)?;
+    // Rows of schema 1 open for ever by the key that they were sealed with. A key file is ours to replace.
+    let minted = match source {
+        KeySource::File(_) => source.mint_another().await?,
+        _ => Minted { key, kdf: Kdf::Raw },
+    };
+    let new_header = Header::wrap(&old.store_id, 0, &minted.kdf, &minted.key, &keys)?;
     let sealer = Sealer::new(keys, old.store_id)?;
     let mut overlay = Overlay::new();
     let mut after = HEADER_ROW.to_vec();

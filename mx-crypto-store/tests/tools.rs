@@ -107,6 +107,12 @@ async fn a_copy_that_was_cut_off_is_begun_again() {
         .skip(1)
         .fold(Batch::new(), |batch, (row, value)| batch.put(row, value));
     to.commit(batch.put("of an older copy", "stale")).await.unwrap();
+    assert!(
+        matches!(copy(&from, &to).await, Err(StoreError::NotEmpty)),
+        "a store that lost its header is not removed"
+    );
+    // What says that this is half of a copy.
+    to.commit(Batch::new().put([0xff], [])).await.unwrap();
     drop(to);
     assert_eq!(
         open(&half, key()).await.unwrap_err().code(),

@@ -15,11 +15,11 @@ use crate::{
     KeySource, Result, SealedStore, StoreError,
     backend::Backend,
     commit::{change_of, sealed_batch},
-    copy::clear,
+    copy::begin_anew,
     header::Header,
     inspect::is_content,
     layers::{Overlay, Plain},
-    layout::{HEADER_ROW, Row, Table},
+    layout::{Row, Table},
     manifest::Manifest,
     random,
     seal::{Keys, STORE_ID, Sealer},
@@ -40,11 +40,8 @@ impl SealedStore {
     /// # Cancel safety
     /// Safe to repeat: what an earlier attempt left in `backend` without a header is removed.
     pub async fn import(path: &Path, key: &KeySource, backend: Arc<dyn Backend>, new_key: &KeySource) -> Result<Self> {
-        if backend.get(HEADER_ROW).await?.is_some() {
-            return Err(StoreError::NotEmpty);
-        }
         let mut file = Import::open(path, key).await?;
-        clear(&*backend).await?;
+        begin_anew(&*backend).await?;
         let minted = new_key.mint().await?;
         let keys = Keys::with_new_seal(&file.keys.names, file.keys.naming)?;
         let store_id: [u8; STORE_ID] = random::bytes("a store id")?;

@@ -56,8 +56,8 @@ impl SealedStore {
                 records += 1;
             }
         }
-        key.settle(&minted.key)?;
         file.finish()?;
+        key.settle(&minted.key)?;
         Ok(records)
     }
 }
@@ -79,11 +79,16 @@ impl Exported {
         let part = PathBuf::from(part);
         let nonce: [u8; NONCE] = random::bytes("a nonce")?;
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true);
+        options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let length = u32::try_from(header.len()).map_err(|_| StoreError::Encode { what: "a header" })?;
         let begin = [&MAGIC[..], &length.to_be_bytes(), &header, &nonce].concat();
+        // What an earlier attempt left; a link is removed and not followed.
+        match std::fs::remove_file(&part) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(path)(error)),
+            _ => {}
+        }
         let mut file = options.open(&part).map_err(failed(path))?;
         file.write_all(&begin).map_err(failed(path))?;
         Ok(Self {

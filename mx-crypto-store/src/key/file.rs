@@ -69,28 +69,47 @@ fn check_permissions(path: &Path, metadata: &Metadata) -> Result<()> {
     use std::os::unix::fs::MetadataExt;
 
     const OTHERS: u32 = 0o077;
+    if metadata.mode() & OTHERS != 0 || !is_ours(metadata) {
+        return Err(StoreError::KeyPermissions {
+            path: path.to_owned(),
+            mode: metadata.mode() & 0o7777,
+        });
+    }
+    check_directory(path)
+}
+
+#[cfg(unix)]
+fn is_ours(metadata: &Metadata) -> bool {
+    let owner = std::os::unix::fs::MetadataExt::uid(metadata);
+    owner == rustix::process::geteuid().as_raw() || owner == 0
+}
+
+/// Whoever may write the directory may put another key in this one's place.
+#[cfg(unix)]
+fn check_directory(path: &Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+
     const OTHERS_WRITE: u32 = 0o022;
     const STICKY: u32 = 0o1000;
-    let mine = |owner: u32| owner == rustix::process::geteuid().as_raw() || owner == 0;
-    let refuse = |path: &Path, mode: u32| StoreError::KeyPermissions {
-        path: path.to_owned(),
-        mode: mode & 0o7777,
-    };
-    if metadata.mode() & OTHERS != 0 || !mine(metadata.uid()) {
-        return Err(refuse(path, metadata.mode()));
-    }
-    // Whoever may write the directory may put another key in this one's place.
     let directory = directory(path);
     let around = directory.metadata().map_err(failed(path))?;
     let writable = around.mode() & OTHERS_WRITE != 0 && around.mode() & STICKY == 0;
-    if writable || !mine(around.uid()) {
-        return Err(refuse(directory, around.mode()));
+    if writable || !is_ours(&around) {
+        return Err(StoreError::KeyDirectory {
+            path: directory.to_owned(),
+            mode: around.mode() & 0o7777,
+        });
     }
     Ok(())
 }
 
 #[cfg(not(unix))]
 fn check_permissions(_: &Path, _: &Metadata) -> Result<()> {
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn check_directory(_: &Path) -> Result<()> {
     Ok(())
 }
 
@@ -104,17 +123,18 @@ pub(crate) fn directory(path: &Path) -> &Path {
 /// Write a key beside its place, with its mode from birth; back when it and its directory entry are on the disk.
 pub(super) fn stage(path: &Path, key: &StoreKey) -> Result<()> {
     let target = staged(path);
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(directory(path)).map_err(failed(&target))?;
+    // Before anything is written: a store must not be made for a key that will be refused.
+    check_directory(path)?;
     let made = || {
-        let mut builder = std::fs::DirBuilder::new();
-        builder.recursive(true);
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);
         #[cfg(unix)]
-        {
-            std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        }
-        builder.create(directory(path))?;
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         // What an earlier attempt left opens nothing: whoever opened the store has seen to it.
         remove(&target)?;
         let mut file = careful(&mut options).open(&target)?;
@@ -254,7 +274,12 @@ mod tests {
         let around = path.parent().unwrap();
         for mode in [0o702, 0o720, 0o777] {
             set(around, mode);
-            assert!(matches!(key(&path), Err(StoreError::KeyPermissions { mode: found, .. }) if found == mode));
+            assert!(matches!(key(&path), Err(StoreError::KeyDirectory { mode: found, .. }) if found == mode));
+            let staging = stage(&path, &StoreKey::generate().unwrap());
+            assert!(
+                matches!(staging, Err(StoreError::KeyDirectory { .. })),
+                "nothing is made"
+            );
         }
         set(around, 0o1777);
         key(&path).unwrap().unwrap();

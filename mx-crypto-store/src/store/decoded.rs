@@ -46,6 +46,8 @@ pub(super) struct KnownOutbound {
 pub(super) struct Kept {
     /// How many units were undone when this was decoded.
     undone: u64,
+    /// How often something was written since.
+    writes: u64,
     pub(super) account: Option<StaticAccountData>,
     pub(super) device_keys: Option<DeviceKeys>,
     pub(super) inbound: Cache<Row, KnownInbound>,
@@ -54,9 +56,15 @@ pub(super) struct Kept {
 }
 
 impl Kept {
+    /// Something is written: what others are reading is out of date.
+    pub(super) const fn count_write(&mut self) {
+        self.writes += 1;
+    }
+
     fn new(undone: u64) -> Self {
         Self {
             undone,
+            writes: 0,
             account: None,
             device_keys: None,
             inbound: Cache::new(INBOUND_SESSIONS),
@@ -66,9 +74,13 @@ impl Kept {
     }
 }
 
-/// When something was looked up: what was read under an older stamp than today's is not kept.
+/// When something was looked up: what was read before a unit was undone or something was written is not kept, for it may
+/// be of that unit, or older than what was written.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp(u64);
+pub(super) struct Stamp {
+    undone: u64,
+    writes: u64,
+}
 
 pub(super) struct Decoded(Mutex<Kept>);
 
@@ -92,14 +104,21 @@ impl Decoded {
         kept
     }
 
-    pub(super) const fn stamp(undone: u64) -> Stamp {
-        Stamp(undone)
+    pub(super) fn stamp(&self, undone: u64) -> Stamp {
+        let writes = self.kept(undone).writes;
+        Stamp { undone, writes }
     }
 
-    /// Keep what was read since `stamp`, unless a unit was undone meanwhile: it may have been that unit's.
+    /// Keep what was read since `stamp`, unless it may be out of date.
     pub(super) fn keep(&self, stamp: Stamp, undone: u64, put: impl FnOnce(&mut Kept)) {
-        if stamp == Stamp(undone) {
-            put(&mut self.kept(undone));
+        let mut kept = self.kept(undone);
+        if stamp
+            == (Stamp {
+                undone,
+                writes: kept.writes,
+            })
+        {
+            put(&mut kept);
         }
     }
 }

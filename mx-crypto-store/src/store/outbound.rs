@@ -48,10 +48,11 @@ impl PickleStore {
         let index = session.message_index().await;
         let first = rows.outbound.insert(room.to_owned());
         if first && self.only_encrypted(session, index) {
-            let moved = (room.to_owned(), index);
+            let (moved, place) = (session.clone(), room.to_owned());
             rows.keep(move |kept| {
-                if let Some(mut known) = kept.outbound.get_mut(&moved.0) {
-                    known.index = moved.1;
+                let known = kept.outbound.get_mut(&place);
+                if let Some(mut known) = known.filter(|known| known.session.session_id() == moved.session_id()) {
+                    known.index = known.index.max(index);
                 }
             });
             let progress = Progress {
