@@ -40,7 +40,7 @@ pub use self::{
 /// - `commit_applies_in_order`: the last write to a row in a batch wins.
 /// - `commit_checks_expectations`: if one expected row differs, nothing is written: `Conflict`.
 /// - `commit_lets_one_of_many_win`: the check and the writes are one step, also for commits at the same time.
-/// - `dropped_commit_is_all_or_nothing`: a future that was dropped was carried out, or was not.
+/// - `dropped_commit_is_all_or_nothing`: a future that was dropped is carried out before the next commit, or never.
 /// - `commit_is_durable`: `Ok` means the bytes are on disk, not scheduled: they are there when the store is opened
 ///   again, whether it was closed or dropped.
 /// - `open_is_exclusive`: a second open is `InUse` at once, until the first is closed or dropped and what it had under
@@ -84,7 +84,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// to read as well from then on.
     ///
     /// # Cancel safety
-    /// A call that was dropped may have been carried out.
+    /// A call that was dropped may have been carried out, or still is: before any call that begins after it.
     async fn commit(&self, batch: Batch) -> Result<(), BackendError>;
 
     /// Give unused space back to the operating system, where the engine can. It may take as long as writing everything

@@ -83,7 +83,10 @@ impl Core {
             done,
         });
         if !std::mem::replace(&mut layers.queue.active, true) {
-            runtime.spawn(write_queue(Arc::clone(self)));
+            runtime.spawn(write_queue(Writer {
+                core: Arc::clone(self),
+                by_itself: false,
+            }));
         }
         Ok(Submitted(durable))
     }
@@ -178,18 +181,15 @@ pub(crate) fn sealed_batch(sealer: &Sealer, overlay: &Overlay, change: Option<&C
 }
 
 /// Write what waits until nothing does.
-async fn write_queue(core: Arc<Core>) {
-    let mut stopped = Stopped {
-        core: Arc::clone(&core),
-        by_itself: false,
-    };
+async fn write_queue(mut writer: Writer) {
+    let core = Arc::clone(&writer.core);
     loop {
         let (overlay, units) = {
             let mut layers = core.layers();
             let queue = &mut layers.queue;
             if queue.waiting.is_empty() {
                 queue.active = false;
-                stopped.by_itself = true;
+                writer.by_itself = true;
                 return;
             }
             let units = std::mem::take(&mut queue.waiting);
@@ -249,15 +249,17 @@ fn answer(units: VecDeque<Waiting>, written: Result<()>) {
     }
 }
 
-/// However the task ends, nobody waits for it for ever: when it did not end by itself, it is not known what was written.
-struct Stopped {
+/// The task that writes. However it ends, also before it began, nobody waits for it for ever: when it did not end by
+/// itself, it is not known what was written.
+struct Writer {
     core: Arc<Core>,
     by_itself: bool,
 }
 
-impl Drop for Stopped {
+impl Drop for Writer {
     fn drop(&mut self) {
         if !self.by_itself {
+            self.core.poison();
             {
                 let mut layers = self.core.layers();
                 layers.queue = Queue::default();
@@ -265,7 +267,6 @@ impl Drop for Stopped {
                     unit.failed = true;
                 }
             }
-            self.core.poison();
             self.core.count_undone();
         }
         self.core.idle.notify_waiters();

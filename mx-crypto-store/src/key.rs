@@ -87,7 +87,8 @@ impl KeySource {
             Self::Passphrase(passphrase) => Ok(vec![kdf.derive(passphrase).await?]),
             Self::Credential(name) => Ok(vec![credential(name)?]),
             Self::File(path) => {
-                let staged = file::read(&file::staged(path), file::Owner::OnlyUs)?;
+                // Half of a staged key is what a crash left of one that no store has taken.
+                let staged = file::read(&file::staged(path), file::Owner::OnlyUs).ok().flatten();
                 let keys: Vec<StoreKey> = file::read(path, file::Owner::OnlyUs)?
                     .into_iter()
                     .chain(staged)

@@ -59,6 +59,12 @@ pub(crate) struct OpenUnit {
     pub(crate) overlay: Overlay,
     /// Something failed inside: it may not be committed.
     pub(crate) failed: bool,
+    /// It is one save's own, which no other may join: it would not be durable when it returns.
+    #[cfg_attr(
+        not(feature = "engine"),
+        expect(dead_code, reason = "only the engine has saves of its own")
+    )]
+    pub(crate) alone: bool,
 }
 
 /// Whose eyes a read has.
@@ -165,6 +171,24 @@ impl Core {
             unit.failed = true;
         }
         result
+    }
+
+    /// Whether there is a unit that a save joins.
+    #[cfg(feature = "engine")]
+    pub(crate) fn is_unit_open(&self) -> bool {
+        self.layers().open.as_ref().is_some_and(|unit| !unit.alone)
+    }
+
+    /// Write rows into the open unit, if there is one that may be joined.
+    #[cfg(feature = "engine")]
+    pub(crate) fn join_unit(&self, rows: &mut Vec<(Row, Option<Plain>)>) -> bool {
+        match self.layers().open.as_mut() {
+            Some(unit) if !unit.alone => {
+                unit.overlay.extend(rows.drain(..));
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Write rows into the open unit; `false` when there is none.

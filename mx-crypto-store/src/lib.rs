@@ -23,20 +23,35 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # What is on the disk
+//!
+//! | what | says |
+//! |---|---|
+//! | a row's name | its table, and keyed hashes of what it is of |
+//! | a row's value | its version, a nonce, and ciphertext that is bound to schema, store, version and row |
+//! | the manifest | sealed: the newest version of each guarded row, so that one that is gone or older is [`StoreError::RolledBack`] |
+//! | the header | schema, store, how the key is made, and the store's own keys wrapped under it ([`KeySource`], [`SealedStore::rekey`]) |
+//!
+//! # For operators
+//! [`SealedStore::stats`], [`verify`](SealedStore::verify), [`compact`](SealedStore::compact),
+//! [`export`](SealedStore::export) and [`import`](SealedStore::import), and [`copy`] from one engine to another.
+//!
 //! # Engines
 //!
 //! | engine | feature | survives a killed process | survives a power cut |
 //! |---|---|---|---|
 //! | [`Sqlite`](backend::Sqlite): the default | `sqlite` | yes | yes |
+//! | [`Redb`](backend::Redb): no C compiler | `redb` | yes | yes |
 //! | [`Sled`](backend::Sled) | `sled` | yes | **no**: see its documentation |
 //! | [`Memory`](backend::Memory) | always | no | no |
+//! | yours | | what it [promises](backend::Promises) | and `conformance` proves |
 //!
-//! SQLite is the default because, of the engines that we measured, it has the fastest commit among those that lost
-//! nothing in a power cut, and a file format that every operator's tools open.
+//! SQLite is the default because, of the engines that lost nothing in a power cut, it has the fastest commit, and a file
+//! format that every operator's tools open. `cargo xtask bench engines` measures it again.
 //!
 //! # What is absent on purpose
-//! No code in this crate opens a socket. A commit never returns before the disk has it. There is no way to open a store
-//! with a key that was made after it.
+//! No code in this crate opens a socket, and none does cryptography of its own. A commit never returns before the disk has
+//! it. There is no way to open a store with a key that was made after it.
 
 pub mod backend;
 mod commit;

@@ -95,9 +95,23 @@ impl SealedStore {
     /// # Cancel safety
     /// Safe: nothing has begun when the future is dropped.
     pub async fn begin(&self) -> Result<Unit> {
+        self.begin_as(OpenUnit::default()).await
+    }
+
+    /// Begin a unit that writes of the engine do not join: the turn of one of them that is outside of a unit.
+    #[cfg(feature = "engine")]
+    pub(crate) async fn begin_alone(&self) -> Result<Unit> {
+        let alone = OpenUnit {
+            alone: true,
+            ..OpenUnit::default()
+        };
+        self.begin_as(alone).await
+    }
+
+    async fn begin_as(&self, unit: OpenUnit) -> Result<Unit> {
         let turn = Arc::clone(&self.core.turn).lock_owned().await;
         self.core.check_writable()?;
-        self.core.layers().open = Some(OpenUnit::default());
+        self.core.layers().open = Some(unit);
         Ok(Unit::new(Arc::clone(&self.core), turn))
     }
 
@@ -147,7 +161,8 @@ impl SealedStore {
     /// the store has its key: the next opening with it finishes that. Of the engine.
     ///
     /// # Cancel safety
-    /// A call that was dropped, or whose process died, may have been carried out: one of the two keys opens the store.
+    /// A call that was dropped, or whose process died, may have been carried out: one of the two keys opens the store. If
+    /// it was dropped while it wrote, the store is poisoned until it is opened again.
     pub async fn rekey(&self, to: &KeySource) -> Result<()> {
         let _alone = self.core.turn.lock().await;
         self.core.until_idle().await;
@@ -163,11 +178,10 @@ impl SealedStore {
         root.counter = root.counter.saturating_add(1);
         root.header_generation = header.generation.saturating_add(1);
         let batch = self.rewrap(row, &root, &minted)?;
-        if let Err(error) = self.core.backend.commit(batch).await {
-            self.core.poison();
-            return Err(error.into());
-        }
+        let unknown = Unknown(Some(&self.core));
+        self.core.backend.commit(batch).await?;
         self.core.manifest().root = root;
+        unknown.known();
         to.settle(&minted.key)
     }
 
@@ -194,6 +208,23 @@ impl SealedStore {
         let _last = self.core.turn.lock().await;
         self.core.until_idle().await;
         Ok(self.core.backend.close().await?)
+    }
+}
+
+/// A write is under way: until it is known how it ended, memory may be behind the disk.
+struct Unknown<'a>(Option<&'a Core>);
+
+impl Unknown<'_> {
+    fn known(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unknown<'_> {
+    fn drop(&mut self) {
+        if let Some(core) = self.0 {
+            core.poison();
+        }
     }
 }
 

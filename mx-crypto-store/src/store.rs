@@ -167,17 +167,34 @@ impl PickleStore {
         self.sealed.core.taint(result)
     }
 
-    /// Write into the open unit, or durably on its own. What was decoded is kept once it is in a unit, and not before.
+    /// The turn of a save: `None` where it joins the unit that is open. Taken before anything is looked at or pickled,
+    /// so that two saves at the same time do not write over each other's news.
+    async fn turn(&self) -> Result<Option<Unit>> {
+        if self.sealed.core.is_unit_open() {
+            return Ok(None);
+        }
+        self.sealed.begin_alone().await.map(Some)
+    }
+
+    /// Write into the open unit, or durably on its own.
     async fn write(&self, rows: Rows) -> Result<()> {
+        let turn = self.turn().await?;
+        self.write_in(turn, rows).await
+    }
+
+    /// Write in one's turn. What was decoded is kept once it is in a unit, and not before.
+    async fn write_in(&self, turn: Option<Unit>, rows: Rows) -> Result<()> {
         let Rows { mut writes, keep, .. } = rows;
-        if writes.is_empty() {
-            return Ok(());
-        }
-        if self.sealed.core.write_into_unit(&mut writes) {
-            self.keep_all(keep);
-            return Ok(());
-        }
-        let unit = self.sealed.begin().await?;
+        let unit = match turn {
+            _ if writes.is_empty() => return Ok(()),
+            Some(unit) => unit,
+            None if self.sealed.core.join_unit(&mut writes) => {
+                self.keep_all(keep);
+                return Ok(());
+            }
+            // The unit has ended meanwhile.
+            None => self.sealed.begin_alone().await?,
+        };
         self.sealed.core.write_into_unit(&mut writes);
         self.keep_all(keep);
         unit.commit().await

@@ -163,6 +163,30 @@ async fn damage_is_an_error_and_no_panic() {
     }
 }
 
+/// What a kill in the middle of writing a snapshot leaves, some thousand kills apart.
+#[tokio::test]
+async fn an_unfinished_snapshot_of_sled_is_none() {
+    let directory = tempfile::tempdir().unwrap();
+    store("sled", directory.path()).await;
+    for content in [b"".as_slice(), &[0; 100]] {
+        fs::write(directory.path().join("snap.00000000FFFFFFFF.generating"), content).unwrap();
+        let backend = open("sled", directory.path()).await.unwrap();
+        assert_eq!(backend.scan(b"", None, 1000).await.unwrap().len(), 200);
+        backend.close().await.unwrap();
+    }
+}
+
+/// What a kill in the middle of making a store leaves.
+#[tokio::test]
+async fn half_made_files_are_no_store() {
+    for (engine, file) in [("sled", "conf"), ("redb", "store.redb.new")] {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join(file), b"segm").unwrap();
+        store(engine, directory.path()).await;
+        assert!(open(engine, directory.path()).await.is_ok(), "{engine}");
+    }
+}
+
 #[tokio::test]
 async fn compacting_gives_space_back() {
     for engine in ["sqlite", "redb"] {

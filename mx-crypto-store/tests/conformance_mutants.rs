@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeMap,
     panic::catch_unwind,
-    path::PathBuf,
     sync::{Arc, Mutex},
 };
 
@@ -14,10 +13,6 @@ use mx_crypto_store::{
     conformance,
 };
 use tokio::{sync::RwLock, task::yield_now};
-
-#[path = "../examples/own_engine.rs"]
-#[expect(dead_code, reason = "an example has a main")]
-mod own_engine;
 
 /// What is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +32,7 @@ enum Fault {
     WritesBeforeConflict,
     ChecksThenWrites,
     DropsHalf,
+    DropsLate,
     LosesTheLastCommit,
     OpensTwice,
     ThrowsOutTheFirst,
@@ -103,6 +99,27 @@ fn only(writes: Vec<Write>) -> Batch {
     }
 }
 
+/// What takes back a batch.
+async fn undo(inner: &Memory, batch: &Batch) -> Result<Batch, BackendError> {
+    let mut before = BTreeMap::new();
+    for write in &batch.writes {
+        before.insert(write.row.clone(), inner.get(&write.row).await?);
+    }
+    let before = before.into_iter();
+    Ok(only(before.map(|(row, value)| Write { row, value }).collect()))
+}
+
+/// A commit that nobody can drop, and that takes the longer the larger it is.
+async fn late(inner: Arc<Memory>, batch: Batch) -> Result<(), BackendError> {
+    let commit = tokio::spawn(async move {
+        for _ in 0..batch.writes.len() / 4 {
+            yield_now().await;
+        }
+        inner.commit(batch).await
+    });
+    commit.await.unwrap()
+}
+
 #[async_trait]
 impl Backend for Mutant {
     fn promises(&self) -> Promises {
@@ -159,12 +176,7 @@ impl Backend for Mutant {
 
     async fn commit(&self, mut batch: Batch) -> Result<(), BackendError> {
         if self.fault == Fault::LosesTheLastCommit {
-            let mut before = BTreeMap::new();
-            for write in &batch.writes {
-                before.insert(write.row.clone(), self.inner.get(&write.row).await?);
-            }
-            let writes = before.into_iter().map(|(row, value)| Write { row, value }).collect();
-            *self.world.undo.lock().unwrap() = Some(only(writes));
+            *self.world.undo.lock().unwrap() = Some(undo(&self.inner, &batch).await?);
         }
         match self.fault {
             Fault::WritesBackwards => batch.writes.reverse(),
@@ -201,6 +213,7 @@ impl Backend for Mutant {
                 yield_now().await;
                 return self.inner.commit(only(batch.writes)).await;
             }
+            Fault::DropsLate => return late(Arc::clone(&self.inner), batch).await,
             Fault::DropsHalf => {
                 let _turn = self.turn.write().await;
                 self.inner
@@ -276,6 +289,7 @@ fn each_is_found_by_the_clause_that_it_breaks() {
         (Fault::ExpectsOnlyTheFirst, "commit_checks_expectations"),
         (Fault::WritesBeforeConflict, "commit_checks_expectations"),
         (Fault::ChecksThenWrites, "commit_lets_one_of_many_win"),
+        (Fault::DropsLate, "dropped_commit_is_all_or_nothing"),
         (Fault::DropsHalf, "dropped_commit_is_all_or_nothing"),
         (Fault::LosesTheLastCommit, "commit_is_durable"),
         (Fault::OpensTwice, "open_is_exclusive"),
@@ -306,87 +320,5 @@ fn the_report_and_the_contract_name_the_same_clauses() {
     assert_eq!(
         report.passed().iter().copied().chain(skipped).collect::<Vec<_>>(),
         names
-    );
-}
-
-/// An engine on files that says `Ok` before it writes, or writes a batch in two.
-#[derive(Debug)]
-struct Hasty {
-    inner: own_engine::Log,
-    waiting: tokio::sync::Mutex<Vec<Write>>,
-    in_two: bool,
-}
-
-#[async_trait]
-impl Backend for Hasty {
-    fn promises(&self) -> Promises {
-        self.inner.promises()
-    }
-    async fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>, BackendError> {
-        self.inner.get(row).await
-    }
-    async fn scan(
-        &self,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, BackendError> {
-        self.inner.scan(prefix, after, limit).await
-    }
-    async fn commit(&self, mut batch: Batch) -> Result<(), BackendError> {
-        let mut waiting = self.waiting.lock().await;
-        if self.in_two {
-            let rest = batch.writes.split_off(batch.writes.len() / 2);
-            self.inner.commit(batch).await?;
-            return self.inner.commit(only(rest)).await;
-        }
-        waiting.extend(batch.writes);
-        if waiting.len() < 40 {
-            return Ok(());
-        }
-        self.inner.commit(only(std::mem::take(&mut *waiting))).await
-    }
-    async fn compact(&self) -> Result<(), BackendError> {
-        self.inner.compact().await
-    }
-    async fn size_bytes(&self) -> Result<Option<u64>, BackendError> {
-        self.inner.size_bytes().await
-    }
-    async fn close(&self) -> Result<(), BackendError> {
-        self.inner.close().await
-    }
-}
-
-/// What the kills say of it.
-fn killed(test: &'static str, in_two: bool) -> String {
-    let survives = move || {
-        conformance::killed::survives(test, 300, |directory: PathBuf| async move {
-            let inner = own_engine::Log::open(&directory)?;
-            let waiting = tokio::sync::Mutex::default();
-            Ok(Box::new(Hasty { inner, waiting, in_two }) as Box<dyn Backend>)
-        })
-    };
-    let found = *catch_unwind(survives).unwrap_err().downcast::<String>().unwrap();
-    // A store that was found broken stays, to be looked at: this one was broken on purpose.
-    let directory = found
-        .split("the store is \"")
-        .nth(1)
-        .and_then(|rest| rest.split('"').next());
-    std::fs::remove_dir_all(directory.unwrap()).unwrap();
-    found
-}
-
-#[test]
-fn a_kill_finds_what_was_acknowledged_and_not_written() {
-    let found = killed("a_kill_finds_what_was_acknowledged_and_not_written", false);
-    assert!(found.starts_with("clause survives_kill is broken: commit "), "{found}");
-}
-
-#[test]
-fn a_kill_finds_what_was_written_by_half() {
-    let found = killed("a_kill_finds_what_was_written_by_half", true);
-    assert!(
-        found.starts_with("clause survives_kill is broken: of commit "),
-        "{found}"
     );
 }

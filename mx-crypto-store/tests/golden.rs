@@ -19,7 +19,7 @@ use mx_crypto_store::{KeySource, PickleStore, backend::Sqlite};
 use self::sample::{Facts, check_the_rest, facts, fill};
 
 /// The newest schema that has a golden store.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")

@@ -6,7 +6,7 @@ use std::{
 };
 
 use mx_crypto_store::{
-    KeySource, PickleStore, StoreKey,
+    KeySource, PickleStore, StoreError, StoreKey,
     backend::{Backend, Memory},
 };
 use mx_olm_orchestrator::{Options, Orchestrator};
@@ -28,6 +28,7 @@ pub struct ClientBuilder {
     homeserver: Option<String>,
     directory: Option<PathBuf>,
     backend: Option<(Arc<dyn Backend>, KeySource)>,
+    key: Option<KeySource>,
     transport: Option<Arc<dyn Transport>>,
     device_name: Option<String>,
     in_memory: bool,
@@ -46,6 +47,14 @@ impl ClientBuilder {
     #[must_use]
     pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
         self.directory = Some(directory.into());
+        self
+    }
+
+    /// What opens the store in the directory, instead of the file `pickle.key` beside it: a passphrase, a credential of
+    /// the service manager, a key that the caller keeps.
+    #[must_use]
+    pub fn key(mut self, key: KeySource) -> Self {
+        self.key = Some(key);
         self
     }
 
@@ -136,7 +145,12 @@ impl ClientBuilder {
             return Err(Error::NotLoggedIn { directory });
         };
         self.homeserver.get_or_insert_with(|| session.homeserver.clone());
-        let (homeserver, store) = self.prepare(false).await?;
+        let (homeserver, store) = match self.prepare(false).await {
+            Err(Error::Orchestrator(mx_olm_orchestrator::Error::Store(
+                StoreError::Empty | StoreError::StoreMissing { .. },
+            ))) => return Err(Error::StoreLost { directory }),
+            prepared => prepared?,
+        };
         if store.device().await?.is_none() {
             return Err(Error::StoreLost { directory });
         }
@@ -189,7 +203,12 @@ impl ClientBuilder {
             ),
             None => self.own_backend().await?,
         };
-        Ok((homeserver, PickleStore::open(backend, key).await?))
+        let store = if for_login {
+            PickleStore::open(backend, key).await?
+        } else {
+            PickleStore::open_existing(backend, key).await?
+        };
+        Ok((homeserver, store))
     }
 
     /// A login that works is not thrown away by accident; one whose token expired may be made again.
@@ -226,7 +245,9 @@ impl ClientBuilder {
         #[cfg(feature = "sqlite")]
         {
             let backend = mx_crypto_store::backend::Sqlite::open(directory.join("store")).await?;
-            Ok((Arc::new(backend), KeySource::File(directory.join("pickle.key"))))
+            let key = self.key.clone();
+            let key = key.unwrap_or_else(|| KeySource::File(directory.join("pickle.key")));
+            Ok((Arc::new(backend), key))
         }
         #[cfg(not(feature = "sqlite"))]
         Err(Error::Configuration {

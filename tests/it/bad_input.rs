@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mx_crypto_store::{
-    KeySource, StoreKey,
+    KeySource, Passphrase, StoreKey,
     backend::{Memory, MemoryDisk, Sqlite},
 };
 use mx_e2ee::{Client, Error};
@@ -292,5 +292,36 @@ async fn after_a_logout_the_next_login_is_a_new_device() {
     assert!(
         aside.join("store").is_dir() && aside.join("pickle.key").is_file(),
         "nothing was destroyed"
+    );
+}
+
+#[tokio::test]
+async fn a_passphrase_opens_the_store_in_place_of_a_key_file() {
+    let server = Homeserver::new();
+    let _alice = server.register("alice", "password");
+    let directory = tempfile::tempdir().unwrap();
+    let builder = |passphrase: &str| {
+        Client::builder()
+            .homeserver("http://localhost")
+            .transport(server.transport())
+            .directory(directory.path())
+            .key(KeySource::Passphrase(Passphrase::new(passphrase)))
+    };
+    let alice = builder("correct horse").login("alice", "password").await.unwrap();
+    let device = alice.device_id().to_owned();
+    alice.close().await.unwrap();
+    assert!(!directory.path().join("pickle.key").exists());
+    assert_eq!(code(builder("wrong").open().await), "store_wrong_key");
+    let with_a_file = Client::builder()
+        .directory(directory.path())
+        .transport(server.transport());
+    assert_eq!(code(with_a_file.open().await), "store_wrong_key_kind");
+    assert_eq!(builder("correct horse").open().await.unwrap().device_id(), device);
+    std::fs::remove_dir_all(directory.path().join("store")).unwrap();
+    assert_eq!(code(builder("correct horse").open().await), "store_lost");
+    assert_eq!(
+        code(builder("correct horse").open().await),
+        "store_lost",
+        "no store was begun"
     );
 }

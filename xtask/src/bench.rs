@@ -26,8 +26,8 @@ enum Measurement {
         /// Only cases whose name contains this.
         #[arg(long, value_name = "TEXT")]
         filter: Option<String>,
-        /// Only variants whose name contains this, as for a profiler.
-        #[arg(long, value_name = "TEXT")]
+        /// Only the variant of this name, as for a profiler.
+        #[arg(long, value_name = "NAME")]
         variant: Option<String>,
     },
     /// The storage engines: commits, reads, killed processes and power cuts.

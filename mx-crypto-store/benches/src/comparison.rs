@@ -33,9 +33,9 @@ pub(crate) struct Options {
     /// Only cases whose name contains this.
     #[arg(long, value_name = "TEXT", default_value = "")]
     filter: String,
-    /// Only variants whose name contains this, as for a profiler; there are no ratios without the base.
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    variant: String,
+    /// Only the variant of this name, as for a profiler; there are no ratios without the base.
+    #[arg(long, value_name = "NAME")]
+    variant: Option<String>,
 }
 
 impl Options {
@@ -63,7 +63,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         .collect();
     let mut table = Table::new(["case"].into_iter().chain(columns.iter().map(|variant| variant.name())));
     for case in &cases {
-        let subjects = runtime.block_on(case.prepare(&inputs, &options.variant))?;
+        let subjects = runtime.block_on(case.prepare(&inputs, options.variant.as_deref()))?;
         let figures = rounds::measure(&runtime, case.name, subjects, options.effort())?;
         table.row(row(case.name, &columns, &figures));
     }

@@ -159,7 +159,7 @@ impl Backend for Redb {
     async fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>, BackendError> {
         let row = row.to_vec();
         self.worker
-            .with(move |open| {
+            .read(move |open| {
                 let transaction = open.database.begin_read().map_err(failed)?;
                 let rows = transaction.open_table(ROWS).map_err(failed)?;
                 let value = rows.get(row.as_slice()).map_err(failed)?;
@@ -177,7 +177,7 @@ impl Backend for Redb {
         let prefix = prefix.to_vec();
         let after = after.filter(|after| *after >= prefix.as_slice()).map(<[u8]>::to_vec);
         self.worker
-            .with(move |open| {
+            .read(move |open| {
                 let transaction = open.database.begin_read().map_err(failed)?;
                 let rows = transaction.open_table(ROWS).map_err(failed)?;
                 let start = after

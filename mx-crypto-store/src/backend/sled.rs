@@ -8,17 +8,30 @@
 //! used again. A program that is built with `panic = "abort"` has no such second chance.
 
 use std::{
-    fmt,
+    fmt, fs,
     ops::Bound,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 
-use super::{Backend, BackendError, BackendErrorKind as Kind, Batch, Promises, home::Home, worker::Worker};
+use super::{
+    Backend, BackendError, BackendErrorKind as Kind, Batch, Promises,
+    home::{Home, length},
+    worker::Worker,
+};
 
 /// sled's main file.
 const FILE: &str = "db";
+/// Its settings, written before the main file is made.
+const SETTINGS: &str = "conf";
+/// How the name of a snapshot ends that is being written.
+const UNFINISHED: &str = "generating";
+/// How long its threads may take to let go of it, and how often we look.
+const LINGERS: Duration = Duration::from_millis(900);
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// Rows in a sled database in a directory.
 pub struct Sled {
@@ -49,14 +62,40 @@ impl Sled {
         let worker = Worker::open(move || {
             let mut home = Home::open(&directory)?;
             home.refuse_if_lost(FILE)?;
-            let config = sled::Config::new().path(&directory).flush_every_ms(None);
-            let database = config.open().map_err(failed)?;
+            remove_unfinished(&home, &directory)?;
+            let database = open(&sled::Config::new().path(&directory).flush_every_ms(None))?;
             begin(&database, home.is_made())?;
             home.mark()?;
             Ok(Open { database, _home: home })
         })
         .await?;
         Ok(Self { worker, path })
+    }
+}
+
+/// Remove what a process that was killed has left half written, which sled would find damaged: a snapshot without its
+/// final name (it takes it for the newest one), and the settings of a database that was not begun.
+fn remove_unfinished(home: &Home, directory: &Path) -> Result<(), BackendError> {
+    let begun = home.is_made() || length(&home.file(FILE))?.is_some_and(|bytes| bytes > 0);
+    for entry in fs::read_dir(directory).map_err(BackendError::from_io)? {
+        let file = entry.map_err(BackendError::from_io)?.path();
+        let snapshot = file.extension().is_some_and(|extension| extension == UNFINISHED);
+        if snapshot || (!begun && file.file_name().is_some_and(|name| name == SETTINGS)) {
+            fs::remove_file(file).map_err(BackendError::from_io)?;
+        }
+    }
+    Ok(())
+}
+
+/// The threads of a sled that was dropped let go of its files a moment later. We have our own lock: nobody else who
+/// knows it has the store open.
+fn open(config: &sled::Config) -> Result<sled::Db, BackendError> {
+    let started = Instant::now();
+    loop {
+        match config.open().map_err(failed) {
+            Err(error) if error.kind() == Kind::InUse && started.elapsed() < LINGERS => thread::sleep(PAUSE),
+            result => return result,
+        }
     }
 }
 
@@ -101,7 +140,7 @@ impl Backend for Sled {
     async fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>, BackendError> {
         let row = row.to_vec();
         self.worker
-            .with(move |open| {
+            .read(move |open| {
                 let value = open.database.get(row).map_err(failed)?;
                 Ok(value.map(|value| value.to_vec()))
             })
@@ -117,7 +156,7 @@ impl Backend for Sled {
         let prefix = prefix.to_vec();
         let after = after.filter(|after| *after >= prefix.as_slice()).map(<[u8]>::to_vec);
         self.worker
-            .with(move |open| {
+            .read(move |open| {
                 let start = after.map_or_else(|| Bound::Included(prefix.clone()), Bound::Excluded);
                 let mut found = Vec::new();
                 for entry in open.database.range((start, Bound::Unbounded)).take(limit) {

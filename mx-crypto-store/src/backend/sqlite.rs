@@ -9,6 +9,11 @@
 //! database, which is two more, and the commit after that begins the WAL anew, which is one more: three syncs in some
 //! hundreds of commits. A longer WAL would make them rarer, and opening after a crash slower.
 //!
+//! # Why a table with row ids
+//! Names of rows are hashes: in a table without row ids each new record lands in a page of its own, and one of more than
+//! a quarter of a page takes further pages. With row ids the records are written one behind the other, and only their
+//! names are spread: 1,000 new room keys were written in a third of the time.
+//!
 //! # Why no memory map
 //! A read error under a map is a signal that ends the process, where a read that fails is an error. The page cache is
 //! 16 MiB instead, is filled on demand, and is kept between reads, because nobody else can have written.
@@ -179,7 +184,7 @@ fn begin(connection: &mut Connection, made: bool) -> Result<bool, BackendError> 
             return Err(BackendError::with_source(Kind::Corrupt, what));
         }
         transaction
-            .execute_batch("CREATE TABLE rows (row BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
+            .execute_batch("CREATE TABLE rows (row BLOB NOT NULL PRIMARY KEY, value BLOB NOT NULL)")
             .map_err(failed)?;
     }
     transaction.commit().map_err(failed)?;
@@ -239,7 +244,7 @@ impl Backend for Sqlite {
 
     async fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>, BackendError> {
         let row = row.to_vec();
-        self.worker.with(move |open| value(&open.connection, &row)).await
+        self.worker.read(move |open| value(&open.connection, &row)).await
     }
 
     async fn scan(
@@ -251,7 +256,7 @@ impl Backend for Sqlite {
         let prefix = prefix.to_vec();
         let after = after.filter(|after| *after >= prefix.as_slice()).map(<[u8]>::to_vec);
         self.worker
-            .with(move |open| {
+            .read(move |open| {
                 let sql = if after.is_some() { SCAN_AFTER } else { SCAN_FROM };
                 let mut statement = open.connection.prepare_cached(sql).map_err(failed)?;
                 let start = after.as_ref().unwrap_or(&prefix);

@@ -186,6 +186,7 @@ impl Store<'_> {
                 }
             }
         });
+        let reader = Some(reader);
         Process { child, words, reader }
     }
 
@@ -202,13 +203,12 @@ impl Store<'_> {
     }
 
     fn kill(&mut self, mut process: Process) {
-        let dead = process.child.kill().and_then(|()| process.child.wait());
-        if let Err(error) = dead {
+        if let Err(error) = process.kill() {
             self.broken(format_args!("it cannot be killed: {error}"));
         }
         self.kills += 1;
         // Its end of the pipe is closed: what it said is here.
-        drop(process.reader.join());
+        drop(process.reader.take().map(thread::JoinHandle::join));
         for word in process.words.try_iter().collect::<Vec<_>>() {
             self.hear(word);
         }
@@ -239,5 +239,19 @@ impl Store<'_> {
 struct Process {
     child: Child,
     words: Receiver<Word>,
-    reader: thread::JoinHandle<()>,
+    reader: Option<thread::JoinHandle<()>>,
+}
+
+impl Process {
+    fn kill(&mut self) -> std::io::Result<()> {
+        self.child.kill()?;
+        self.child.wait().map(drop)
+    }
+}
+
+/// A test that fails leaves nobody behind.
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.kill());
+    }
 }

@@ -12,7 +12,7 @@ use crate::backend::{BackendErrorKind as Kind, Batch};
 /// Much more than an engine needs to see a lock, and much less than any wait for one.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
-/// A commit whose future was dropped was carried out, or was not: before and after opening again.
+/// A commit whose future was dropped is carried out before the next one, or never: by the rows, and after opening again.
 pub async fn dropped_commit_is_all_or_nothing(open: &impl Opens) {
     let clause = Clause("dropped_commit_is_all_or_nothing");
     let mut backend = clause.open(open).await;
@@ -36,11 +36,14 @@ pub async fn dropped_commit_is_all_or_nothing(open: &impl Opens) {
         })
         .await;
         drop(commit);
-        // What was dropped may still be under way, and ends before the next commit begins.
+        // What was dropped may still be under way, and ends before this commit begins: later it would undo newer ones.
         clause.commit(&*backend, Batch::new().put("turn", [value])).await;
         let rows = clause.rows(&*backend, b"dropped/").await;
         let whole = |value: u8| rows.len() == 50 && rows.iter().all(|(_, found)| *found == [value]);
-        clause.holds(whole(before) || whole(value), "a dropped commit is there by half");
+        clause.holds(
+            whole(before) || whole(value),
+            "a dropped commit is there by half, or came after a later one",
+        );
         before = if whole(value) { value } else { before };
         if value % 10 == 0 {
             clause.ok(backend.close().await);

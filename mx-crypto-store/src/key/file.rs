@@ -128,18 +128,30 @@ pub(super) fn stage(path: &Path, key: &StoreKey) -> Result<()> {
 /// `key` opens the store: it gets the name, and no other key stays beside it.
 pub(super) fn settle(path: &Path, key: &StoreKey) -> Result<()> {
     let beside = staged(path);
-    let Some(waiting) = read(&beside, Owner::OnlyUs)? else {
-        return Ok(());
+    let waiting = match read(&beside, Owner::OnlyUs) {
+        // Half of a key that no store has taken.
+        Err(StoreError::KeyMalformed { .. }) => None,
+        Ok(None) => return check(path, key),
+        read => read?,
     };
     let settled = || {
-        if waiting.bytes() == key.bytes() {
-            std::fs::rename(&beside, path)?;
-        } else {
-            remove(&beside)?;
+        match waiting {
+            Some(waiting) if waiting.bytes() == key.bytes() => std::fs::rename(&beside, path)?,
+            _ => remove(&beside)?,
         }
         sync_directory(path)
     };
-    settled().map_err(failed(path))
+    settled().map_err(failed(path))?;
+    check(path, key)
+}
+
+/// The file has the key. If it has not, somebody else is at work here, and the store would be closed for good.
+fn check(path: &Path, key: &StoreKey) -> Result<()> {
+    match read(path, Owner::OnlyUs)? {
+        Some(found) if found.bytes() == key.bytes() => Ok(()),
+        Some(_) => Err(StoreError::KeyOfAnotherStore { path: path.to_owned() }),
+        None => Err(StoreError::KeyMissing { path: path.to_owned() }),
+    }
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -211,6 +223,16 @@ mod tests {
         settle(&path, &kept).unwrap();
         assert!(!staged(&path).exists());
         assert_eq!(key(&path).unwrap().unwrap().bytes(), kept.bytes());
+        // What a crash left of writing one.
+        std::fs::write(staged(&path), [7; 5]).unwrap();
+        std::fs::set_permissions(staged(&path), std::fs::Permissions::from_mode(0o600)).unwrap();
+        settle(&path, &kept).unwrap();
+        assert!(!staged(&path).exists());
+        let other = StoreKey::generate().unwrap();
+        assert!(matches!(
+            settle(&path, &other),
+            Err(StoreError::KeyOfAnotherStore { .. })
+        ));
     }
 
     #[test]

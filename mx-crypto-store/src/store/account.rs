@@ -40,9 +40,10 @@ impl PickleStore {
     }
 
     pub(super) async fn save_account(&self, account: Account) -> Result<()> {
+        let turn = self.turn().await?;
         let mut rows = Rows::default();
         self.put_account(&mut rows, account).await?;
-        self.write(rows).await
+        self.write_in(turn, rows).await
     }
 
     /// What never changes of our account.

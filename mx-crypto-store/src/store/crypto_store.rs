@@ -32,6 +32,7 @@ struct KeptBackupKeys {
 
 impl PickleStore {
     async fn changes(&self, changes: Changes) -> Result<()> {
+        let turn = self.turn().await?;
         let mut rows = Rows::default();
         if let Some(identity) = &changes.private_identity {
             self.put_private_identity(&mut rows, identity).await?;
@@ -65,7 +66,7 @@ impl PickleStore {
         }
         self.secret_changes(&mut rows, &changes).await?;
         self.room_changes(&mut rows, &changes)?;
-        self.write(rows).await
+        self.write_in(turn, rows).await
     }
 
     async fn secret_changes(&self, rows: &mut Rows, changes: &Changes) -> Result<()> {

@@ -4,7 +4,6 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use matrix_sdk_crypto::{
-    UserIdentityData,
     olm::{InboundGroupSession, OutboundGroupSession, SenderDataType, StaticAccountData},
     types::DeviceKeys,
     vodozemac::Curve25519PublicKey,
@@ -14,11 +13,11 @@ use ruma::OwnedRoomId;
 
 use crate::layout::Row;
 
-/// How many decoded Megolm sessions are kept: a few kilobytes each.
-const INBOUND_SESSIONS: usize = 1024;
+/// How many decoded Megolm sessions are kept: about a kilobyte each.
+const INBOUND_SESSIONS: usize = 4096;
 /// How many outbound sessions are kept. The engine keeps them as well, and they share their memory.
 const OUTBOUND_SESSIONS: usize = 256;
-/// How many identities are kept, known to be absent or not.
+/// How many users are kept of whom it is known that they have no identity.
 const IDENTITIES: usize = 1024;
 
 /// An inbound session as it was last read or written.
@@ -51,7 +50,7 @@ pub(super) struct Kept {
     pub(super) device_keys: Option<DeviceKeys>,
     pub(super) inbound: Cache<Row, KnownInbound>,
     pub(super) outbound: Cache<OwnedRoomId, KnownOutbound>,
-    pub(super) identities: Cache<Row, Option<UserIdentityData>>,
+    pub(super) no_identity: Cache<Row, ()>,
 }
 
 impl Kept {
@@ -62,7 +61,7 @@ impl Kept {
             device_keys: None,
             inbound: Cache::new(INBOUND_SESSIONS),
             outbound: Cache::new(OUTBOUND_SESSIONS),
-            identities: Cache::new(IDENTITIES),
+            no_identity: Cache::new(IDENTITIES),
         }
     }
 }

@@ -49,19 +49,24 @@ impl PickleStore {
 
     pub(super) fn put_identity(&self, rows: &mut Rows, identity: &UserIdentityData) -> Result<()> {
         let row = self.row(Table::Identity, &[], identity.user_id().as_str());
-        let known = (row.clone(), Some(identity.clone()));
-        rows.keep(|kept| kept.identities.insert(known.0, known.1));
+        let known = row.clone();
+        rows.keep(move |kept| {
+            kept.no_identity.remove(&known);
+        });
         rows.json(row, identity)
     }
 
     pub(super) async fn identity_of(&self, user: &UserId) -> Result<Option<UserIdentityData>> {
         let row = self.row(Table::Identity, &[], user.as_str());
-        if let Some(known) = self.kept().identities.get(&row) {
-            return Ok(known.clone());
+        // An identity itself is not kept: the engine changes it in place and holds it against the one before.
+        if self.kept().no_identity.get(&row).is_some() {
+            return Ok(None);
         }
         let stamp = self.stamp();
         let identity: Option<UserIdentityData> = self.json(Table::Identity, &[], user.as_str()).await?;
-        self.keep(stamp, |kept| kept.identities.insert(row, identity.clone()));
+        if identity.is_none() {
+            self.keep(stamp, |kept| kept.no_identity.insert(row, ()));
+        }
         Ok(identity)
     }
 

@@ -177,11 +177,12 @@ impl PickleStore {
         sessions: &[InboundGroupSession],
         backed_up_to: Option<&str>,
     ) -> Result<()> {
+        let turn = self.turn().await?;
         let mut rows = Rows::default();
         for session in sessions {
             self.put_inbound(&mut rows, session, backed_up_to).await?;
         }
-        self.write(rows).await
+        self.write_in(turn, rows).await
     }
 
     /// The rows under a prefix, decoded, with their rows.
@@ -267,6 +268,7 @@ impl PickleStore {
     }
 
     pub(super) async fn mark_backed_up(&self, version: &str, sessions: &[(&RoomId, &str)]) -> Result<()> {
+        let turn = self.turn().await?;
         let mut rows = Rows::default();
         for (room, session) in sessions {
             if let Some(session) = self.inbound(room, session).await? {
@@ -277,6 +279,6 @@ impl PickleStore {
                 self.put_inbound(&mut rows, &session, Some(version)).await?;
             }
         }
-        self.write(rows).await
+        self.write_in(turn, rows).await
     }
 }

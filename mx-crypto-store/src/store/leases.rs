@@ -17,6 +17,7 @@ struct Lease {
 impl PickleStore {
     /// Take, extend or fail to take a lease; its generation counts the holders.
     pub(super) async fn lease(&self, duration_ms: u32, key: &str, holder: &str) -> Result<Option<u64>> {
+        let turn = self.turn().await?;
         let now_ms = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
@@ -34,7 +35,7 @@ impl PickleStore {
         };
         let mut rows = Rows::default();
         rows.json(self.row(Table::Lease, &[], key), &lease)?;
-        self.write(rows).await?;
+        self.write_in(turn, rows).await?;
         Ok(Some(generation))
     }
 

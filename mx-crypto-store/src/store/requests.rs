@@ -52,13 +52,14 @@ impl PickleStore {
     }
 
     pub(super) async fn delete_request(&self, id: &TransactionId) -> Result<()> {
+        let turn = self.turn().await?;
         let Some(request) = self.request(id).await? else {
             return Ok(());
         };
         let mut rows = Rows::default();
         rows.delete(self.row(Table::SecretRequest, &[], id.as_str()));
         rows.delete(self.info_row(&request.info));
-        self.write(rows).await
+        self.write_in(turn, rows).await
     }
 
     pub(super) async fn secrets(&self, name: &SecretName) -> Result<Vec<Zeroizing<String>>> {

@@ -63,6 +63,7 @@ impl PickleStore {
         policy: &Retention,
         queued: &BTreeSet<(OwnedRoomId, String)>,
     ) -> Result<Retired> {
+        let turn = self.turn().await?;
         let mut rooms: BTreeMap<OwnedRoomId, Vec<(Row, KnownInbound)>> = BTreeMap::new();
         for (row, known) in self.inbounds_under(&layout::table(Table::InboundGroupSession)).await? {
             rooms
@@ -104,7 +105,7 @@ impl PickleStore {
                 kept.inbound.remove(row);
             }
         });
-        let written = self.write(rows).await;
+        let written = self.write_in(turn, rows).await;
         self.taint(written)?;
         Ok(retired)
     }

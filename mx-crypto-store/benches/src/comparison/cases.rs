@@ -106,12 +106,12 @@ impl Case {
         }
     }
 
-    /// A store for each variant of such a name, with what has to be in it.
-    pub(crate) async fn prepare(&self, inputs: &Inputs, name: &str) -> anyhow::Result<Subjects> {
+    /// A store for each variant, or for the one of this name, with what has to be in it.
+    pub(crate) async fn prepare(&self, inputs: &Inputs, only: Option<&str>) -> anyhow::Result<Subjects> {
         let sessions = inputs.sessions.get(..self.sessions).unwrap_or(&inputs.sessions);
         let mut subjects = Subjects::new();
         let variants = self.variants().into_iter();
-        for variant in variants.filter(|variant| variant.name().contains(name)) {
+        for variant in variants.filter(|variant| only.is_none_or(|name| name == variant.name())) {
             subjects.push((variant, self.subject(variant, sessions, inputs).await?));
         }
         Ok(subjects)

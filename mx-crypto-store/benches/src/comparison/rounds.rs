@@ -54,7 +54,7 @@ pub(crate) fn measure(
     let mut criterion = Criterion::default()
         .without_plots()
         .sample_size(10)
-        .nresamples(1_000)
+        .nresamples(1_001)
         .warm_up_time(effort.warm_up)
         .measurement_time(effort.measurement)
         .output_directory(output.path());
