@@ -1,9 +1,10 @@
 //! A model of the store, on each storage engine: random operations, faults and deaths, and every short sequence with
 //! every crash point, beside the engine's own store in memory.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 mod model {
     mod act;
+    mod alphabet;
     mod check;
     pub(crate) mod exhaustive;
     mod faulty;
@@ -43,7 +44,7 @@ mod sqlite {
         random::<Home>("sqlite");
     }
 
-    /// Up to two steps: three take a quarter of an hour, and `MX_MODEL_DEPTH=3` takes them.
+    /// Up to two steps. `MX_MODEL_DEPTH=3` takes three, and an hour perhaps.
     #[test]
     fn every_short_sequence() {
         exhaustive::<Home>(2);
@@ -58,7 +59,7 @@ mod redb {
         random::<Home>("redb");
     }
 
-    /// Up to two steps: three take a quarter of an hour, and `MX_MODEL_DEPTH=3` takes them.
+    /// Up to two steps. `MX_MODEL_DEPTH=3` takes three, and an hour perhaps.
     #[test]
     fn every_short_sequence() {
         exhaustive::<Home>(2);
@@ -73,7 +74,7 @@ mod sled {
         random::<Home>("sled");
     }
 
-    /// Up to two steps: three take a quarter of an hour, and `MX_MODEL_DEPTH=3` takes them.
+    /// Up to two steps. `MX_MODEL_DEPTH=3` takes three, and an hour perhaps.
     #[test]
     fn every_short_sequence() {
         exhaustive::<Home>(2);

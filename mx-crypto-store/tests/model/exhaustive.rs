@@ -8,88 +8,15 @@ use std::{pin::Pin, sync::Arc};
 
 use super::{
     act::step,
+    alphabet::alphabet,
     check::{self, Checked},
     faulty::Plan,
     home::{Home, Rows, rows},
     live::{self, Live, first_rows, open},
-    mutation::{Mutation, Piece},
     random::number,
-    records::{Eyes, RecordStep},
+    records::Eyes,
     reference::{Reference, Step, settled},
 };
-
-/// Every family of records, so that steps meet on the same rows: written, written again, removed.
-fn alphabet() -> Vec<Step> {
-    let saves = [
-        vec![
-            Piece::Session(0),
-            Piece::MessageHash(0),
-            Piece::Inbound(0),
-            Piece::NextBatch(1),
-        ],
-        vec![
-            Piece::Session(1),
-            Piece::Inbound(1),
-            Piece::NextBatch(2),
-            Piece::DeviceNew(2),
-            Piece::IdentityNew(0),
-        ],
-        vec![Piece::Outbound(1), Piece::RoomSettings { room: 0, value: 1 }],
-        vec![Piece::Outbound(3), Piece::DeviceDeleted(2), Piece::DeviceChanged(1)],
-        vec![
-            Piece::KeyRequest(2),
-            Piece::KeyRequest(4),
-            Piece::Secret(0),
-            Piece::PrivateIdentity(1),
-            Piece::BackupKey(1),
-            Piece::BackupVersion(0),
-            Piece::DehydratedKey(1),
-        ],
-        vec![
-            Piece::Withheld(0),
-            Piece::Bundle(0),
-            Piece::Downloaded(0),
-            Piece::PendingBundle {
-                room: 0,
-                value: Some(0),
-            },
-        ],
-        vec![
-            Piece::Withheld(1),
-            Piece::Bundle(1),
-            Piece::PendingBundle { room: 0, value: None },
-        ],
-    ];
-    let calls = [
-        Mutation::Account(Some(1)),
-        Mutation::SaveInbound {
-            sessions: vec![2, 5],
-            version: Some(0),
-        },
-        Mutation::MarkBackedUp {
-            version: 1,
-            sessions: vec![0, 1],
-        },
-        Mutation::DeleteRequest(1),
-        Mutation::DeleteSecrets(0),
-        Mutation::DeleteDehydratedKey,
-        Mutation::Track(vec![(0, true), (1, false)]),
-        Mutation::SetCustom(0, 1),
-        Mutation::RemoveCustom(0),
-        Mutation::Lease {
-            forever: true,
-            key: 0,
-            holder: 0,
-        },
-    ];
-    let engine = saves
-        .map(|pieces| Mutation::Save(pieces))
-        .into_iter()
-        .chain(calls)
-        .map(Step::Engine);
-    let records = [RecordStep::Append { value: 1 }, RecordStep::DeleteFirst].map(Step::Record);
-    engine.chain(records).collect()
-}
 
 /// What a prefix left.
 struct Prefix<'a, H> {
@@ -154,7 +81,7 @@ impl<H: Home> Exhaustive<H> {
                 return Ok(());
             }
             for next in self.alphabet.clone() {
-                let steps = [prefix.steps, &[next.clone()]].concat();
+                let steps = [prefix.steps, std::slice::from_ref(&next)].concat();
                 let mut reference = prefix.reference.fork();
                 let told = |what: String| format!("{steps:#?}\n{what}");
                 let (live, rows) = Self::alone(&prefix, &next, &mut reference).await.map_err(told)?;
@@ -253,7 +180,10 @@ async fn run<H: Home>(depth: usize) -> Checked<usize> {
 /// Try all sequences of up to `depth` steps. `MX_MODEL_DEPTH` sets another number.
 pub(crate) fn exhaustive<H: Home>(depth: usize) {
     let depth = number("MX_MODEL_DEPTH").unwrap_or(depth);
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
     let ran = runtime.block_on(run::<H>(depth));
     let sequences = ran.unwrap_or_else(|what| {
         let store = serde_json::to_string(runtime.block_on(first_rows())).unwrap();

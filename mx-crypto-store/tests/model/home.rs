@@ -19,6 +19,9 @@ pub(crate) trait Home: fmt::Debug + Send + Sync + Sized + 'static {
     /// a fault is followed by all reads on every engine.
     const READ_EVERY: usize = 3;
 
+    /// An image is of one moment, even while something is written.
+    const ONE_MOMENT: bool = false;
+
     /// Nothing is on it.
     fn empty() -> Self;
 
@@ -31,6 +34,7 @@ pub(crate) trait Home: fmt::Debug + Send + Sync + Sized + 'static {
 #[async_trait]
 impl Home for MemoryDisk {
     const READ_EVERY: usize = 1;
+    const ONE_MOMENT: bool = true;
 
     fn empty() -> Self {
         Self::new()

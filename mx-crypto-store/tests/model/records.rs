@@ -32,7 +32,14 @@ pub(crate) enum RecordStep {
     },
     /// The first record that a scan finds.
     DeleteFirst,
+    /// More records than an engine is asked for at once, at every third position.
+    Fill {
+        value: u8,
+    },
 }
+
+/// Where they are filled in.
+const FILLED: std::ops::Range<u64> = 1_000..1_900;
 
 /// What the records should be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,6 +75,11 @@ impl RecordStep {
                     unit.delete_at(&first.cursor)?;
                 }
             }
+            Self::Fill { value } => {
+                for position in FILLED.step_by(3) {
+                    unit.put(&positioned(position), &(position, value))?;
+                }
+            }
         }
         Ok(Answer::Done)
     }
@@ -95,6 +107,7 @@ impl Records {
             RecordStep::DeleteFirst => {
                 self.queue.pop_first();
             }
+            RecordStep::Fill { value } => self.queue.extend(FILLED.step_by(3).map(|position| (position, value))),
         }
         Answer::Done
     }
@@ -147,9 +160,11 @@ impl Eyes<'_> {
         }
         let mut after = None;
         loop {
-            let page = self.scan(FAMILY, "queue", after.as_ref(), 2).await?;
+            // Pages of two show what is between pages; where there are many records, larger ones do.
+            let limit = if records.queue.len() < 8 { 2 } else { 200 };
+            let page = self.scan(FAMILY, "queue", after.as_ref(), limit).await?;
             let Some(last) = page.last() else { break };
-            assert!(page.len() <= 2, "a page is as long as was asked for");
+            assert!(page.len() <= limit, "a page is as long as was asked for");
             after = Some(last.cursor.clone());
             for record in page {
                 let (position, value) = record.decode::<(u64, u8)>()?;
@@ -169,7 +184,8 @@ pub(crate) fn record_step() -> impl Strategy<Value = RecordStep> {
         2 => (0..NAMES.len()).prop_map(|name| RecordStep::Delete { name }),
         4 => any::<u8>().prop_map(|value| RecordStep::Append { value }),
         1 => Just(RecordStep::Skip),
-        1 => (0..4_u64).prop_map(|position| RecordStep::DeletePosition { position }),
+        1 => prop_oneof![0..4_u64, FILLED].prop_map(|position| RecordStep::DeletePosition { position }),
+        1 => any::<u8>().prop_map(|value| RecordStep::Fill { value }),
         2 => Just(RecordStep::DeleteFirst),
     ]
 }

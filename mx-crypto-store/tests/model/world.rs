@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use matrix_sdk_crypto::store::CryptoStore;
-use mx_crypto_store::{PickleStore, Unit};
+use mx_crypto_store::{PickleStore, Submitted, Unit};
 
 use super::{
     check::{self, Checked},
@@ -22,6 +22,8 @@ pub(crate) enum Action {
     /// Every read.
     Read,
     Begin,
+    /// The unit goes on its way to the disk, and nobody waits for it yet.
+    Submit,
     Commit,
     Abort,
     Drop,
@@ -57,8 +59,10 @@ pub(crate) struct World<H> {
     /// `None` only while it is opened.
     live: Option<Live<H>>,
     pub(crate) inside: Option<Inside>,
-    /// What is on the disk.
+    /// What is on the disk, if nothing is on its way there.
     pub(crate) disk: Reference,
+    /// Units on their way to the disk, each with what is there when it has arrived.
+    pub(crate) ahead: Vec<(Submitted, Reference)>,
     pub(crate) poisoned: bool,
     /// A write that failed took effect nevertheless: the state before it may be seen until the store is opened again.
     pub(crate) before: Option<Reference>,
@@ -83,6 +87,7 @@ impl<H: Home> World<H> {
             live: None,
             inside: None,
             disk: Reference::default(),
+            ahead: Vec::new(),
             poisoned: false,
             before: None,
             steps: 0,
@@ -98,23 +103,29 @@ impl<H: Home> World<H> {
             Operation::Do(action) => self.act(action, None).await?,
             Operation::Faulty(fault, action) => self.act(action, Some(*fault)).await?,
             Operation::Kill => {
+                if !H::ONE_MOMENT {
+                    self.settle().await?;
+                }
                 let left = self.image().await?;
                 self.begin_anew(left).await?;
             }
             Operation::Reopen(fault) => {
                 self.inside = None;
                 self.shut_down().await?;
+                // What was submitted is finished first.
+                self.settle().await?;
                 self.open(*fault).await?;
             }
             Operation::Forget(fault) => {
                 self.inside = None;
+                self.settle().await?;
                 self.open(*fault).await?;
             }
             Operation::Peek => self.peek().await?,
         }
         match operation {
             // Nothing happened.
-            Operation::Do(Action::Commit | Action::Abort | Action::Drop) if alone => Ok(()),
+            Operation::Do(Action::Submit | Action::Commit | Action::Abort | Action::Drop) if alone => Ok(()),
             Operation::Do(Action::Step(_) | Action::Begin | Action::Read) | Operation::Peek => {
                 self.steps += 1;
                 if self.steps.is_multiple_of(H::READ_EVERY) {
@@ -146,7 +157,38 @@ impl<H: Home> World<H> {
         self.inside = None;
         self.live = None;
         self.home = Arc::new(left);
-        self.open(None).await
+        // What the killed process had under way is none of the next one's business.
+        self.plan = Plan::new();
+        self.open(None).await?;
+        let ahead = std::mem::take(&mut self.ahead).into_iter().map(|(_, state)| state);
+        let Some(live) = &self.live else { return Ok(()) };
+        // Units arrive in their order, each whole.
+        let mut told = String::new();
+        for mut state in std::iter::once(std::mem::take(&mut self.disk)).chain(ahead) {
+            match live.holds("one of the states that a kill may leave", &mut state).await {
+                Ok(()) => {
+                    self.disk = state;
+                    return Ok(());
+                }
+                Err(what) => told += &what,
+            }
+        }
+        Err(told)
+    }
+
+    /// Wait until nothing is on its way to the disk.
+    pub(crate) async fn settle(&mut self) -> Checked {
+        for (submitted, state) in self.ahead.drain(..) {
+            let durable = submitted.durable().await;
+            durable.map_err(|error| format!("a submitted unit: {error:?}"))?;
+            self.disk = state;
+        }
+        Ok(())
+    }
+
+    /// What whoever begins now sees.
+    pub(crate) fn newest(&mut self) -> &mut Reference {
+        self.ahead.last_mut().map_or(&mut self.disk, |(_, state)| state)
     }
 
     async fn shut_down(&self) -> Checked {
@@ -188,6 +230,7 @@ impl<H: Home> World<H> {
 
     /// Nothing of the unit that is open is seen by others.
     async fn peek(&mut self) -> Checked {
+        self.settle().await?;
         let others = Arc::new(self.image().await?);
         let live = open(&others, &Plan::new()).await;
         let live = live.map_err(|error| format!("a copy does not open: {error:?}"))?;
@@ -203,21 +246,13 @@ impl<H: Home> World<H> {
             store.is_poisoned() == self.poisoned,
             "a failed write poisons, and nothing else",
         )?;
-        // A clone is another handle on the same store.
-        let outside = Eyes::Store(&store.clone()).records().await;
-        let outside = outside.map_err(|error| format!("records beside the unit: {error:?}"))?;
-        let before = self.before.as_ref();
-        check::that(
-            outside.same(&self.disk.records) || before.is_some_and(|before| outside.same(&before.records)),
-            "records beside the unit are those that were committed",
-        )?;
-        let owner = store.device().await.map_err(|error| format!("device: {error:?}"))?;
-        check::that(
-            owner.is_some() == self.disk.may().account || before.is_some_and(|before| !before.may().account),
-            "the owner is the one that was committed",
-        )?;
+        // While units arrive, what is on the disk changes between one read and the next.
+        if self.ahead.is_empty() {
+            outside(store, &self.disk, self.before.as_ref()).await?;
+        }
         let Some(inside) = &mut self.inside else {
-            let found = live::same("after it", store, &mut self.disk).await;
+            let newest = self.ahead.last_mut().map_or(&mut self.disk, |(_, state)| state);
+            let found = live::same("after it", store, newest).await;
             let (Err(found), Some(before)) = (&found, &mut self.before) else {
                 return found;
             };
@@ -234,4 +269,21 @@ impl<H: Home> World<H> {
         check::that(records.same(&inside.sees.records), "a unit sees its own records")?;
         live::same("in the unit", store, &mut inside.sees).await
     }
+}
+
+/// What is read beside the unit is what was committed.
+async fn outside(store: &PickleStore, disk: &Reference, before: Option<&Reference>) -> Checked {
+    // A clone is another handle on the same store.
+    let records = Eyes::Store(&store.clone()).records().await;
+    let records = records.map_err(|error| format!("records beside the unit: {error:?}"))?;
+    check::that(
+        records.same(&disk.records) || before.is_some_and(|before| records.same(&before.records)),
+        "records beside the unit are those that were committed",
+    )?;
+    let owner = store.device().await.map_err(|error| format!("device: {error:?}"))?;
+    let owned = |state: &Reference| state.may().account == owner.is_some();
+    check::that(
+        owned(disk) || before.is_some_and(owned),
+        "the owner is the one that was committed",
+    )
 }
