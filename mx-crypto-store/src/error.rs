@@ -189,6 +189,7 @@ impl StoreError {
                 BackendErrorKind::ReadOnly => "store_read_only",
                 BackendErrorKind::Closed => "store_closed",
                 BackendErrorKind::Conflict => "store_conflict",
+                BackendErrorKind::TooLarge => "store_too_large",
                 _ => "store_io",
             },
             Self::Encode { .. } => "store_encode",
