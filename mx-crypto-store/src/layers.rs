@@ -76,24 +76,6 @@ pub(crate) enum View {
     Committed,
 }
 
-/// A write is under way: until it is known how it ended, memory may be behind the disk, and the store is poisoned.
-#[derive(Debug)]
-pub(crate) struct Unknown<'a>(Option<&'a Core>);
-
-impl Unknown<'_> {
-    pub(crate) fn known(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Unknown<'_> {
-    fn drop(&mut self) {
-        if let Some(core) = self.0 {
-            core.poison();
-        }
-    }
-}
-
 /// The proof that no commit is under way.
 type Quiet<'a> = RwLockReadGuard<'a, ()>;
 
@@ -157,11 +139,6 @@ impl Core {
         } else {
             Ok(())
         }
-    }
-
-    /// A write is under way that is not a unit's.
-    pub(crate) const fn unknown(&self) -> Unknown<'_> {
-        Unknown(Some(self))
     }
 
     pub(crate) fn poison(&self) {

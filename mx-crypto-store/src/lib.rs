@@ -73,6 +73,7 @@ mod sealed;
 #[cfg(feature = "engine")]
 mod store;
 mod unit;
+mod unknown;
 mod upgrade;
 
 #[cfg(feature = "engine")]

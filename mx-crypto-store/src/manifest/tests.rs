@@ -1,3 +1,5 @@
+//! The manifest is a map of versions that misses nothing.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,5 +1,6 @@
 //! A small store with something of everything in it, and what is in it.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(dead_code, reason = "not every test that uses this file asks for all of it")]
 
 use std::sync::Arc;
 
@@ -128,7 +129,6 @@ pub(crate) async fn fill(store: &PickleStore) -> String {
 }
 
 /// The key of the peer, as [`fill`] returned it.
-#[allow(dead_code, reason = "not every test that uses this file asks")]
 pub(crate) async fn peer(store: &PickleStore) -> String {
     let peer = RecordId::named(NAMED, &["group"], "peer");
     store.record(&peer).await.unwrap().unwrap()
