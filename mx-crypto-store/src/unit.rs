@@ -33,7 +33,7 @@ impl Unit {
     /// Set a record.
     ///
     /// # Errors
-    /// [`StoreError::Encode`].
+    /// [`StoreError::Encode`](crate::StoreError::Encode).
     pub fn put<T: Serialize + ?Sized>(&self, id: &RecordId, value: &T) -> Result<()> {
         let encoded = self.core.taint(encode(value))?;
         self.write(id.row(&self.core.sealer), Some(encoded));
@@ -61,7 +61,7 @@ impl Unit {
     /// A record, as this unit sees it.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`]; of the engine.
+    /// [`StoreError::Corrupt`](crate::StoreError::Corrupt); of the engine.
     pub async fn get<T: DeserializeOwned>(&self, id: &RecordId) -> Result<Option<T>> {
         let value = self.core.read(&id.row(&self.core.sealer), View::Unit).await?;
         self.core.taint(value.map(|value| decode(&value)).transpose())
@@ -71,7 +71,7 @@ impl Unit {
     /// `after`, at most `limit`.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`]; of the engine.
+    /// [`StoreError::Corrupt`](crate::StoreError::Corrupt); of the engine.
     pub async fn scan(
         &self,
         family: Family,
@@ -86,7 +86,7 @@ impl Unit {
     /// The next position of a group. No position is ever given twice, even when its record is gone.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`]; of the engine.
+    /// [`StoreError::Corrupt`](crate::StoreError::Corrupt); of the engine.
     pub async fn next_sequence(&self, family: Family, group: &[&str]) -> Result<u64> {
         let row = family.position_row(&self.core.sealer, group);
         let next: u64 = match self.core.read(&row, View::Unit).await? {
