@@ -174,7 +174,10 @@ impl<H: Home> World<H> {
                 let expected = inside.sees.apply(step).await;
                 outcome.must_be(expected)
             }
-            None if refused => check::that(outcome.is_refusal(), "another account is refused"),
+            None if refused => {
+                let poisoned = self.poisoned && matches!(outcome, Outcome::Returned(Err(StoreError::Poisoned)));
+                check::that(poisoned || outcome.is_refusal(), "another account is refused")
+            }
             None => {
                 check::that(commits <= 1, "a step is one write")?;
                 if self.poisoned {
