@@ -37,7 +37,14 @@ struct Open {
     /// A write failed: what is on the disk is not known, so that nothing more is written.
     failed: bool,
     /// Held until this is dropped, and released by the kernel with the process.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        // Closing it is not enough: a child that is being started has a copy until it becomes another program.
+        let _closed_anyway = self.lock.unlock();
+    }
 }
 
 impl Log {
@@ -57,7 +64,7 @@ impl Log {
             log,
             directory,
             failed: false,
-            _lock: lock,
+            lock,
         };
         Ok(Self(Mutex::new(Some(open))))
     }

@@ -28,6 +28,15 @@ pub(super) struct Home {
     made: bool,
 }
 
+impl Drop for Home {
+    fn drop(&mut self) {
+        // Closing it is not enough: a child that this process is starting has a copy until it becomes another program.
+        if let Err(error) = self.lock.unlock() {
+            tracing::debug!(%error, "the lock of a store is released by closing it");
+        }
+    }
+}
+
 impl Home {
     /// Lock a directory, making it (mode 0700) where it is missing.
     pub(super) fn open(path: &Path) -> Result<Self, BackendError> {
