@@ -1,6 +1,10 @@
 //! What an app of this layer holds: one device, its homeserver and its store.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use mx_crypto_store::{Cursor, PickleStore};
 use mx_transport::{Call, Homeserver};
@@ -19,6 +23,8 @@ use tokio::{
 
 use crate::{
     Clock, Delivery, Error, Result,
+    claims::Backoff,
+    keys::{Upkeep, pace::Pace},
     machine::{Ending, MachineSlot},
     members::MemberCache,
     receive::{self, Context, SyncSummary},
@@ -79,6 +85,9 @@ struct Inner {
     synced_at: std::sync::Mutex<Option<Instant>>,
     upkeep: Mutex<()>,
     claim: Mutex<()>,
+    claim_backoff: std::sync::Mutex<Backoff>,
+    pace: std::sync::Mutex<Pace>,
+    fallback_used: AtomicBool,
     outbox: Mutex<()>,
     rooms: Mutex<HashMap<OwnedRoomId, Arc<Mutex<()>>>>,
 }
@@ -108,6 +117,9 @@ impl Orchestrator {
             synced_at: std::sync::Mutex::default(),
             upkeep: Mutex::default(),
             claim: Mutex::default(),
+            claim_backoff: std::sync::Mutex::default(),
+            pace: std::sync::Mutex::default(),
+            fallback_used: AtomicBool::default(),
             outbox: Mutex::default(),
             rooms: Mutex::default(),
         })))
@@ -159,8 +171,11 @@ impl Orchestrator {
             *synced_at = Some(Instant::now());
         }
         // Keys are topped up and devices asked about; what fails now is tried again with the next sync.
-        if let Err(error) = self.publish_keys().await {
-            if matches!(error, Error::DeviceKeysMismatch { .. } | Error::Store(_)) {
+        if let Err(error) = self.keep_keys(Upkeep::Everything).await {
+            if matches!(
+                error,
+                Error::DeviceKeysMismatch { .. } | Error::OwnDeviceDeleted { .. } | Error::Store(_)
+            ) {
                 return Err(error);
             }
             tracing::warn!(
@@ -183,6 +198,7 @@ impl Orchestrator {
         let call = Call::repeatable().within(timeout.saturating_add(SYNC_GRACE));
         let answer = self.0.homeserver.exchange(request, call).await?;
         let mut sync = SyncResponse::parse(answer.body())?;
+        self.note_fallback_keys(sync.unused_fallback_keys.as_deref());
         let gaps = match &since {
             Some(since) => self.fill_gaps(&mut sync, since).await?,
             None => Vec::new(),
@@ -304,6 +320,24 @@ impl Orchestrator {
 
     pub(crate) async fn claim_lock(&self) -> MutexGuard<'_, ()> {
         self.0.claim.lock().await
+    }
+
+    pub(crate) fn claim_backoff(&self) -> &std::sync::Mutex<Backoff> {
+        &self.0.claim_backoff
+    }
+
+    pub(crate) fn pace(&self) -> &std::sync::Mutex<Pace> {
+        &self.0.pace
+    }
+
+    /// The last sync showed that somebody used our fallback key.
+    pub(crate) fn fallback_used(&self) -> &AtomicBool {
+        &self.0.fallback_used
+    }
+
+    /// Milliseconds since the Unix epoch, by the clock of the options.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.0.options.clock.now_ms()
     }
 
     pub(crate) async fn outbox_lock(&self) -> MutexGuard<'_, ()> {
