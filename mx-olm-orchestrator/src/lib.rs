@@ -54,10 +54,11 @@ pub use self::{
     clock::Clock,
     error::{Error, Result},
     event::{
-        Encryption, Event, Gap, Invite, Message, Rejected, RejectedReason, Trust, Undecryptable, UndecryptableReason,
+        Encryption, Event, Gap, Invite, Lost, LostBecause, Malformed, Message, Rejected, RejectedReason, Trust,
+        Undecryptable, UndecryptableReason,
     },
     keys::KeyStatus,
     orchestrator::{Options, Orchestrator},
-    receive::{Delivery, SyncSummary},
+    receive::{Delivery, Explanation, SyncSummary, ToDeviceRejected, ToDeviceRejectedReason, WaitingCounts},
     send::{DeviceOutcome, DeviceReceipt, Outgoing, Recipients, SendReceipt},
 };
