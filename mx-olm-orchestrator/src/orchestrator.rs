@@ -211,20 +211,37 @@ impl Orchestrator {
             device_lists,
             ..self.context()
         };
+        let (sync, context) = (Arc::new(sync), Arc::new(context));
+        if let Some(summary) = self.take(Arc::clone(&sync), Arc::clone(&context)).await? {
+            return Ok(summary);
+        }
+        let one_by_one = Context {
+            one_by_one: true,
+            ..Context::clone(&context)
+        };
+        let taken = self.take(sync, Arc::new(one_by_one)).await?;
+        taken.ok_or(Error::EngineStopped)
+    }
+
+    /// Take an answer to `/sync` in one unit of work. `None`: nothing was taken, it has to go one by one.
+    async fn take(&self, sync: Arc<SyncResponse>, context: Arc<Context>) -> Result<Option<SyncSummary>> {
         let members = Arc::clone(&self.0.members);
         let store = self.0.store.clone();
         self.0
             .machine
             .unit(move |machine, unit| {
                 Box::pin(async move {
-                    let taken = Box::pin(receive::take(machine, unit, &store, sync, context)).await?;
+                    let sync = SyncResponse::clone(&sync);
+                    let Some(taken) = Box::pin(receive::take(machine, unit, &store, sync, &context)).await? else {
+                        return Ok(Ending::Undo(None));
+                    };
                     // Before the commit, and on this task: a caller who goes away must not leave a list out of date,
                     // and what a homeserver showed is true whether our disk has it or not.
                     members.follow(taken.members).await;
                     Ok(if taken.rebuild {
-                        Ending::CommitAndRebuild(taken.summary)
+                        Ending::CommitAndRebuild(Some(taken.summary))
                     } else {
-                        Ending::Commit(taken.summary)
+                        Ending::Commit(Some(taken.summary))
                     })
                 })
             })
@@ -241,6 +258,7 @@ impl Orchestrator {
             report_after_ms: u64::try_from(self.0.options.undecryptable_after.as_millis()).unwrap_or(u64::MAX),
             deliver_own: self.0.options.deliver_own,
             gaps: Vec::new(),
+            one_by_one: false,
             most_waiting: self.0.options.most_waiting,
             device_lists: None,
         }

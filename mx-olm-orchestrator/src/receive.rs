@@ -70,6 +70,8 @@ pub(crate) struct Context {
     pub(crate) deliver_own: bool,
     /// Events that were missed for good.
     pub(crate) gaps: Vec<Gap>,
+    /// To-device events go through the engine one after the other.
+    pub(crate) one_by_one: bool,
     /// How many events are kept that wait for their keys.
     pub(crate) most_waiting: usize,
     /// Whose devices changed. `None`: anybody's may have.
@@ -92,7 +94,8 @@ pub(crate) fn decryption_settings() -> DecryptionSettings {
     }
 }
 
-/// Take one answer to `/sync` into `unit`.
+/// Take one answer to `/sync` into `unit`. `None`: it has to be taken with its to-device events one by one, and what is in
+/// the unit has to be undone.
 ///
 /// # Errors
 /// Of the store, from wherever it comes: nothing is taken then, and the same answer is asked for again.
@@ -101,8 +104,8 @@ pub(crate) async fn take(
     unit: &Unit,
     store: &PickleStore,
     mut sync: SyncResponse,
-    context: Context,
-) -> Result<Taken> {
+    context: &Context,
+) -> Result<Option<Taken>> {
     let mut taken = Taken::default();
     taken.summary.unreadable = std::mem::take(&mut sync.unreadable);
     taken.summary.more_waiting = sync.to_device.len() >= TO_DEVICE_PAGE;
@@ -116,15 +119,17 @@ pub(crate) async fn take(
         taken.members.push((room.clone(), MemberChange::Forget));
         rotate.insert(room.clone());
     }
-    let letters = Letters::new(machine, unit, store, &context, &mut taken);
-    let post = letters.take(&mut sync).await?;
+    let letters = Letters::new(machine, unit, store, context, &mut taken);
+    let Some(post) = letters.take(&mut sync).await? else {
+        return Ok(None);
+    };
     for room in rotate {
         // Somebody left, or may have: they must not read on, even when they are back before we send.
         machine.discard_room_key(&room).await?;
     }
 
     let mut events: Vec<Event> = context.gaps.iter().cloned().map(Event::Gap).collect();
-    let mut timelines = timeline::Timelines::new(machine, unit, &context, &mut taken.summary, &mut events);
+    let mut timelines = timeline::Timelines::new(machine, unit, context, &mut taken.summary, &mut events);
     for (room, session) in &post.news {
         timelines.retry(room, session).await?;
     }
@@ -147,5 +152,5 @@ pub(crate) async fn take(
     );
     inbox::append(unit, &events).await?;
     taken.summary.events = events.len();
-    Ok(taken)
+    Ok(Some(taken))
 }

@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use crate::{Error, Result};
 
 /// What we take from an answer to `/sync`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct SyncResponse {
     pub(crate) next_batch: String,
     pub(crate) to_device: Vec<Raw<AnyToDeviceEvent>>,
@@ -34,7 +34,7 @@ pub(crate) struct SyncResponse {
 }
 
 /// What we take from a joined room.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct JoinedRoom {
     pub(crate) state: Vec<Box<RawValue>>,
     pub(crate) timeline: Vec<Box<RawValue>>,

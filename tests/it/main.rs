@@ -7,6 +7,7 @@ mod crash;
 mod dying;
 mod edits;
 mod keys;
+mod megolm_queue;
 mod receiving;
 mod sending;
 mod story;

@@ -1,6 +1,11 @@
 //! The to-device part of a sync: to the engine and back, with its repairs noted in the same unit of work.
+//!
+//! # Why one by one
+//! The engine holds a room key that came against what the store has, and not against another one in the same sync: of two
+//! keys of one session the last stays, even when it opens less or comes from somebody else. A sync that brings two is
+//! undone and taken again, one event after the other, each with the ones before it in the unit's store.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use matrix_sdk_common::deserialized_responses::ProcessedToDeviceEvent;
 use matrix_sdk_crypto::{EncryptionSyncChanges, OlmMachine, olm::OlmMessageHash, store::CryptoStore};
@@ -26,6 +31,27 @@ const MAX_SESSIONS: usize = 50;
 pub(super) struct Post {
     /// Megolm sessions of which there is news, each once, in the order in which it came.
     pub(super) news: Vec<(OwnedRoomId, String)>,
+}
+
+/// Which part of a sync's to-device events goes through the engine.
+#[derive(Clone, Copy)]
+enum Part {
+    Whole,
+    First,
+    Middle,
+    Last { first: bool },
+}
+
+impl Part {
+    /// Device lists come before all events,
+    const fn is_first(self) -> bool {
+        matches!(self, Self::Whole | Self::First | Self::Last { first: true })
+    }
+
+    /// and counts and the token after all of them.
+    const fn is_last(self) -> bool {
+        matches!(self, Self::Whole | Self::Last { .. })
+    }
 }
 
 impl Post {
@@ -78,8 +104,9 @@ impl<'a> Letters<'a> {
         }
     }
 
-    /// Take the to-device events, device lists and key counts of a sync.
-    pub(super) async fn take(mut self, sync: &mut SyncResponse) -> Result<Post> {
+    /// Take the to-device events, device lists and key counts of a sync. `None`: two of them bring a key of one session, so
+    /// that they have to be taken one by one.
+    pub(super) async fn take(mut self, sync: &mut SyncResponse) -> Result<Option<Post>> {
         let our_key = self.machine.identity_keys().curve25519.to_base64();
         let events = std::mem::take(&mut sync.to_device);
         let events = to_device::checked(events, &our_key, &mut self.rejections, &mut self.opening);
@@ -87,7 +114,18 @@ impl<'a> Letters<'a> {
         let left = sync.one_time_keys.get(&OneTimeKeyAlgorithm::SignedCurve25519);
         let left = left.map_or(0, |count| (*count).into());
         explain::note_own_keys(self.unit, left, self.context.first_sync, self.context.now_ms).await?;
-        let processed = self.process(sync, events).await?;
+        let processed = if self.context.one_by_one {
+            self.one_by_one(sync, events).await?
+        } else {
+            let (processed, twice) = self.process(sync, events, Part::Whole).await?;
+            if twice {
+                return Ok(None);
+            }
+            processed
+        };
+        if self.context.device_lists.is_none() {
+            Box::pin(self.machine.mark_all_tracked_users_as_dirty()).await?;
+        }
         for event in &processed {
             let took = to_device::look(event, &mut self.rejections);
             self.settle(took).await?;
@@ -95,33 +133,56 @@ impl<'a> Letters<'a> {
         self.hold_limits().await?;
         self.taken.summary.to_device_rejected = self.rejections.count;
         self.taken.summary.rejected = self.rejections.named;
-        Ok(self.post)
+        Ok(Some(self.post))
     }
 
-    /// The engine's turn.
-    async fn process(
+    /// One event after the other through the engine, all in the one unit of work.
+    async fn one_by_one(
         &mut self,
         sync: &SyncResponse,
         events: Vec<Raw<AnyToDeviceEvent>>,
     ) -> Result<Vec<ProcessedToDeviceEvent>> {
-        let nobody = DeviceLists::new();
+        if events.is_empty() {
+            return Ok(self.process(sync, events, Part::Whole).await?.0);
+        }
+        let mut all = Vec::with_capacity(events.len());
+        let last = events.len().saturating_sub(1);
+        for (place, event) in events.into_iter().enumerate() {
+            let part = match place {
+                _ if place == last => Part::Last { first: place == 0 },
+                0 => Part::First,
+                _ => Part::Middle,
+            };
+            all.extend(self.process(sync, vec![event], part).await?.0);
+        }
+        Ok(all)
+    }
+
+    /// The engine's turn. Returns what it made of the events, and whether two of them brought a key of one session.
+    async fn process(
+        &mut self,
+        sync: &SyncResponse,
+        events: Vec<Raw<AnyToDeviceEvent>>,
+        part: Part,
+    ) -> Result<(Vec<ProcessedToDeviceEvent>, bool)> {
+        let (nobody, nothing) = (DeviceLists::new(), BTreeMap::new());
+        let lists = self.context.device_lists.as_ref().filter(|_| part.is_first());
         let changes = EncryptionSyncChanges {
             to_device_events: events,
-            changed_devices: self.context.device_lists.as_ref().unwrap_or(&nobody),
-            one_time_keys_counts: &sync.one_time_keys,
-            unused_fallback_keys: sync.unused_fallback_keys.as_deref(),
-            next_batch_token: Some(sync.next_batch.clone()),
+            changed_devices: lists.unwrap_or(&nobody),
+            one_time_keys_counts: if part.is_last() { &sync.one_time_keys } else { &nothing },
+            unused_fallback_keys: sync.unused_fallback_keys.as_deref().filter(|_| part.is_last()),
+            next_batch_token: part.is_last().then(|| sync.next_batch.clone()),
         };
         let settings = decryption_settings();
         let (processed, room_keys) = Box::pin(self.machine.receive_sync_changes(changes, &settings)).await?;
-        if self.context.device_lists.is_none() {
-            Box::pin(self.machine.mark_all_tracked_users_as_dirty()).await?;
-        }
-        self.taken.summary.room_keys = room_keys.len();
+        self.taken.summary.room_keys += room_keys.len();
+        let before = self.post.news.len();
+        let came = room_keys.len();
         for key in room_keys {
             self.post.add(key.room_id, key.session_id);
         }
-        Ok(processed)
+        Ok((processed, self.post.news.len() - before < came))
     }
 
     /// Note what one event means for us.
