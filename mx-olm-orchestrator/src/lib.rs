@@ -58,13 +58,13 @@ pub use self::{
     clock::Clock,
     error::{Error, Result},
     event::{
-        DeviceRejected, Encryption, Event, Gap, IdentityChanged, Invite, Message, Rejected, RejectedReason, Trust,
-        Undecryptable, UndecryptableReason,
+        DeviceRejected, Encryption, Event, Gap, IdentityChanged, Invite, Lost, LostBecause, Malformed, Message,
+        Rejected, RejectedReason, Trust, Undecryptable, UndecryptableReason,
     },
     health::{Health, Problem},
     keys::KeyStatus,
     orchestrator::{Options, Orchestrator},
-    receive::{Delivery, SyncSummary},
+    receive::{Delivery, Explanation, SyncSummary, ToDeviceRejected, ToDeviceRejectedReason, WaitingCounts},
     send::{DeviceOutcome, DeviceReceipt, Outgoing, Recipients, SendReceipt},
     unusable::UnusableReason,
 };

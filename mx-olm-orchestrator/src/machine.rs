@@ -23,18 +23,10 @@ pub(crate) type Work<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a
 pub(crate) enum Ending<T> {
     /// Everything is committed.
     Commit(T),
-    /// Everything is committed, and the machine is built again: the work changed what it holds in memory.
-    CommitAndReopen(T),
+    /// Everything is committed, and the machine is built again: its memory is not what the store has.
+    CommitAndRebuild(T),
     /// Everything is undone, on purpose.
     Undo(T),
-}
-
-impl<T> Ending<T> {
-    fn into_value(self) -> T {
-        match self {
-            Self::Commit(value) | Self::CommitAndReopen(value) | Self::Undo(value) => value,
-        }
-    }
 }
 
 /// The machine of one device, or the place where it will be built.
@@ -103,21 +95,25 @@ impl MachineSlot {
             .catch_unwind()
             .await;
             match ended {
-                Ok(Ok((machine, ending @ (Ending::Commit(_) | Ending::CommitAndReopen(_))))) => {
+                Ok(Ok((machine, ending))) => {
+                    let (kept, value) = match ending {
+                        Ending::Commit(value) => (Some(machine), value),
+                        Ending::CommitAndRebuild(value) => (None, value),
+                        Ending::Undo(value) => {
+                            unit.abort().await?;
+                            return Ok(value);
+                        }
+                    };
                     let submitted = unit.submit()?;
                     // The next unit goes on with this machine while the disk works: they reach it in order, and when
                     // one fails nothing that was built on it is committed.
-                    *slot = matches!(ending, Ending::Commit(_)).then_some(machine);
+                    *slot = kept;
                     drop(slot);
                     let durable = submitted.durable().await;
                     if durable.is_err() {
                         this.slot.lock().await.take();
                     }
                     durable?;
-                    Ok(ending.into_value())
-                }
-                Ok(Ok((_, Ending::Undo(value)))) => {
-                    unit.abort().await?;
                     Ok(value)
                 }
                 Ok(Err(error)) => {

@@ -17,11 +17,12 @@ use serde_json::value::RawValue;
 use crate::{Error, Result};
 
 /// What we take from an answer to `/sync`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct SyncResponse {
     pub(crate) next_batch: String,
     pub(crate) to_device: Vec<Raw<AnyToDeviceEvent>>,
-    pub(crate) device_lists: DeviceLists,
+    /// `None`: they could not be read, so that anybody's devices may have changed.
+    pub(crate) device_lists: Option<DeviceLists>,
     /// With zero for `signed_curve25519` where it is left out, as the specification says; without it where what is there
     /// is no count.
     pub(crate) one_time_keys: BTreeMap<OneTimeKeyAlgorithm, UInt>,
@@ -34,7 +35,7 @@ pub(crate) struct SyncResponse {
 }
 
 /// What we take from a joined room.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct JoinedRoom {
     pub(crate) state: Vec<Box<RawValue>>,
     pub(crate) timeline: Vec<Box<RawValue>>,
@@ -56,17 +57,17 @@ struct Top {
 
 #[derive(Default, Deserialize)]
 struct Events {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     events: Vec<Box<RawValue>>,
 }
 
 #[derive(Default, Deserialize)]
 struct Rooms {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     join: BTreeMap<String, Box<RawValue>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     invite: BTreeMap<String, Box<RawValue>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     leave: BTreeMap<String, Box<RawValue>>,
 }
 
@@ -78,24 +79,32 @@ struct Join {
 
 #[derive(Default, Deserialize)]
 struct Timeline {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     events: Vec<Box<RawValue>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     limited: bool,
     prev_batch: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
 struct Invite {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     invite_state: Events,
+}
+
+/// Null is as good as left out.
+fn null_is_empty<'de, T: Default + Deserialize<'de>, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 impl SyncResponse {
     /// Read the body of a 2xx answer to `/sync`.
     ///
     /// # Errors
-    /// [`Error::MalformedSync`] when it is not JSON or has no `next_batch`.
+    /// [`Error::MalformedSync`] when it is not JSON, has no `next_batch`, or its to-device events or rooms cannot be read at
+    /// all.
     pub(crate) fn parse(body: &[u8]) -> Result<Self> {
         let top: Top = serde_json::from_slice(body).map_err(|error| Error::MalformedSync {
             reason: format!("not a JSON object of its shape (line {})", error.line()),
@@ -107,13 +116,14 @@ impl SyncResponse {
                 reason: "it has no next_batch".to_owned(),
             })?;
         let mut unreadable = Vec::new();
-        let to_device: Events = part(top.to_device, "to_device", &mut unreadable);
+        // Room keys, and the rooms: what cannot be read of them at all is asked for again, not passed over.
+        let to_device: Events = whole(top.to_device, "to_device")?;
+        let rooms: Rooms = whole(top.rooms, "rooms")?;
         let one_time_keys = one_time_keys(top.device_one_time_keys_count, &mut unreadable);
-        let rooms: Rooms = part(top.rooms, "rooms", &mut unreadable);
         let mut response = Self {
             next_batch,
             to_device: to_device.events.into_iter().map(Raw::from_json).collect(),
-            device_lists: part(top.device_lists, "device_lists", &mut unreadable),
+            device_lists: device_lists(top.device_lists, &mut unreadable),
             one_time_keys,
             unused_fallback_keys: part(
                 top.device_unused_fallback_key_types,
@@ -194,6 +204,25 @@ fn room_id(id: &str, unreadable: &mut Vec<String>) -> Option<OwnedRoomId> {
     parsed
 }
 
+/// A part without which the answer is not taken. One that is left out or null is empty.
+fn whole<T: Default + for<'de> Deserialize<'de>>(raw: Option<Box<RawValue>>, name: &str) -> Result<T> {
+    let mut unreadable = Vec::new();
+    let read = part(raw, name, &mut unreadable);
+    if unreadable.is_empty() {
+        Ok(read)
+    } else {
+        Err(Error::MalformedSync {
+            reason: format!("its {name} cannot be read"),
+        })
+    }
+}
+
+fn device_lists(raw: Option<Box<RawValue>>, unreadable: &mut Vec<String>) -> Option<DeviceLists> {
+    let failures = unreadable.len();
+    let read = part(raw, "device_lists", unreadable);
+    (unreadable.len() == failures).then_some(read)
+}
+
 /// A part that is left out or null is empty; one that cannot be read is empty and named.
 fn part<T: Default + for<'de> Deserialize<'de>>(
     raw: Option<Box<RawValue>>,
@@ -246,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn without_next_batch_it_is_refused() {
+    fn without_next_batch_keys_or_rooms_it_is_refused() {
         for body in [
             &b"<html>"[..],
             b"{}",
@@ -254,6 +283,10 @@ mod tests {
             br#"{"next_batch":7}"#,
             b"",
             b"[]",
+            br#"{"next_batch":"s1","to_device":{"events":{}}}"#,
+            br#"{"next_batch":"s1","to_device":[{"type":"m.room_key"}]}"#,
+            br#"{"next_batch":"s1","rooms":7}"#,
+            br#"{"next_batch":"s1","rooms":{"join":7}}"#,
         ] {
             let error = SyncResponse::parse(body).unwrap_err();
             assert_eq!(error.code(), "malformed_sync", "{body:?}");
@@ -269,6 +302,7 @@ mod tests {
         let sync = SyncResponse::parse(body).unwrap();
         assert_eq!(sync.to_device.len(), 1);
         let mut unreadable = sync.unreadable.clone();
+        assert!(sync.device_lists.is_none(), "anybody's devices may have changed");
         unreadable.sort();
         assert_eq!(unreadable, ["!bad:b", "a room id", "device_lists"]);
         let rooms: BTreeMap<_, _> = sync.joined.iter().map(|(id, room)| (id.as_str(), room)).collect();
@@ -280,7 +314,7 @@ mod tests {
     #[test]
     fn null_is_left_out() {
         let sync =
-            SyncResponse::parse(br#"{"next_batch":"s1","to_device":null,"rooms":{"join":{"!a:b":{"state":null}}}}"#)
+            SyncResponse::parse(br#"{"next_batch":"s1","to_device":{"events":null},"rooms":{"invite":null,"join":{"!a:b":{"state":null}}}}"#)
                 .unwrap();
         assert!(sync.unreadable.is_empty());
         assert_eq!(sync.joined.len(), 1);

@@ -21,7 +21,7 @@
 //! ```
 //!
 //! Faults come by name ([`Homeserver::fault`]), answers can be rewritten by a hook ([`Homeserver::rewrite`]), and
-//! [`Homeserver::log`] shows what went over the wire.
+//! [`Homeserver::log`] shows what went over the wire. [`EvilPeer`] is a device that signs and encrypts anything.
 //!
 //! Every request is read, and every answer checked, with ruma's types of the endpoint: what is no request is a 400, and
 //! no answer leaves that a client could not read, unless a fault or a hook makes it so.
@@ -34,6 +34,7 @@ mod doors;
 mod faults;
 mod keys;
 mod log;
+pub mod peer;
 mod reply;
 mod rooms;
 mod router;
@@ -51,7 +52,7 @@ use ruma::{DeviceId, OwnedUserId, RoomId, UserId};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-pub use self::{doors::Listening, faults::Fault, log::Exchange};
+pub use self::{doors::Listening, faults::Fault, log::Exchange, peer::EvilPeer};
 use self::{
     faults::{Hook, Kind, Outcome, Plan},
     router::Parts,

@@ -49,6 +49,15 @@ impl Device {
         }
     }
 
+    pub(crate) fn of(client: Client, disk: MemoryDisk, directory: tempfile::TempDir, server: &Homeserver) -> Self {
+        Self {
+            client,
+            disk,
+            directory,
+            server: server.clone(),
+        }
+    }
+
     /// The process is killed: nothing is closed, only the operating system lets the lock go.
     pub(crate) async fn kill_and_open(self) -> Self {
         let Self {

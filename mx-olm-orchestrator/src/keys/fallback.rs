@@ -61,7 +61,7 @@ impl Orchestrator {
                     })
                     .await?;
                     Ok(if done {
-                        Ending::CommitAndReopen(())
+                        Ending::CommitAndRebuild(())
                     } else {
                         Ending::Undo(())
                     })
@@ -102,7 +102,7 @@ impl Orchestrator {
                     };
                     unit.put(&id(), &forgotten)?;
                     Ok(if done {
-                        Ending::CommitAndReopen(())
+                        Ending::CommitAndRebuild(())
                     } else {
                         Ending::Commit(())
                     })

@@ -82,13 +82,9 @@ impl Orchestrator {
             let Ok(event) = raw.deserialize_as_unchecked::<StateEvent>() else {
                 continue;
             };
-            let membership = event
-                .content
-                .get("membership")
-                .and_then(|value| value.as_str())
-                .unwrap_or_default();
+            let membership = event.membership().into();
             if let Ok(user) = OwnedUserId::try_from(event.state_key) {
-                members.set(user, membership.into());
+                members.set(user, membership);
             }
         }
         self.members().put(room.to_owned(), members.clone()).await;
