@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, atomic::AtomicBool},
+    sync::Arc,
     time::Duration,
 };
 
@@ -23,8 +23,7 @@ use tokio::{
 
 use crate::{
     Clock, Delivery, Error, Result,
-    claims::Backoff,
-    keys::{Upkeep, pace::Pace},
+    keys::{Keeping, Upkeep},
     machine::{Ending, MachineSlot},
     members::MemberCache,
     receive::{self, Context, SyncSummary},
@@ -89,9 +88,7 @@ struct Inner {
     synced_at: std::sync::Mutex<Option<Instant>>,
     upkeep: Mutex<()>,
     claim: Mutex<()>,
-    claim_backoff: std::sync::Mutex<Backoff>,
-    pace: std::sync::Mutex<Pace>,
-    fallback_used: AtomicBool,
+    keeping: Keeping,
     outbox: Mutex<()>,
     rooms: Mutex<HashMap<OwnedRoomId, Arc<Mutex<()>>>>,
 }
@@ -121,9 +118,7 @@ impl Orchestrator {
             synced_at: std::sync::Mutex::default(),
             upkeep: Mutex::default(),
             claim: Mutex::default(),
-            claim_backoff: std::sync::Mutex::default(),
-            pace: std::sync::Mutex::default(),
-            fallback_used: AtomicBool::default(),
+            keeping: Keeping::default(),
             outbox: Mutex::default(),
             rooms: Mutex::default(),
         })))
@@ -181,10 +176,7 @@ impl Orchestrator {
             Err(error) => Err(error),
         };
         if let Err(error) = upkeep {
-            if matches!(
-                error,
-                Error::DeviceKeysMismatch { .. } | Error::OwnDeviceDeleted { .. } | Error::Store(_)
-            ) {
+            if error.ends_receiving() {
                 return Err(error);
             }
             tracing::warn!(
@@ -375,17 +367,8 @@ impl Orchestrator {
         self.0.claim.lock().await
     }
 
-    pub(crate) fn claim_backoff(&self) -> &std::sync::Mutex<Backoff> {
-        &self.0.claim_backoff
-    }
-
-    pub(crate) fn pace(&self) -> &std::sync::Mutex<Pace> {
-        &self.0.pace
-    }
-
-    /// The last sync showed that somebody used our fallback key.
-    pub(crate) fn fallback_used(&self) -> &AtomicBool {
-        &self.0.fallback_used
+    pub(crate) fn keeping(&self) -> &Keeping {
+        &self.0.keeping
     }
 
     pub(crate) async fn outbox_lock(&self) -> MutexGuard<'_, ()> {
