@@ -10,3 +10,4 @@ mod receiving;
 mod sending;
 mod story;
 mod world;
+mod world_guard;

@@ -10,7 +10,8 @@ use super::{Call, Found, Invariant, Owner};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Identities {
     pairs: HashMap<Owner, Value>,
-    keys: HashMap<(Owner, String), Value>,
+    /// One-time keys and fallback keys are counted apart, so that an id may stand for one of each.
+    keys: HashMap<(Owner, &'static str, String), Value>,
 }
 
 impl Identities {
@@ -27,7 +28,7 @@ impl Identities {
         }
         for section in ["one_time_keys", "fallback_keys"] {
             for (id, key) in body[section].as_object().into_iter().flatten() {
-                let place = (call.owner.clone(), id.clone());
+                let place = (call.owner.clone(), section, id.clone());
                 if self.keys.entry(place).or_insert_with(|| key.clone()) != key {
                     found.push((Invariant::I6, format!("the key {id} is uploaded with another content")));
                 }
@@ -38,6 +39,6 @@ impl Identities {
 
     pub(super) fn retain(&mut self, lives: impl Fn(&Owner) -> bool) {
         self.pairs.retain(|owner, _| lives(owner));
-        self.keys.retain(|(owner, _), _| lives(owner));
+        self.keys.retain(|(owner, ..), _| lives(owner));
     }
 }
