@@ -13,3 +13,4 @@ mod sending;
 mod story;
 mod sync_answers;
 mod world;
+mod world_guard;
