@@ -3,7 +3,9 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::Stream;
-use mx_olm_orchestrator::{Delivery, Event, Explanation, KeyStatus, Orchestrator, Undecryptable, WaitingCounts};
+use mx_olm_orchestrator::{
+    Delivery, Event, Explanation, Health, KeyStatus, Orchestrator, Undecryptable, WaitingCounts,
+};
 use mx_transport::{Homeserver, RequestError};
 use ruma::{
     DeviceId, OwnedRoomId, OwnedRoomOrAliasId, OwnedUserId, RoomId, UserId,
@@ -249,6 +251,22 @@ impl Client {
     /// As [`Orchestrator::publish_keys`].
     pub async fn publish_keys(&self) -> Result<()> {
         Ok(self.0.device.publish_keys().await?)
+    }
+
+    /// How the device is: what an operator should know and do. Nothing is sent.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub async fn health(&self) -> Result<Health> {
+        Ok(self.0.device.health().await?)
+    }
+
+    /// Go on with this store after a conflict of one-time keys. As [`Orchestrator::acknowledge_key_conflict`].
+    ///
+    /// # Errors
+    /// Of the request, of the store.
+    pub async fn acknowledge_key_conflict(&self) -> Result<()> {
+        Ok(self.0.device.acknowledge_key_conflict().await?)
     }
 
     /// Delete this device on the homeserver and forget the login here. The store, which is of no more use, is put aside

@@ -3,6 +3,8 @@
 use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde::{Deserialize, Serialize};
 
+use crate::UnusableReason;
+
 /// Something that happened and that the app is told exactly in this form, also after a restart.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -24,6 +26,10 @@ pub enum Event {
     Lost(Lost),
     /// Something in a room's timeline is no event.
     Malformed(Malformed),
+    /// The homeserver shows a device in a way that only a lie or a lost store explains. It is not used.
+    DeviceRejected(DeviceRejected),
+    /// The cross-signing identity of a user was replaced.
+    IdentityChanged(IdentityChanged),
 }
 
 /// A room event that is not state.
@@ -286,6 +292,26 @@ pub struct Malformed {
     pub room_id: OwnedRoomId,
     /// Its id, where it has one.
     pub event_id: Option<OwnedEventId>,
+}
+
+/// A device that the homeserver shows in a way that is not to be believed.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct DeviceRejected {
+    /// Whose device.
+    pub user_id: OwnedUserId,
+    /// The device.
+    pub device_id: OwnedDeviceId,
+    /// Why.
+    pub reason: UnusableReason,
+}
+
+/// A user whose cross-signing identity was replaced.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct IdentityChanged {
+    /// Whose identity.
+    pub user_id: OwnedUserId,
+    /// The identity that was replaced had been verified by us.
+    pub was_verified: bool,
 }
 
 #[cfg(test)]

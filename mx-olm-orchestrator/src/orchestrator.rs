@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -23,6 +23,8 @@ use tokio::{
 
 use crate::{
     Clock, Delivery, Error, Result,
+    claims::Backoff,
+    keys::{Upkeep, pace::Pace},
     machine::{Ending, MachineSlot},
     members::MemberCache,
     receive::{self, Context, SyncSummary},
@@ -87,6 +89,9 @@ struct Inner {
     synced_at: std::sync::Mutex<Option<Instant>>,
     upkeep: Mutex<()>,
     claim: Mutex<()>,
+    claim_backoff: std::sync::Mutex<Backoff>,
+    pace: std::sync::Mutex<Pace>,
+    fallback_used: AtomicBool,
     outbox: Mutex<()>,
     rooms: Mutex<HashMap<OwnedRoomId, Arc<Mutex<()>>>>,
 }
@@ -116,6 +121,9 @@ impl Orchestrator {
             synced_at: std::sync::Mutex::default(),
             upkeep: Mutex::default(),
             claim: Mutex::default(),
+            claim_backoff: std::sync::Mutex::default(),
+            pace: std::sync::Mutex::default(),
+            fallback_used: AtomicBool::default(),
             outbox: Mutex::default(),
             rooms: Mutex::default(),
         })))
@@ -168,12 +176,15 @@ impl Orchestrator {
         }
         // Keys are topped up, devices asked about, broken sessions renewed; what fails now is tried again with the next
         // sync.
-        let upkeep = match self.publish_keys().await {
+        let upkeep = match self.keep_keys(Upkeep::Everything).await {
             Ok(()) => self.unwedge().await,
             Err(error) => Err(error),
         };
         if let Err(error) = upkeep {
-            if matches!(error, Error::DeviceKeysMismatch { .. } | Error::Store(_)) {
+            if matches!(
+                error,
+                Error::DeviceKeysMismatch { .. } | Error::OwnDeviceDeleted { .. } | Error::Store(_)
+            ) {
                 return Err(error);
             }
             tracing::warn!(
@@ -196,6 +207,7 @@ impl Orchestrator {
         let call = Call::repeatable().within(timeout.saturating_add(SYNC_GRACE));
         let answer = self.0.homeserver.exchange(request, call).await?;
         let mut sync = SyncResponse::parse(answer.body())?;
+        self.note_fallback_keys(sync.unused_fallback_keys.as_deref());
         let gaps = match &since {
             Some(since) => self.fill_gaps(&mut sync, since).await?,
             None => Vec::new(),
@@ -361,6 +373,19 @@ impl Orchestrator {
 
     pub(crate) async fn claim_lock(&self) -> MutexGuard<'_, ()> {
         self.0.claim.lock().await
+    }
+
+    pub(crate) fn claim_backoff(&self) -> &std::sync::Mutex<Backoff> {
+        &self.0.claim_backoff
+    }
+
+    pub(crate) fn pace(&self) -> &std::sync::Mutex<Pace> {
+        &self.0.pace
+    }
+
+    /// The last sync showed that somebody used our fallback key.
+    pub(crate) fn fallback_used(&self) -> &AtomicBool {
+        &self.0.fallback_used
     }
 
     pub(crate) async fn outbox_lock(&self) -> MutexGuard<'_, ()> {

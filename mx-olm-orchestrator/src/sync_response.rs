@@ -23,7 +23,8 @@ pub(crate) struct SyncResponse {
     pub(crate) to_device: Vec<Raw<AnyToDeviceEvent>>,
     /// `None`: they could not be read, so that anybody's devices may have changed.
     pub(crate) device_lists: Option<DeviceLists>,
-    /// Never without `signed_curve25519`: the specification says that an algorithm that is left out has none.
+    /// With zero for `signed_curve25519` where it is left out, as the specification says; without it where what is there
+    /// is no count.
     pub(crate) one_time_keys: BTreeMap<OneTimeKeyAlgorithm, UInt>,
     pub(crate) unused_fallback_keys: Option<Vec<OneTimeKeyAlgorithm>>,
     pub(crate) joined: Vec<(OwnedRoomId, JoinedRoom)>,
@@ -118,12 +119,7 @@ impl SyncResponse {
         // Room keys, and the rooms: what cannot be read of them at all is asked for again, not passed over.
         let to_device: Events = whole(top.to_device, "to_device")?;
         let rooms: Rooms = whole(top.rooms, "rooms")?;
-        let mut one_time_keys: BTreeMap<OneTimeKeyAlgorithm, UInt> = part(
-            top.device_one_time_keys_count,
-            "device_one_time_keys_count",
-            &mut unreadable,
-        );
-        one_time_keys.entry(OneTimeKeyAlgorithm::SignedCurve25519).or_default();
+        let one_time_keys = one_time_keys(top.device_one_time_keys_count, &mut unreadable);
         let mut response = Self {
             next_batch,
             to_device: to_device.events.into_iter().map(Raw::from_json).collect(),
@@ -158,6 +154,30 @@ impl SyncResponse {
         response.unreadable = unreadable;
         Ok(response)
     }
+}
+
+/// Each count on its own. One that is no count is not zero: the engine is told nothing then.
+fn one_time_keys(raw: Option<Box<RawValue>>, unreadable: &mut Vec<String>) -> BTreeMap<OneTimeKeyAlgorithm, UInt> {
+    const NAME: &str = "device_one_time_keys_count";
+    let failures = unreadable.len();
+    let counts: BTreeMap<String, Box<RawValue>> = part(raw, NAME, unreadable);
+    if unreadable.len() > failures {
+        return BTreeMap::new();
+    }
+    let mut read = BTreeMap::from([(OneTimeKeyAlgorithm::SignedCurve25519, UInt::default())]);
+    for (name, raw) in counts {
+        let algorithm = OneTimeKeyAlgorithm::from(name);
+        match serde_json::from_str(raw.get()) {
+            Ok(count) => {
+                read.insert(algorithm, count);
+            }
+            Err(_) => {
+                unreadable.push(NAME.to_owned());
+                read.remove(&algorithm);
+            }
+        }
+    }
+    read
 }
 
 fn joined(id: &str, raw: Box<RawValue>, unreadable: &mut Vec<String>) -> JoinedRoom {
@@ -232,6 +252,26 @@ mod tests {
         );
         assert!(sync.unused_fallback_keys.is_none());
         assert!(sync.to_device.is_empty() && sync.unreadable.is_empty());
+    }
+
+    #[test]
+    fn a_count_that_is_none_is_left_out_and_the_others_are_read() {
+        for odd in ["9007199254740992", "-1", "\"50\"", "1.5", "null", "[]", "1e400"] {
+            let body = format!(
+                r#"{{"next_batch":"s1","device_one_time_keys_count":{{"signed_curve25519":{odd},"other":7}},
+                    "to_device":{{"events":[{{"type":"m.dummy","sender":"@a:b","content":{{}}}}]}}}}"#
+            );
+            let sync = SyncResponse::parse(body.as_bytes()).unwrap();
+            assert_eq!(
+                sync.one_time_keys,
+                BTreeMap::from([("other".into(), UInt::from(7u32))]),
+                "{odd}"
+            );
+            assert_eq!(sync.unreadable, ["device_one_time_keys_count"], "{odd}");
+            assert_eq!(sync.to_device.len(), 1);
+        }
+        let sync = SyncResponse::parse(br#"{"next_batch":"s1","device_one_time_keys_count":[]}"#).unwrap();
+        assert!(sync.one_time_keys.is_empty());
     }
 
     #[test]

@@ -140,6 +140,13 @@ fn line(event: &Event) -> String {
             "{} ! events were missed: the homeserver has more than could be asked for ({} were recovered)",
             gap.room_id, gap.recovered
         ),
+        Event::DeviceRejected(event) => format!(
+            "{} ! device {} is not used: {}",
+            event.user_id,
+            clean(event.device_id.as_str()),
+            event.reason.describe()
+        ),
+        Event::IdentityChanged(event) => format!("{} ! the identity of this user was replaced", event.user_id),
         _ => "! something that this version of mx cannot show: use --json".to_owned(),
     }
 }
