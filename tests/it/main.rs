@@ -11,6 +11,7 @@ mod keys;
 mod megolm_forged;
 mod megolm_queue;
 mod receiving;
+mod rollback;
 mod sending;
 mod story;
 mod sync_answers;
