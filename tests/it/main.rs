@@ -15,5 +15,7 @@ mod rollback;
 mod sending;
 mod story;
 mod sync_answers;
+mod to_device_limits;
+mod unwedging;
 mod world;
 mod world_guard;
