@@ -1,6 +1,10 @@
 //! What an app of this layer holds: one device, its homeserver and its store.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use mx_crypto_store::{Cursor, PickleStore};
 use mx_transport::{Call, Homeserver};
@@ -19,6 +23,8 @@ use tokio::{
 
 use crate::{
     Clock, Delivery, Error, Result,
+    claims::Backoff,
+    keys::{Upkeep, pace::Pace},
     machine::{Ending, MachineSlot},
     members::MemberCache,
     receive::{self, Context, SyncSummary},
@@ -44,6 +50,9 @@ pub struct Options {
     pub undecryptable_after: Duration,
     /// Deliver what this very device sent, too. Default: no.
     pub deliver_own: bool,
+    /// How many events are kept that wait for their keys. When there are more, the oldest is reported as lost. Default:
+    /// 10,000.
+    pub most_waiting: usize,
     /// How many events of each room the first sync of a device looks at. Default: 20.
     pub first_timeline: u32,
     /// Where the time is read.
@@ -55,6 +64,7 @@ impl Default for Options {
         Self {
             undecryptable_after: Duration::from_secs(60),
             deliver_own: false,
+            most_waiting: 10_000,
             first_timeline: 20,
             clock: Clock::system(),
         }
@@ -79,6 +89,9 @@ struct Inner {
     synced_at: std::sync::Mutex<Option<Instant>>,
     upkeep: Mutex<()>,
     claim: Mutex<()>,
+    claim_backoff: std::sync::Mutex<Backoff>,
+    pace: std::sync::Mutex<Pace>,
+    fallback_used: AtomicBool,
     outbox: Mutex<()>,
     rooms: Mutex<HashMap<OwnedRoomId, Arc<Mutex<()>>>>,
 }
@@ -108,6 +121,9 @@ impl Orchestrator {
             synced_at: std::sync::Mutex::default(),
             upkeep: Mutex::default(),
             claim: Mutex::default(),
+            claim_backoff: std::sync::Mutex::default(),
+            pace: std::sync::Mutex::default(),
+            fallback_used: AtomicBool::default(),
             outbox: Mutex::default(),
             rooms: Mutex::default(),
         })))
@@ -158,9 +174,17 @@ impl Orchestrator {
         if let Ok(mut synced_at) = self.0.synced_at.lock() {
             *synced_at = Some(Instant::now());
         }
-        // Keys are topped up and devices asked about; what fails now is tried again with the next sync.
-        if let Err(error) = self.publish_keys().await {
-            if matches!(error, Error::DeviceKeysMismatch { .. } | Error::Store(_)) {
+        // Keys are topped up, devices asked about, broken sessions renewed; what fails now is tried again with the next
+        // sync.
+        let upkeep = match self.keep_keys(Upkeep::Everything).await {
+            Ok(()) => self.unwedge().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = upkeep {
+            if matches!(
+                error,
+                Error::DeviceKeysMismatch { .. } | Error::OwnDeviceDeleted { .. } | Error::Store(_)
+            ) {
                 return Err(error);
             }
             tracing::warn!(
@@ -183,32 +207,77 @@ impl Orchestrator {
         let call = Call::repeatable().within(timeout.saturating_add(SYNC_GRACE));
         let answer = self.0.homeserver.exchange(request, call).await?;
         let mut sync = SyncResponse::parse(answer.body())?;
+        self.note_fallback_keys(sync.unused_fallback_keys.as_deref());
         let gaps = match &since {
             Some(since) => self.fill_gaps(&mut sync, since).await?,
             None => Vec::new(),
         };
-        let context = Context {
-            user: self.0.user.clone(),
-            device: self.0.device.clone(),
-            now_ms: self.0.options.clock.now_ms(),
-            first_sync,
-            report_after_ms: u64::try_from(self.0.options.undecryptable_after.as_millis()).unwrap_or(u64::MAX),
-            deliver_own: self.0.options.deliver_own,
-            gaps,
+        let device_lists = match (sync.device_lists.take(), &since) {
+            (Some(lists), _) => Some(lists),
+            (None, Some(since)) => self.device_changes(since, &sync.next_batch).await,
+            (None, None) => None,
         };
+        let context = Context {
+            first_sync,
+            gaps,
+            device_lists,
+            ..self.context()
+        };
+        let (sync, context) = (Arc::new(sync), Arc::new(context));
+        if let Some(summary) = self.take(Arc::clone(&sync), Arc::clone(&context)).await? {
+            return Ok(summary);
+        }
+        let one_by_one = Context {
+            one_by_one: true,
+            ..Context::clone(&context)
+        };
+        let taken = self.take(sync, Arc::new(one_by_one)).await?;
+        taken.ok_or(Error::EngineStopped)
+    }
+
+    /// Take an answer to `/sync` in one unit of work. `None`: nothing was taken, it has to go one by one.
+    async fn take(&self, sync: Arc<SyncResponse>, context: Arc<Context>) -> Result<Option<SyncSummary>> {
         let members = Arc::clone(&self.0.members);
+        let store = self.0.store.clone();
         self.0
             .machine
             .unit(move |machine, unit| {
                 Box::pin(async move {
-                    let taken = Box::pin(receive::take(machine, unit, sync, context)).await?;
+                    let sync = SyncResponse::clone(&sync);
+                    let Some(taken) = Box::pin(receive::take(machine, unit, &store, sync, &context)).await? else {
+                        return Ok(Ending::Undo(None));
+                    };
                     // Before the commit, and on this task: a caller who goes away must not leave a list out of date,
                     // and what a homeserver showed is true whether our disk has it or not.
                     members.follow(taken.members).await;
-                    Ok(Ending::Commit(taken.summary))
+                    Ok(if taken.rebuild {
+                        Ending::CommitAndRebuild(Some(taken.summary))
+                    } else {
+                        Ending::Commit(Some(taken.summary))
+                    })
                 })
             })
             .await
+    }
+
+    /// What the work of receiving is told about this device.
+    pub(crate) fn context(&self) -> Context {
+        Context {
+            user: self.0.user.clone(),
+            device: self.0.device.clone(),
+            now_ms: self.now_ms(),
+            first_sync: false,
+            report_after_ms: u64::try_from(self.0.options.undecryptable_after.as_millis()).unwrap_or(u64::MAX),
+            deliver_own: self.0.options.deliver_own,
+            gaps: Vec::new(),
+            one_by_one: false,
+            most_waiting: self.0.options.most_waiting,
+            device_lists: None,
+        }
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.0.options.clock.now_ms()
     }
 
     /// Little is asked for: no presence, no receipts, and members only as far as they speak.
@@ -306,6 +375,19 @@ impl Orchestrator {
         self.0.claim.lock().await
     }
 
+    pub(crate) fn claim_backoff(&self) -> &std::sync::Mutex<Backoff> {
+        &self.0.claim_backoff
+    }
+
+    pub(crate) fn pace(&self) -> &std::sync::Mutex<Pace> {
+        &self.0.pace
+    }
+
+    /// The last sync showed that somebody used our fallback key.
+    pub(crate) fn fallback_used(&self) -> &AtomicBool {
+        &self.0.fallback_used
+    }
+
     pub(crate) async fn outbox_lock(&self) -> MutexGuard<'_, ()> {
         self.0.outbox.lock().await
     }
@@ -320,11 +402,16 @@ impl Orchestrator {
 impl SyncSummary {
     /// What a homeserver gave and we could not use is in the log, too.
     fn told(self) -> Self {
-        if self.to_device_undecryptable > 0 {
-            let count = self.to_device_undecryptable;
+        if self.to_device_rejected > 0 {
+            let count = self.to_device_rejected;
+            let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+            for rejected in &self.rejected {
+                *reasons.entry(rejected.reason.code()).or_default() += 1;
+            }
             tracing::warn!(
                 count,
-                "to-device messages could not be decrypted: room keys may be missing"
+                ?reasons,
+                "to-device events had no effect: room keys may be missing"
             );
         }
         if !self.unreadable.is_empty() {
@@ -336,7 +423,9 @@ impl SyncSummary {
     fn add(&mut self, page: Self) {
         self.events += page.events;
         self.room_keys += page.room_keys;
-        self.to_device_undecryptable += page.to_device_undecryptable;
+        self.to_device_rejected += page.to_device_rejected;
+        self.rejected.extend(page.rejected);
+        self.to_device_custom += page.to_device_custom;
         self.waiting += page.waiting;
         self.before_this_device += page.before_this_device;
         self.unreadable.extend(page.unreadable);
