@@ -4,6 +4,10 @@
 mod bad_input;
 mod cli;
 mod crash;
+mod crash_history;
+mod crash_matrix;
+mod crash_replay;
+mod disks;
 mod dying;
 mod edits;
 mod engine_disk;
