@@ -30,7 +30,8 @@ impl State {
             Some(device) => device.to_owned(),
             None => self.name("DEVICE"),
         };
-        let token = self.name("token-");
+        // Long enough to be found by a search for it, and no part of another one.
+        let token = format!("{}-of-the-test-homeserver", self.name("token-"));
         let entry = self
             .users
             .entry(user.clone())

@@ -4,14 +4,20 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use mx_transport::{Transport, TransportError, TransportErrorKind};
+use mx_transport::{Deadline, Transport, TransportError, TransportErrorKind};
 use wiremock::{Mock, MockServer, Respond, ResponseTemplate, matchers::any};
 
-use crate::{Homeserver, faults::Outcome};
+use crate::{
+    Homeserver,
+    faults::{Outcome, Told},
+};
 
 /// wiremock answers one request after the other, so that a socket cannot wait for news: an empty sync is held back
 /// this long, and asked again by the client.
 const SOCKET_WAIT: Duration = Duration::from_millis(100);
+
+/// The door without a socket gives an exchange without a deadline up after this long, as HTTP clients do.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The door without a socket. A sync waits for news as long as it asks for.
 #[derive(Clone, Debug)]
@@ -20,13 +26,29 @@ pub(crate) struct InProcess(pub(crate) Homeserver);
 #[async_trait]
 impl Transport for InProcess {
     async fn send(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>, TransportError> {
-        let wait = self.0.sync_wait(&request);
+        let patience = request
+            .extensions()
+            .get::<Deadline>()
+            .map_or(PATIENCE, |deadline| deadline.0);
+        tokio::time::timeout(patience, self.exchange(&request))
+            .await
+            .unwrap_or_else(|_| Err(TransportError::new(TransportErrorKind::Timeout)))
+    }
+}
+
+impl InProcess {
+    async fn exchange(&self, request: &http::Request<Bytes>) -> Result<http::Response<Bytes>, TransportError> {
+        let wait = self.0.sync_wait(request);
         let end = tokio::time::Instant::now() + wait;
         loop {
             let news = self.0.news();
             let listening = news.notified();
-            if wait.is_zero() || self.0.has_news(&request) || tokio::time::Instant::now() >= end {
-                return match self.0.outcome(&request) {
+            if wait.is_zero() || self.0.has_news(request) || tokio::time::Instant::now() >= end {
+                let Told { outcome, after } = self.0.outcome(request);
+                if !after.is_zero() {
+                    tokio::time::sleep(after).await;
+                }
+                return match outcome {
                     Outcome::Answer(response) => Ok(response),
                     Outcome::Dropped => Err(TransportError::new(TransportErrorKind::Interrupted)),
                 };
@@ -70,7 +92,8 @@ impl Respond for Socket {
             *http.uri_mut() = uri;
         }
         let held_back = !self.0.sync_wait(&http).is_zero() && !self.0.has_news(&http);
-        let template = match self.0.outcome(&http) {
+        let Told { outcome, after } = self.0.outcome(&http);
+        let template = match outcome {
             Outcome::Answer(response) => {
                 let (parts, body) = response.into_parts();
                 let template =
@@ -83,10 +106,11 @@ impl Respond for Socket {
             // wiremock cannot break a connection: a proxy that lost its server answers like this.
             Outcome::Dropped => ResponseTemplate::new(502),
         };
-        if held_back {
-            template.set_delay(SOCKET_WAIT)
-        } else {
+        let delay = if held_back { SOCKET_WAIT + after } else { after };
+        if delay.is_zero() {
             template
+        } else {
+            template.set_delay(delay)
         }
     }
 }

@@ -20,8 +20,9 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Faults come by name ([`Homeserver::fault`]), answers can be rewritten by a hook ([`Homeserver::rewrite`]), and
-//! [`Homeserver::log`] shows what went over the wire. [`EvilPeer`] is a device that signs and encrypts anything.
+//! Faults come by name ([`Homeserver::fault`]), answers can be rewritten by a hook ([`Homeserver::rewrite`]),
+//! [`Homeserver::log`] shows what went over the wire, and an oracle looks at every request for what no client may ever do
+//! ([`Homeserver::violations`]). [`EvilPeer`] is a device that signs and encrypts anything.
 //!
 //! Every request is read, and every answer checked, with ruma's types of the endpoint: what is no request is a 400, and
 //! no answer leaves that a client could not read, unless a fault or a hook makes it so.
@@ -31,9 +32,11 @@
 
 mod accounts;
 mod doors;
+mod exchange;
 mod faults;
 mod keys;
 mod log;
+mod oracle;
 pub mod peer;
 mod reply;
 mod rooms;
@@ -52,9 +55,16 @@ use ruma::{DeviceId, OwnedUserId, RoomId, UserId};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-pub use self::{doors::Listening, faults::Fault, log::Exchange, peer::EvilPeer};
+pub use self::{
+    doors::Listening,
+    faults::Fault,
+    log::Exchange,
+    oracle::{Invariant, Violation},
+    peer::EvilPeer,
+};
 use self::{
-    faults::{Hook, Kind, Outcome, Plan},
+    faults::{Hook, Outcome, Plan},
+    oracle::Oracle,
     router::Parts,
     state::State,
 };
@@ -69,6 +79,7 @@ struct Inner {
     log: Mutex<Vec<Exchange>>,
     plan: Mutex<Plan>,
     hooks: Mutex<Vec<Hook>>,
+    oracle: Mutex<Oracle>,
     news: Arc<Notify>,
 }
 
@@ -101,6 +112,21 @@ impl Homeserver {
             log: Mutex::default(),
             plan: Mutex::default(),
             hooks: Mutex::default(),
+            oracle: Mutex::default(),
+            news: Arc::default(),
+        }))
+    }
+
+    /// Another homeserver that holds all that this one does, so that one history can have several ends: accounts,
+    /// tokens, rooms, queues, and what the oracle knows. It has no planned fault, no hook, and an empty log.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self(Arc::new(Inner {
+            state: Mutex::new(lock(&self.0.state).clone()),
+            log: Mutex::default(),
+            plan: Mutex::default(),
+            hooks: Mutex::default(),
+            oracle: Mutex::new(lock(&self.0.oracle).clone()),
             news: Arc::default(),
         }))
     }
@@ -149,7 +175,7 @@ impl Homeserver {
     /// The brain: answer a request at once.
     #[must_use]
     pub fn handle(&self, request: &http::Request<Bytes>) -> http::Response<Bytes> {
-        match self.outcome(request) {
+        match self.outcome(request).outcome {
             Outcome::Answer(response) => response,
             Outcome::Dropped => reply::raw(502, Bytes::new()),
         }
@@ -182,6 +208,12 @@ impl Homeserver {
     #[must_use]
     pub fn log(&self) -> Vec<Exchange> {
         lock(&self.0.log).clone()
+    }
+
+    /// How many requests came so far, whatever became of them: the number of the last one, for [`Fault::request`].
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        lock(&self.0.plan).requests()
     }
 
     /// A room's events, as the homeserver holds them.
@@ -278,7 +310,10 @@ impl Homeserver {
 
     /// Delete a device, as its owner would.
     pub fn delete_device(&self, user: &UserId, device: &DeviceId) {
-        lock(&self.0.state).remove_device(user.as_str(), device.as_str());
+        let mut state = lock(&self.0.state);
+        state.remove_device(user.as_str(), device.as_str());
+        lock(&self.0.oracle).forget_devices_not_in(&state);
+        drop(state);
         self.0.news.notify_waiters();
     }
 
@@ -316,66 +351,6 @@ impl Homeserver {
         state
             .sync(&session, &parts.query)
             .map_or(true, |(_, anything)| anything)
-    }
-
-    fn outcome(&self, request: &http::Request<Bytes>) -> Outcome {
-        let parts = Parts::of(request);
-        let path = request.uri().path().to_owned();
-        let fault = lock(&self.0.plan).take(request.method(), &path);
-        let session = lock(&self.0.state).session(&parts).ok();
-        let process = || reply::response(lock(&self.0.state).answer(&parts));
-        let mut outcome = match fault {
-            Some(Kind::DropBefore) => Outcome::Dropped,
-            Some(Kind::DropAfter) => {
-                process();
-                Outcome::Dropped
-            }
-            Some(Kind::Status(status, body)) => Outcome::Answer(reply::raw(status, body.into())),
-            Some(Kind::Truncate(length)) => Outcome::Answer(process().map(|body| body.slice(..length.min(body.len())))),
-            Some(Kind::Body(body)) => Outcome::Answer(process().map(|_| body.into())),
-            None => Outcome::Answer(process()),
-        };
-        let hooks: Vec<Hook> = lock(&self.0.hooks)
-            .iter()
-            .filter(|hook| path.contains(&hook.path))
-            .cloned()
-            .collect();
-        for hook in hooks {
-            if let Outcome::Answer(response) = outcome {
-                outcome = Outcome::Answer((hook.rewrite)(request, response));
-            }
-        }
-        self.note(request, parts, path, session, &outcome);
-        self.0.news.notify_waiters();
-        outcome
-    }
-
-    fn note(
-        &self,
-        request: &http::Request<Bytes>,
-        parts: Parts,
-        path: String,
-        session: Option<state::Session>,
-        outcome: &Outcome,
-    ) {
-        let answer = match outcome {
-            Outcome::Answer(answer) => Some(answer),
-            Outcome::Dropped => None,
-        };
-        lock(&self.0.log).push(Exchange {
-            method: parts.method.to_string(),
-            path,
-            query: parts
-                .query
-                .into_iter()
-                .filter(|(name, _)| name != "access_token")
-                .collect(),
-            user: session.as_ref().map(|session| session.user.clone()),
-            device: session.map(|session| session.device),
-            request_body: log::readable(request.body()),
-            status: answer.map(|answer| answer.status().as_u16()),
-            response_body: log::readable(answer.map(|answer| answer.body().as_ref()).unwrap_or_default()),
-        });
     }
 }
 

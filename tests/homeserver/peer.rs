@@ -117,7 +117,7 @@ impl EvilPeer {
     /// Register the user where needed, and log this device in. Nothing of it is published.
     ///
     /// The user may be one that exists: a second device of somebody, also of the client under test. A device that
-    /// exists loses its access token to this one.
+    /// exists loses its access token to this one. The oracle does not look at what it does.
     ///
     /// # Panics
     /// When `localpart` cannot be one.
@@ -125,10 +125,12 @@ impl EvilPeer {
     pub fn new(server: &Homeserver, localpart: &str, device: &str) -> Self {
         let user = server.register(localpart, "password");
         let token = server.token(&user, device);
+        let device: OwnedDeviceId = device.into();
+        server.exempt(&user, &device);
         Self {
             server: server.clone(),
             user,
-            device: device.into(),
+            device,
             token,
             account: Account::new(),
             sessions: Vec::new(),

@@ -38,7 +38,7 @@ pub(crate) struct Parts {
     pub(crate) query: Vec<(String, String)>,
     pub(crate) token: Option<String>,
     pub(crate) body: Value,
-    request: http::Request<Bytes>,
+    pub(crate) request: http::Request<Bytes>,
 }
 
 impl Parts {
@@ -64,7 +64,7 @@ impl Parts {
     }
 
     /// The path after `/_matrix/client/<version>/`.
-    fn endpoint(&self) -> Vec<&str> {
+    pub(crate) fn endpoint(&self) -> Vec<&str> {
         let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
         match path.as_slice() {
             ["_matrix", "client", "versions"] => vec!["versions"],

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 /// The whole of a homeserver.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct State {
     pub(crate) server_name: String,
     pub(crate) users: BTreeMap<String, User>,
@@ -31,7 +31,7 @@ pub(crate) struct Session {
     pub(crate) expired: Option<bool>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct User {
     pub(crate) password: String,
     pub(crate) devices: BTreeMap<String, Device>,
@@ -40,7 +40,7 @@ pub(crate) struct User {
     pub(crate) cross_signing: BTreeMap<String, Value>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Device {
     pub(crate) display_name: Option<String>,
     pub(crate) keys: Option<Value>,
@@ -52,14 +52,14 @@ pub(crate) struct Device {
     pub(crate) transactions: BTreeMap<String, Value>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Fallback {
     pub(crate) id: String,
     pub(crate) key: Value,
     pub(crate) used: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Room {
     pub(crate) events: Vec<Event>,
     /// The newest event of each type and state key.

@@ -288,3 +288,50 @@ fn the_log_shows_everything_but_secrets() {
         (None, Some(alice.user.as_str()))
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_comes_on_tokios_clock_and_not_after_the_deadline() {
+    let (server, alice, _) = two();
+    let minute = std::time::Duration::from_secs(60);
+    let request = |deadline: std::time::Duration| {
+        let mut request = http::Request::post("http://localhost/_matrix/client/v3/createRoom")
+            .header("authorization", format!("Bearer {}", alice.token))
+            .body(Bytes::from_static(b"{}"))
+            .unwrap();
+        request.extensions_mut().insert(mx_transport::Deadline(deadline));
+        request
+    };
+    server.fault(Fault::delay("/createRoom", minute).times(2));
+    let before = tokio::time::Instant::now();
+    let answer = server.transport().send(request(minute * 2)).await.unwrap();
+    assert_eq!((answer.status().as_u16(), before.elapsed().as_secs()), (200, 60));
+    let error = server.transport().send(request(minute / 2)).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), before.elapsed().as_secs()),
+        (mx_transport::TransportErrorKind::Timeout, 90)
+    );
+    let joined = alice.ok("GET", "/joined_rooms", json!({}));
+    assert_eq!(
+        joined["joined_rooms"].as_array().unwrap().len(),
+        2,
+        "both were processed"
+    );
+}
+
+#[test]
+fn a_repeated_request_is_processed_twice() {
+    let (server, alice, bob) = two();
+    bob.upload("A", "one");
+    bob.upload("B", "two");
+    server.fault(Fault::duplicate("/keys/claim"));
+    assert!(
+        alice.claim(&bob)["signed_curve25519:B"].is_object(),
+        "the second answer arrives"
+    );
+    assert_eq!(server.one_time_keys_left(&bob.user, device_id!("DEVICE")), 0);
+    assert_eq!(
+        server.log().len() as u64,
+        server.requests(),
+        "the log shows what was sent"
+    );
+}

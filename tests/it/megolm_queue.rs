@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     edits::hold_keys_back,
-    world::{Device, Pair, builder, pair},
+    world::{Device, Pair, pair},
 };
 
 /// The keys that wait for bob on the homeserver, in the order in which they were sent.
@@ -24,24 +24,6 @@ fn keys(server: &Homeserver, bob: &Device) -> Vec<Value> {
 
 fn give(server: &Homeserver, bob: &Device, keys: Vec<Value>) {
     server.queue_to_device(bob.client.user_id(), bob.client.device_id(), keys);
-}
-
-/// Open the device again with other options.
-async fn with_options(server: &Homeserver, device: Device, options: Options) -> Device {
-    let Device {
-        client,
-        disk,
-        directory,
-        ..
-    } = device.kill_and_open().await;
-    client.close().await.unwrap();
-    let client = builder(server, &disk)
-        .directory(directory.path())
-        .options(options)
-        .open()
-        .await
-        .unwrap();
-    Device::of(client, disk, directory, server)
 }
 
 fn clock() -> (Arc<AtomicU64>, Clock) {
@@ -83,7 +65,7 @@ async fn mg_18_an_event_whose_key_takes_an_hour_is_reported_and_then_delivered()
     let (now, clock) = clock();
     let mut options = Options::default();
     options.clock = clock;
-    let bob = with_options(&server, bob, options).await;
+    let bob = bob.kill_and_open_with(options).await;
     bob.events().await;
     hold_keys_back(&server);
     let receipt = room.send_text("an hour").await.unwrap();
@@ -132,7 +114,7 @@ async fn mg_20_the_oldest_goes_when_too_many_wait_and_it_is_told() {
     let Pair { server, bob, room, .. } = pair().await;
     let mut options = Options::default();
     options.most_waiting = 5;
-    let bob = with_options(&server, bob, options).await;
+    let bob = bob.kill_and_open_with(options).await;
     bob.events().await;
     hold_keys_back(&server);
     let mut sent = Vec::new();

@@ -1,21 +1,151 @@
-//! What the tests share: a homeserver, devices on it, and disks that outlive them.
+//! What the tests share: a homeserver that is watched, devices on it, and disks that outlive them.
+//!
+//! A [`World`] is a homeserver and a guard: when it goes out of scope, the test fails for everything that must never
+//! happen and did, whatever the test itself was about. On the wire that is what the homeserver's oracle saw; beyond it,
+//! secrets in log lines, rows and files ([`leaks`]); a watchdog ends what hangs or eats the memory ([`watchdog`]).
 
-use std::{sync::Arc, time::Duration};
+pub(crate) mod inbox;
+pub(crate) mod leaks;
+pub(crate) mod seed;
+pub(crate) mod watchdog;
+
+use std::{
+    fmt::{Debug, Display},
+    ops::Deref,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use mx_crypto_store::{
     KeySource, StoreKey,
     backend::{Memory, MemoryDisk},
 };
-use mx_e2ee::{Client, ClientBuilder, Event, Message, Room};
+use mx_e2ee::{Client, ClientBuilder, Event, Message, Options, Room, SendReceipt};
 use mx_test_homeserver::Homeserver;
 use ruma::OwnedUserId;
+use serde_json::json;
+use tempfile::TempDir;
+
+/// A homeserver whose test fails when something happened that never may. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct World(Arc<Guard>);
+
+#[derive(Debug)]
+struct Guard {
+    server: Homeserver,
+    id: usize,
+    listens: bool,
+    directories: Mutex<Vec<Arc<TempDir>>>,
+    _watch: watchdog::Watch,
+}
+
+impl World {
+    /// A homeserver of its own.
+    pub(crate) fn new() -> Self {
+        Self::of(Homeserver::new())
+    }
+
+    /// Watch this homeserver.
+    pub(crate) fn of(server: Homeserver) -> Self {
+        Self::watch(server, true, watchdog::PATIENCE)
+    }
+
+    /// Watch this homeserver, and not the log: for stories that are told some thousand times.
+    pub(crate) fn quiet(server: Homeserver) -> Self {
+        Self::watch(server, false, watchdog::PATIENCE)
+    }
+
+    /// Watch this homeserver, and hang after `patience`.
+    pub(crate) fn watch(server: Homeserver, listens: bool, patience: Duration) -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let id = NEXT.fetch_add(1, Ordering::SeqCst);
+        if listens {
+            leaks::listen();
+        }
+        Self(Arc::new(Guard {
+            server,
+            id,
+            listens,
+            directories: Mutex::default(),
+            _watch: watchdog::Watch::new(id, patience),
+        }))
+    }
+
+    /// A text that nobody may see. It is looked for in requests, log lines, rows and files.
+    pub(crate) fn canary(&self) -> String {
+        let canary = format!("canary-{}", ruma::TransactionId::new());
+        self.guard_plaintext(&canary);
+        leaks::guard(self.0.id, "a plaintext", &canary);
+        canary
+    }
+
+    /// Send text with a canary beside it.
+    pub(crate) async fn say(&self, room: &Room, text: &str) -> mx_e2ee::Result<SendReceipt> {
+        let content = json!({"msgtype": "m.text", "body": text, "canary": self.canary()});
+        room.send("m.room.message", content).await
+    }
+
+    /// Look for secrets in what an error says.
+    pub(crate) fn examine(&self, error: &(impl Display + Debug)) {
+        leaks::look(format!("{error} {error:?} {error:#?}").as_bytes(), "an error", false);
+    }
+
+    /// The files of this directory are looked at in the end. It stays until then.
+    pub(crate) fn keep(&self, directory: &Arc<TempDir>) {
+        let mut directories = self.0.directories.lock().unwrap_or_else(PoisonError::into_inner);
+        directories.push(Arc::clone(directory));
+    }
+
+    /// What happened so far on the wire that never may.
+    fn assert_nothing_violated(&self) {
+        let violations = self.violations();
+        let words: Vec<String> = violations.iter().map(ToString::to_string).collect();
+        assert!(words.is_empty(), "{}", words.join("\n"));
+    }
+}
+
+impl Deref for World {
+    type Target = Homeserver;
+
+    fn deref(&self) -> &Homeserver {
+        &self.0.server
+    }
+}
+
+/// Every handle looks: a test may keep this one or that one.
+impl Drop for World {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.assert_nothing_violated();
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.listens {
+            leaks::rest();
+        }
+        let directories = self.directories.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for directory in directories {
+            leaks::look_at_files(directory.path());
+        }
+        let found = leaks::take(self.id);
+        if !std::thread::panicking() {
+            assert!(found.is_empty(), "I3, I4: {}", found.join("\n"));
+        }
+    }
+}
 
 /// A device whose disk outlives it.
 pub(crate) struct Device {
     pub(crate) client: Client,
     pub(crate) disk: MemoryDisk,
-    pub(crate) directory: tempfile::TempDir,
-    server: Homeserver,
+    pub(crate) directory: Arc<TempDir>,
+    server: World,
 }
 
 pub(crate) fn key() -> KeySource {
@@ -27,7 +157,7 @@ pub(crate) fn builder(server: &Homeserver, disk: &MemoryDisk) -> ClientBuilder {
     Client::builder()
         .homeserver("http://localhost")
         .transport(server.transport())
-        .backend(Arc::new(Memory::open(disk).unwrap()), key())
+        .backend(Arc::new(leaks::Watched(Memory::open(disk).unwrap())), key())
 }
 
 impl Device {
@@ -35,7 +165,9 @@ impl Device {
     pub(crate) async fn new(server: &Homeserver, name: &str) -> Self {
         let _user: OwnedUserId = server.register(name, "password");
         let disk = MemoryDisk::new();
-        let directory = tempfile::tempdir().unwrap();
+        let directory = Arc::new(tempfile::tempdir().unwrap());
+        let world = World::of(server.clone());
+        world.keep(&directory);
         let client = builder(server, &disk)
             .directory(directory.path())
             .login(name, "password")
@@ -45,21 +177,17 @@ impl Device {
             client,
             disk,
             directory,
-            server: server.clone(),
-        }
-    }
-
-    pub(crate) fn of(client: Client, disk: MemoryDisk, directory: tempfile::TempDir, server: &Homeserver) -> Self {
-        Self {
-            client,
-            disk,
-            directory,
-            server: server.clone(),
+            server: world,
         }
     }
 
     /// The process is killed: nothing is closed, only the operating system lets the lock go.
     pub(crate) async fn kill_and_open(self) -> Self {
+        self.kill_and_open_with(Options::default()).await
+    }
+
+    /// The same, and what is opened again behaves like this.
+    pub(crate) async fn kill_and_open_with(self, options: Options) -> Self {
         let Self {
             client,
             disk,
@@ -77,6 +205,7 @@ impl Device {
         }
         let client = builder(&server, &disk)
             .directory(directory.path())
+            .options(options)
             .open()
             .await
             .unwrap();
@@ -126,7 +255,7 @@ impl Device {
 
 /// Two devices in an encrypted room.
 pub(crate) struct Pair {
-    pub(crate) server: Homeserver,
+    pub(crate) server: World,
     pub(crate) alice: Device,
     pub(crate) bob: Device,
     pub(crate) room: Room,
@@ -134,7 +263,7 @@ pub(crate) struct Pair {
 }
 
 pub(crate) async fn pair() -> Pair {
-    let server = Homeserver::new();
+    let server = World::new();
     let alice = Device::new(&server, "alice").await;
     let bob = Device::new(&server, "bob").await;
     let room = alice

@@ -50,8 +50,7 @@ impl Outcome {
 }
 
 pub(super) async fn decrypt(machine: &OlmMachine, room: &RoomId, raw: &RawValue) -> Result<Outcome> {
-    let event: Raw<EncryptedEvent> = Raw::from_json(raw.to_owned());
-    let Ok(parsed) = event.deserialize() else {
+    let Some((event, parsed)) = parse(raw) else {
         return Ok(Outcome::closed(unreadable(raw)));
     };
     let RoomEventEncryptionScheme::MegolmV1AesSha2(content) = &parsed.content.scheme else {
@@ -63,6 +62,12 @@ pub(super) async fn decrypt(machine: &OlmMachine, room: &RoomId, raw: &RawValue)
         ciphertext: content.ciphertext.to_base64(),
         claimed_device: content.device_id.clone(),
     };
+    if !is_canonical(raw, &place.ciphertext) {
+        return Ok(Outcome::Closed(Closed {
+            reason: UndecryptableReason::BadCiphertext,
+            place: Some(place),
+        }));
+    }
     let settings = decryption_settings();
     Ok(
         match Box::pin(machine.try_decrypt_room_event(&event, room, &settings)).await? {
@@ -115,6 +120,37 @@ pub(super) async fn not_the_senders(
         }
     );
     Ok(unattributed.then_some(RejectedReason::SenderUnattributed))
+}
+
+/// An event for the engine, which wants a time that is one: where the homeserver's is none, it is zero.
+fn parse(raw: &RawValue) -> Option<(Raw<EncryptedEvent>, EncryptedEvent)> {
+    let event: Raw<EncryptedEvent> = Raw::from_json(raw.to_owned());
+    if let Ok(parsed) = event.deserialize() {
+        return Some((event, parsed));
+    }
+    let mut value: serde_json::Value = serde_json::from_str(raw.get()).ok()?;
+    value.as_object_mut()?.insert("origin_server_ts".to_owned(), 0.into());
+    let event: Raw<EncryptedEvent> = Raw::from_json(serde_json::value::to_raw_value(&value).ok()?);
+    let parsed = event.deserialize().ok()?;
+    Some((event, parsed))
+}
+
+#[derive(Deserialize)]
+struct Ciphertext {
+    content: CiphertextText,
+}
+
+#[derive(Deserialize)]
+struct CiphertextText {
+    ciphertext: String,
+}
+
+/// Whether a message is written as its sender wrote it. The MAC and the signature are over the message as the engine
+/// writes it again, so that they prove nothing of a field that it skips or leaves out: such a message opens, and is not
+/// what was sent.
+fn is_canonical(raw: &RawValue, again: &str) -> bool {
+    serde_json::from_str::<Ciphertext>(raw.get())
+        .is_ok_and(|event| event.content.ciphertext.trim_end_matches('=') == again)
 }
 
 #[derive(Deserialize)]

@@ -72,8 +72,8 @@ impl Orchestrator {
                     let reached = shares
                         .iter()
                         .any(|(device, share)| must_reach.contains(&device.0) && *device != own && is_given(share));
-                    let alone = must_reach.contains(&own.0) && devices.is_empty();
-                    if !(reached || alone || must_reach.is_empty()) {
+                    let alone = devices.is_empty() && must_reach.contains(&own.0);
+                    if !(reached || must_reach.is_empty() || alone) {
                         return Err(Error::NoUsableRecipients {
                             room,
                             devices,

@@ -18,6 +18,19 @@ pub struct MegolmSession {
     device: String,
 }
 
+/// As a store is that was set back: both go on from here.
+impl Clone for MegolmSession {
+    fn clone(&self) -> Self {
+        Self {
+            room: self.room.clone(),
+            group: GroupSession::from_pickle(self.group.pickle()),
+            origin: InboundGroupSession::from_pickle(self.origin.pickle()),
+            sender_key: self.sender_key.clone(),
+            device: self.device.clone(),
+        }
+    }
+}
+
 impl std::fmt::Debug for MegolmSession {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("MegolmSession")

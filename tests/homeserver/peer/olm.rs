@@ -197,6 +197,17 @@ impl EvilPeer {
         content
     }
 
+    /// Encrypt a payload: the to-device event that its recipient would see, for
+    /// [`Homeserver::queue_to_device`](crate::Homeserver::queue_to_device).
+    ///
+    /// # Panics
+    /// When the session is another peer's.
+    #[track_caller]
+    pub fn olm_event(&mut self, session: &OlmSession, envelope: &Envelope) -> Value {
+        let content = self.encrypt(session, envelope.to_value().to_string());
+        json!({"type": "m.room.encrypted", "sender": self.user, "content": content})
+    }
+
     /// Encrypt a payload, and send it through the homeserver to the session's device.
     ///
     /// # Panics

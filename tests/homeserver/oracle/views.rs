@@ -1,0 +1,120 @@
+//! What each device was really shown: sync tokens (I11), members and devices.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use serde_json::Value;
+
+use super::{Call, Found, Invariant, Owner};
+
+/// What one device was shown.
+#[derive(Clone, Debug, Default)]
+struct View {
+    tokens: BTreeSet<String>,
+    /// By room and user, the membership.
+    members: BTreeMap<String, BTreeMap<String, String>>,
+    devices: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// What each device was shown.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Views(HashMap<Owner, View>);
+
+impl Views {
+    pub(super) fn request(&mut self, call: &Call<'_>) -> Found {
+        if !call.parts.is_sync() {
+            return Found::new();
+        }
+        let since = call.parts.query.iter().find(|(name, _)| name == "since");
+        let Some((_, since)) = since else {
+            return Found::new();
+        };
+        let view = self.0.entry(call.owner.clone()).or_default();
+        if view.tokens.contains(since) {
+            return Found::new();
+        }
+        let words = format!("a sync goes on from {since:?}, which this device was never given");
+        vec![(Invariant::I11, words)]
+    }
+
+    pub(super) fn answered(&mut self, call: &Call<'_>, answer: &Value) {
+        let view = self.0.entry(call.owner.clone()).or_default();
+        match (call.parts.method.as_str(), call.parts.endpoint().as_slice()) {
+            ("GET", ["sync"]) => view.sync(&call.owner.0, answer),
+            ("GET", ["rooms", room, "members"]) if call.parts.query.is_empty() => {
+                view.members.remove(*room);
+                view.members(room, &answer["chunk"]);
+            }
+            ("POST", ["keys", "query"]) => view.devices(answer),
+            _ => {}
+        }
+    }
+
+    pub(super) fn retain(&mut self, lives: impl Fn(&Owner) -> bool) {
+        self.0.retain(|owner, _| lives(owner));
+    }
+
+    /// Whether `owner` was shown that `user` is in the room or invited. `None`: it was shown nothing of them.
+    pub(super) fn present(&self, owner: &Owner, room: &str, user: &str) -> Option<bool> {
+        let membership = self.0.get(owner)?.members.get(room)?.get(user)?;
+        Some(matches!(membership.as_str(), "join" | "invite"))
+    }
+
+    /// Whether `owner` was shown that a device is not there any more.
+    pub(super) fn gone(&self, owner: &Owner, (user, device): &Owner) -> bool {
+        let devices = self.0.get(owner).and_then(|view| view.devices.get(user));
+        devices.is_some_and(|devices| !devices.contains(device))
+    }
+
+    /// The rooms of which `owner` was shown that `user` is in them or invited.
+    pub(super) fn rooms_with(&self, owner: &Owner, user: &str) -> Vec<&str> {
+        let Some(view) = self.0.get(owner) else {
+            return Vec::new();
+        };
+        let rooms = view.members.keys().map(String::as_str);
+        rooms
+            .filter(|room| self.present(owner, room, user) == Some(true))
+            .collect()
+    }
+}
+
+impl View {
+    fn sync(&mut self, own: &str, answer: &Value) {
+        if let Some(token) = answer["next_batch"].as_str() {
+            self.tokens.insert(token.to_owned());
+        }
+        for (room, joined) in answer["rooms"]["join"].as_object().into_iter().flatten() {
+            for section in ["state", "timeline"] {
+                self.members(room, &joined[section]["events"]);
+            }
+        }
+        for room in answer["rooms"]["leave"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(room, _)| room)
+        {
+            let members = self.members.entry(room.clone()).or_default();
+            members.insert(own.to_owned(), "leave".to_owned());
+        }
+    }
+
+    fn members(&mut self, room: &str, events: &Value) {
+        let members = self.members.entry(room.to_owned()).or_default();
+        for event in events.as_array().into_iter().flatten() {
+            let membership = event["content"]["membership"].as_str();
+            if let (Some("m.room.member"), Some(user), Some(membership)) =
+                (event["type"].as_str(), event["state_key"].as_str(), membership)
+            {
+                members.insert(user.to_owned(), membership.to_owned());
+            }
+        }
+    }
+
+    fn devices(&mut self, answer: &Value) {
+        for (user, devices) in answer["device_keys"].as_object().into_iter().flatten() {
+            if let Some(devices) = devices.as_object() {
+                self.devices.insert(user.clone(), devices.keys().cloned().collect());
+            }
+        }
+    }
+}

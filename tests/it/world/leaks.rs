@@ -1,0 +1,259 @@
+//! I3 and I4 beyond the wire: what must stay secret is in no log line, no row of a disk and no file.
+//!
+//! Everything that is written is looked at as it is written: log lines of every crate at TRACE, the engine's too, by a
+//! subscriber of the whole process; rows of a memory disk by a backend around it. Some secrets have a form that every
+//! test shares (all tokens of the test homeserver end alike, all texts are `m.text`, the store key is one); a canary is
+//! random and belongs to one world.
+
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Mutex, MutexGuard, Once, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use mx_crypto_store::backend::{Backend, BackendError, Batch, Memory, Promises};
+use tracing_subscriber::{
+    Layer,
+    filter::dynamic_filter_fn,
+    fmt::{self, MakeWriter, format::FmtSpan},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
+
+/// What every token of the test homeserver ends with.
+const TOKEN: &str = "-of-the-test-homeserver";
+/// The key of [`super::key`] in hexadecimal and in base64, as far as they are the same in all paddings.
+const KEYS: [&str; 2] = [
+    "0707070707070707070707070707070707070707070707070707070707070707",
+    "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcH",
+];
+const RAW_KEY: [u8; 32] = [7; 32];
+/// In every text message, and in no log line that says nothing of one.
+const TEXT: &str = "m.text";
+
+struct Secret {
+    world: Option<usize>,
+    what: &'static str,
+    bytes: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Book {
+    secrets: Vec<Secret>,
+    /// Whose, and where it was found.
+    leaks: Vec<(Option<usize>, String)>,
+}
+
+static BOOK: Mutex<Option<Book>> = Mutex::new(None);
+/// How many worlds want log lines to be looked at.
+static LISTENING: AtomicUsize = AtomicUsize::new(0);
+
+fn with_book<T>(work: impl FnOnce(&mut Book) -> T) -> T {
+    let mut book: MutexGuard<'_, Option<Book>> = BOOK.lock().unwrap_or_else(PoisonError::into_inner);
+    work(book.get_or_insert_with(|| Book {
+        secrets: universal(),
+        leaks: Vec::new(),
+    }))
+}
+
+fn universal() -> Vec<Secret> {
+    let of = |what, bytes: &[u8]| Secret {
+        world: None,
+        what,
+        bytes: bytes.to_vec(),
+    };
+    let mut all = vec![
+        of("an access token", TOKEN.as_bytes()),
+        of("a plaintext", TEXT.as_bytes()),
+        of("the store key", &RAW_KEY),
+    ];
+    all.extend(KEYS.map(|key| of("the store key", key.as_bytes())));
+    all
+}
+
+/// A world wants log lines to be looked at, from now until [`rest`].
+pub(super) fn listen() {
+    static INSTALLED: Once = Once::new();
+    LISTENING.fetch_add(1, Ordering::SeqCst);
+    INSTALLED.call_once(|| {
+        let lines = fmt::layer()
+            .with_writer(Lines)
+            .with_ansi(false)
+            .with_span_events(FmtSpan::NEW)
+            .with_filter(dynamic_filter_fn(|_, _| LISTENING.load(Ordering::Relaxed) > 0));
+        tracing_subscriber::registry().with(lines).init();
+    });
+}
+
+/// The opposite of [`listen`].
+pub(super) fn rest() {
+    LISTENING.fetch_sub(1, Ordering::SeqCst);
+}
+
+/// This text is a secret of a world.
+pub(super) fn guard(world: usize, what: &'static str, secret: &str) {
+    let secret = Secret {
+        world: Some(world),
+        what,
+        bytes: secret.as_bytes().to_vec(),
+    };
+    with_book(|book| book.secrets.push(secret));
+}
+
+/// What was found of a world's secrets, and of those that all share on this thread or on one that is nobody's. They are
+/// forgotten.
+pub(super) fn take(world: usize) -> Vec<String> {
+    with_book(|book| {
+        book.secrets.retain(|secret| secret.world != Some(world));
+        let (ours, others) = std::mem::take(&mut book.leaks)
+            .into_iter()
+            .partition(|(of, _)| of.is_none_or(|of| of == world));
+        book.leaks = others;
+        let ours: Vec<(Option<usize>, String)> = ours;
+        ours.into_iter().map(|(_, words)| words).collect()
+    })
+}
+
+/// Look for secrets in `bytes`. `token_allowed`: it is the one place where a token is kept.
+pub(super) fn look(bytes: &[u8], place: &str, token_allowed: bool) {
+    with_book(|book| {
+        let mut found: Vec<(Option<usize>, String)> = Vec::new();
+        for index in find(bytes, &book.secrets) {
+            let Some(secret) = book.secrets.get(index) else {
+                continue;
+            };
+            if !(token_allowed && secret.bytes == TOKEN.as_bytes()) {
+                // Whoever shares a secret with all tests cannot be told apart: which test it was is said.
+                let test = if secret.world.is_none() {
+                    of_test()
+                } else {
+                    String::new()
+                };
+                found.push((secret.world, format!("{} is in {place}{test}", secret.what)));
+            }
+        }
+        found.dedup();
+        book.leaks.extend(found);
+    });
+}
+
+/// Which secrets are in `bytes`: one pass over them, since a debug build walks slowly.
+fn find(bytes: &[u8], secrets: &[Secret]) -> Vec<usize> {
+    let mut begins = [false; 256];
+    for first in secrets.iter().filter_map(|secret| secret.bytes.first()) {
+        begins[usize::from(*first)] = true;
+    }
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        if begins[usize::from(bytes[at])] {
+            for (index, secret) in secrets.iter().enumerate() {
+                if !found.contains(&index) && bytes[at..].starts_with(&secret.bytes) {
+                    found.push(index);
+                }
+            }
+        }
+        at += 1;
+    }
+    found
+}
+
+/// The test of this thread, unless it is the one that tests this.
+fn of_test() -> String {
+    let name = super::watchdog::test_name();
+    if name.starts_with("world_guard::") {
+        String::new()
+    } else {
+        format!(" ({name})")
+    }
+}
+
+/// Look at every file under a directory. The login holds its token, which is its job.
+pub(super) fn look_at_files(directory: &Path) {
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            look_at_files(&path);
+        } else if let Ok(bytes) = std::fs::read(&path) {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            look(&bytes, &format!("the file {name}"), name.starts_with("session.json"));
+        }
+    }
+}
+
+/// Log lines, as they are written.
+#[derive(Clone, Copy, Debug)]
+struct Lines;
+
+impl io::Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let shown = String::from_utf8_lossy(line);
+        // The module that wrote it, which is after the level.
+        let module = shown.split_whitespace().nth(2).unwrap_or_default();
+        look(line, &format!("a log line of {module}"), false);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        Self
+    }
+}
+
+/// A memory disk whose rows are looked at as they are written.
+#[derive(Debug)]
+pub(crate) struct Watched(pub(crate) Memory);
+
+#[async_trait]
+impl Backend for Watched {
+    fn promises(&self) -> Promises {
+        self.0.promises()
+    }
+
+    async fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>, BackendError> {
+        self.0.get(row).await
+    }
+
+    async fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, BackendError> {
+        self.0.scan(prefix, after, limit).await
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<(), BackendError> {
+        for write in &batch.writes {
+            look(&write.row, "the name of a row", false);
+            look(write.value.as_deref().unwrap_or_default(), "a row of the disk", false);
+        }
+        self.0.commit(batch).await
+    }
+
+    async fn compact(&self) -> Result<(), BackendError> {
+        self.0.compact().await
+    }
+
+    async fn size_bytes(&self) -> Result<Option<u64>, BackendError> {
+        self.0.size_bytes().await
+    }
+
+    async fn close(&self) -> Result<(), BackendError> {
+        self.0.close().await
+    }
+}
