@@ -26,5 +26,6 @@ mod td_envelope;
 mod td_ignored;
 mod td_room_key;
 mod td_session;
+mod td_store_error;
 mod world;
 mod world_guard;
