@@ -28,7 +28,7 @@ use mx_test_homeserver::Exchange;
 use crate::{
     crash_history::{History, Parked, Scene},
     disks::{Moment, Operation, Plan, Point, Trouble},
-    world::seed::{Seed, tell},
+    world::seed::{Seed, rounds, tell},
 };
 use points::{Act, KillPoint};
 
@@ -37,17 +37,11 @@ const ROUNDS: u64 = 60;
 /// How many of them begin with the same history.
 const ROUNDS_OF_A_HISTORY: u64 = 20;
 
-/// How many rounds are asked for.
-fn rounds() -> u64 {
-    let asked = std::env::var("MX_CRASH_ROUNDS").ok();
-    asked.map_or(ROUNDS, |rounds| rounds.parse().unwrap())
-}
-
 /// Every round of a kill point.
 fn matrix(name: &str) {
     let point = KillPoint::named(name).unwrap();
     let (mut struck, mut told) = (0, 0);
-    for history in 0..rounds().div_ceil(ROUNDS_OF_A_HISTORY) {
+    for history in 0..rounds().unwrap_or(ROUNDS).div_ceil(ROUNDS_OF_A_HISTORY) {
         let beginning = beginning(&point, history);
         for round in 0..ROUNDS_OF_A_HISTORY {
             struck += u64::from(play(&point, &beginning, history, round).0);

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod bad_input;
+mod cancel;
 mod cli;
 mod crash;
 mod crash_history;
@@ -9,6 +10,7 @@ mod crash_matrix;
 mod crash_replay;
 mod disks;
 mod dying;
+mod fault_matrix;
 mod keys;
 mod receiving;
 mod sending;
