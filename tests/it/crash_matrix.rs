@@ -18,8 +18,8 @@
 //! | K21 | any operation of a send that has to make a new room key, because somebody went or came |
 //! | K24 | any operation of the acknowledgement of what the app was given |
 //!
-//! Not here: K2 (the key file beside the header) needs real files, and is tested where the key file is; K20 (upgrades)
-//! is tested with the store; K22 (logout) moves real files; K23 (refresh tokens) the product does not have.
+//! Not here: K2 (the key file beside the header), K20 (upgrades) and K22 (logout) make and move real files, which this
+//! disk does not have; K23 (refresh tokens) the product does not have.
 
 mod points;
 
