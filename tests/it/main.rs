@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod bad_input;
+mod cancel;
 mod cli;
 mod crash;
 mod crash_history;
@@ -18,6 +19,7 @@ mod engine_send;
 mod engine_store;
 mod engine_unwedge;
 mod evil;
+mod fault_matrix;
 mod keys;
 mod keys_cast;
 mod keys_claim;
