@@ -15,7 +15,7 @@ use crate::{
     backend::{BackendError, Batch},
     layers::{Core, Overlay},
     manifest::{Change, Manifest, Missing, ROOT_ROW, Root, leaf_of},
-    seal::Sealer,
+    seal::{Sealer, Unsealed},
 };
 
 /// Units that ended and are not on the disk yet, the newest last.
@@ -163,25 +163,28 @@ pub(crate) fn change_of(manifest: &Manifest, overlay: &Overlay) -> std::result::
 
 /// An overlay and what it changes in the manifest, sealed.
 pub(crate) fn sealed_batch(sealer: &Sealer, overlay: &Overlay, change: Option<&Change>) -> Result<Batch> {
-    let mut batch = Batch::new();
     let newest = change.map_or(0, |change| change.root.counter);
-    for (row, value) in overlay {
+    let nodes = change.map_or_else(Vec::new, Change::rows);
+    let records = overlay.iter().map(|(row, value)| {
         let version = if leaf_of(row).is_some() { newest } else { 0 };
-        batch = match value {
-            Some(value) => batch.put(row.clone(), sealer.seal(row, version, value)?),
-            None => batch.delete(row.clone()),
-        };
+        (row, version, value.as_ref().map(|value| value.as_slice()))
+    });
+    let nodes = nodes.iter().map(|(row, value)| (row, newest, value.as_deref()));
+    let (mut puts, mut gone) = (Vec::with_capacity(overlay.len()), Vec::new());
+    for (row, version, value) in records.chain(nodes) {
+        match value {
+            Some(value) => puts.push(Unsealed { row, version, value }),
+            None => gone.push(row),
+        }
     }
-    for (row, value) in change.iter().flat_map(|change| change.rows()) {
-        batch = match value {
-            Some(value) => {
-                let sealed = sealer.seal(&row, newest, &value)?;
-                batch.put(row, sealed)
-            }
-            None => batch.delete(row),
-        };
-    }
-    Ok(batch)
+    // A row is among them once, so that their order is of no matter.
+    let sealed = sealer.seal_all(&puts)?;
+    let batch = Batch::new();
+    let batch = puts
+        .iter()
+        .zip(sealed)
+        .fold(batch, |batch, (record, sealed)| batch.put(record.row, sealed));
+    Ok(gone.into_iter().fold(batch, |batch, row| batch.delete(row.as_slice())))
 }
 
 /// Write what waits until nothing does.
