@@ -120,6 +120,12 @@ impl Sealer {
         })
     }
 
+    /// How work on many records is spread.
+    #[cfg(feature = "engine")]
+    pub(crate) const fn spread(&self) -> Spread {
+        self.spread
+    }
+
     pub(crate) const fn keys(&self) -> &Keys {
         &self.keys
     }
