@@ -6,9 +6,15 @@
 //! nobody learns of anything that a crash could take back. When a write fails, it takes with it whatever was built on
 //! top of it, and the store is poisoned.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    task::{Context, Waker},
+};
 
-use tokio::sync::oneshot;
+use tokio::{runtime::Handle, sync::oneshot};
 
 use crate::{
     Result, StoreError,
@@ -64,8 +70,35 @@ impl Submitted {
 impl Core {
     /// The open unit ends: it is on its way to the disk, and the next may begin.
     pub(crate) fn submit(self: &Arc<Self>) -> Result<Submitted> {
+        let (submitted, writer) = self.enqueue()?;
+        if let Some((runtime, writer)) = writer {
+            // A runtime that is shut down drops the writer here.
+            runtime.spawn(write_queue(writer));
+        }
+        Ok(submitted)
+    }
+
+    /// As [`submit`](Self::submit), for one who waits at once: the write begins on this thread, because the way to
+    /// another one takes longer than sealing a few records.
+    pub(crate) fn submit_and_begin(self: &Arc<Self>) -> Result<Submitted> {
+        let (submitted, writer) = self.enqueue()?;
+        if let Some((runtime, writer)) = writer {
+            let mut queue = Box::pin(write_queue(writer));
+            // Only its beginning: the runtime drives it from here on, so that it waits for nobody who waits for it.
+            let nobody = &mut Context::from_waker(Waker::noop());
+            let begun = catch_unwind(AssertUnwindSafe(|| queue.as_mut().poll(nobody)));
+            // An engine that panics ends the writer, here as in its task.
+            if begun.is_ok_and(|begun| begun.is_pending()) {
+                runtime.spawn(queue);
+            }
+        }
+        Ok(submitted)
+    }
+
+    /// The open unit ends and waits to be written: by what comes with it, or by what is writing.
+    fn enqueue(self: &Arc<Self>) -> Result<(Submitted, Option<(Handle, Writer)>)> {
         // The layer above needs a runtime anyway: the engines work on its blocking threads.
-        let runtime = tokio::runtime::Handle::try_current().map_err(|error| {
+        let runtime = Handle::try_current().map_err(|error| {
             StoreError::Backend(BackendError::with_source(crate::backend::BackendErrorKind::Io, error))
         })?;
         self.check_writable()?;
@@ -76,7 +109,7 @@ impl Core {
         };
         if unit.overlay.is_empty() && !layers.queue.active {
             let _answered = done.send(Ok(()));
-            return Ok(Submitted(durable));
+            return Ok((Submitted(durable), None));
         }
         layers.queue.waiting.push_back(Waiting {
             overlay: Arc::new(unit.overlay),
@@ -84,15 +117,11 @@ impl Core {
         });
         let idle = !std::mem::replace(&mut layers.queue.active, true);
         drop(layers);
-        if idle {
-            // A runtime that is shut down drops the writer here.
-            let writer = Writer {
-                core: Arc::clone(self),
-                by_itself: false,
-            };
-            runtime.spawn(write_queue(writer));
-        }
-        Ok(Submitted(durable))
+        let writer = idle.then(|| Writer {
+            core: Arc::clone(self),
+            by_itself: false,
+        });
+        Ok((Submitted(durable), writer.map(|writer| (runtime, writer))))
     }
 
     /// Wait until nothing is on its way to the disk.
