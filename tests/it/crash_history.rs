@@ -32,7 +32,7 @@ impl Parked {
         }
     }
 
-    fn copy(&self) -> Self {
+    pub(crate) fn copy(&self) -> Self {
         Self {
             disk: self.disk.copy(),
             ..self.clone()

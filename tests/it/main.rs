@@ -36,6 +36,7 @@ mod megolm_queue;
 mod receiving;
 mod rollback;
 mod sending;
+mod store_errors;
 mod story;
 mod sync_answers;
 mod td_confusion;

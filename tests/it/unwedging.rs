@@ -67,17 +67,6 @@ impl Evil {
         keys["keys"][name].as_str().unwrap().to_owned()
     }
 
-    fn claims(&self) -> usize {
-        let alice = self.alice.client.user_id();
-        let log = self.server.log();
-        let of_alice = |path: &str| {
-            log.iter()
-                .filter(|exchange| exchange.path.ends_with(path) && exchange.user.as_deref() == Some(alice.as_str()))
-                .count()
-        };
-        of_alice("/keys/claim")
-    }
-
     /// How many `m.dummy` bob has been sent since last time.
     fn dummies(&mut self) -> usize {
         let received = self.bob.receive();
