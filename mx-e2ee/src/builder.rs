@@ -281,7 +281,6 @@ impl ClientBuilder {
         token: AccessToken,
     ) -> Result<Client> {
         homeserver.set_access_token(token.clone());
-        let again = store.device().await?.is_some();
         let session = Session {
             homeserver: homeserver.base_url().to_owned(),
             user_id,
@@ -291,7 +290,8 @@ impl ClientBuilder {
         if let Some(directory) = &self.directory {
             session::save(&session::create_directory(directory)?, &session, &token)?;
         }
-        if again && !device.key_status().await?.published {
+        // A store whose keys never were on the homeserver is that of a login that was interrupted.
+        if device.were_keys_published().await? && !device.key_status().await?.published {
             return Err(Error::DeviceDeleted {
                 device: session.device_id,
             });

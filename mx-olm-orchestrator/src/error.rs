@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use mx_crypto_store::StoreError;
 use mx_transport::RequestError;
-use ruma::{OwnedDeviceId, OwnedRoomId, OwnedServerName, OwnedTransactionId, OwnedUserId};
+use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedTransactionId, OwnedUserId};
 
 use crate::DeviceReceipt;
 
@@ -146,6 +146,20 @@ pub enum Error {
         ids: BTreeSet<String>,
     },
 
+    /// An event of this device was seen that its store has not sent: the store was set back, or another copy of it runs.
+    /// Nothing is sent until that is acknowledged; receiving goes on.
+    #[error(
+        "event {event} in room {room} was sent as this device and not from this store: the store was restored from a \
+         backup, or a copy of it is running elsewhere. Stop the copy; then log in again for a new device, or acknowledge \
+         the rollback"
+    )]
+    StoreRolledBack {
+        /// The room.
+        room: OwnedRoomId,
+        /// The event.
+        event: OwnedEventId,
+    },
+
     /// The event would be larger than a homeserver accepts. The ratchet did not move.
     #[error("the encrypted event would have {bytes} bytes and at most {max} are accepted: send less, or send a file")]
     TooLarge {
@@ -224,6 +238,7 @@ impl Error {
             Self::IdentityChanged { .. } => "identity_changed",
             Self::OwnDeviceDeleted { .. } => "device_deleted",
             Self::OneTimeKeyConflict { .. } => "one_time_key_conflict",
+            Self::StoreRolledBack { .. } => "store_set_back",
             Self::StoreOfAnotherDevice { .. } => "store_of_another_device",
             Self::DeviceKeysMismatch { .. } => "device_keys_mismatch",
             Self::TooLarge { .. } => "too_large",

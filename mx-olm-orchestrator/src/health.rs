@@ -52,6 +52,14 @@ impl Orchestrator {
                 since_ms: Some(conflict.since_ms),
             });
         }
+        if let Some(rollback) = self.rollback().await? {
+            let error = rollback.error();
+            problems.push(Problem {
+                code: error.code(),
+                advice: error.to_string(),
+                since_ms: Some(rollback.since_ms),
+            });
+        }
         Ok(if problems.is_empty() {
             Health::Ok
         } else {

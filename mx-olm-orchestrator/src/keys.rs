@@ -75,6 +75,15 @@ impl Orchestrator {
         self.upkeep(how).await
     }
 
+    /// Whether this device's keys were published before, as far as its store knows.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub async fn were_keys_published(&self) -> Result<bool> {
+        let published = RecordId::named(SETTINGS, &[], "keys-published");
+        Ok(self.store().record::<bool>(&published).await? == Some(true))
+    }
+
     /// Before keys are published for the first time: the device id must not be taken by other keys, as it is when a
     /// store was lost and the login was kept.
     async fn check_own_device(&self, how: Upkeep) -> Result<()> {

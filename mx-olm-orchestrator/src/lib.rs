@@ -49,6 +49,7 @@ mod members;
 mod orchestrator;
 mod outgoing;
 mod receive;
+mod rollback;
 mod rooms;
 mod send;
 mod sync_response;

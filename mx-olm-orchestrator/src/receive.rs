@@ -11,6 +11,7 @@ mod letters;
 mod replay;
 mod retry;
 mod rooms;
+mod sync;
 mod timeline;
 mod to_device;
 mod undecryptable;

@@ -117,6 +117,20 @@ impl Homeserver {
         }))
     }
 
+    /// Another homeserver that holds all that this one does, so that one history can have several ends: accounts,
+    /// tokens, rooms, queues, and what the oracle knows. It has no planned fault, no hook, and an empty log.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self(Arc::new(Inner {
+            state: Mutex::new(lock(&self.0.state).clone()),
+            log: Mutex::default(),
+            plan: Mutex::default(),
+            hooks: Mutex::default(),
+            oracle: Mutex::new(lock(&self.0.oracle).clone()),
+            news: Arc::default(),
+        }))
+    }
+
     /// Make an account.
     ///
     /// # Panics

@@ -2,9 +2,10 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use mx_crypto_store::backend::MemoryDisk;
 use mx_test_homeserver::Fault;
 
-use crate::world::{Pair, pair};
+use crate::world::{Pair, World, builder, pair};
 
 #[tokio::test]
 async fn an_event_whose_answer_was_lost_is_sent_again_with_the_same_bytes() {
@@ -118,4 +119,21 @@ async fn a_send_whose_future_is_dropped_leaves_a_room_that_works() {
         .collect();
     let distinct: BTreeSet<&String> = ciphertexts.iter().collect();
     assert_eq!(distinct.len(), ciphertexts.len());
+}
+
+#[tokio::test]
+async fn a_login_that_was_interrupted_before_its_keys_were_published_is_repeated() {
+    let server = World::new();
+    let user = server.register("alice", "password");
+    let disk = MemoryDisk::new();
+    server.fault(Fault::drop_before("/keys/upload"));
+    let error = builder(&server, &disk).login("alice", "password").await.unwrap_err();
+    assert_eq!(error.code(), "interrupted");
+    let client = builder(&server, &disk).login("alice", "password").await.unwrap();
+    assert!(client.key_status().await.unwrap().published);
+    assert_eq!(
+        server.devices_of(&user),
+        [client.device_id().as_str()],
+        "the same device"
+    );
 }

@@ -1,258 +1,181 @@
-//! A disk that dies at its n-th commit, for every n that a story reaches: before the write, or after it.
+//! A disk that fails, hangs, panics or lies at its n-th operation, for every n that a story reaches.
+//!
+//! Whatever it does, nothing that never may happens on the wire, and when a process begins on a disk that works again,
+//! nothing is missing. Only a disk that lied may have lost something; then the store is what it was, or says that it is
+//! not.
 
-use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::Duration,
+use std::time::Duration;
+
+use mx_crypto_store::backend::BackendErrorKind as Kind;
+use mx_e2ee::{Client, Error};
+
+use crate::{
+    crash_history::{History, Parked, Scene},
+    disks::{Counts, Loss, Moment, Operation, Plan, Point, Trouble},
+    world::seed::{Seed, tell},
 };
 
-use async_trait::async_trait;
-use mx_crypto_store::backend::{Backend, BackendError, BackendErrorKind, Batch, Memory, MemoryDisk, Promises};
-use mx_e2ee::{Client, Event};
-use mx_test_homeserver::Homeserver;
+const DISK: Counts = |operation, _| operation != Operation::Request;
+const COMMITS: Counts = |operation, _| operation == Operation::Commit;
+const NEVER: Duration = Duration::from_secs(600);
 
-use crate::world::{Device, Pair, key, pair};
-
-#[derive(Debug)]
-struct Dying {
-    inner: Memory,
-    /// How many commits are left.
-    left: AtomicI64,
-    /// The last one is written, and nobody is told.
-    after: bool,
+/// What bob's process does while his disk suffers.
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    Reads,
+    Says,
 }
 
-impl Dying {
-    fn alive(&self) -> Result<(), BackendError> {
-        if self.left.load(Ordering::SeqCst) < 0 {
-            Err(BackendError::new(BackendErrorKind::Io))
-        } else {
-            Ok(())
-        }
-    }
-}
-
-#[async_trait]
-impl Backend for Dying {
-    fn promises(&self) -> Promises {
-        self.inner.promises()
-    }
-    async fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>, BackendError> {
-        self.alive()?;
-        self.inner.get(row).await
-    }
-    async fn scan(
-        &self,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, BackendError> {
-        self.alive()?;
-        self.inner.scan(prefix, after, limit).await
-    }
-    async fn commit(&self, batch: Batch) -> Result<(), BackendError> {
-        self.alive()?;
-        if self.left.fetch_sub(1, Ordering::SeqCst) > 0 {
-            return self.inner.commit(batch).await;
-        }
-        if self.after {
-            self.inner.commit(batch).await?;
-        }
-        Err(BackendError::new(BackendErrorKind::Io))
-    }
-    async fn compact(&self) -> Result<(), BackendError> {
-        self.alive()?;
-        self.inner.compact().await
-    }
-    async fn size_bytes(&self) -> Result<Option<u64>, BackendError> {
-        self.inner.size_bytes().await
-    }
-    async fn close(&self) -> Result<(), BackendError> {
-        self.inner.close().await
-    }
-}
-
-/// Open a device on its disk, which dies after `commits`. `None`: it died while it was opened.
-async fn open(
-    server: &Homeserver,
-    disk: &MemoryDisk,
-    directory: &std::path::Path,
-    commits: i64,
-    after: bool,
-) -> Option<Client> {
-    for _ in 0..1000 {
-        let Ok(inner) = Memory::open(disk) else {
-            tokio::task::yield_now().await;
-            continue;
-        };
-        let backend = Arc::new(Dying {
-            inner,
-            left: AtomicI64::new(commits),
-            after,
-        });
-        let builder = Client::builder()
-            .homeserver("http://localhost")
-            .transport(server.transport());
-        return builder.backend(backend, key()).directory(directory).open().await.ok();
-    }
-    None
-}
-
-/// Until the story needs no more commits than it has, it dies at each of them, one after the other.
-const MOST: i64 = 40;
-
-async fn receiving(commits: i64, after: bool) -> bool {
-    let Pair { server, bob, room, .. } = pair().await;
-    bob.events().await;
-    for text in ["one", "two", "three"] {
-        room.send_text(text).await.unwrap();
-    }
-    let Device {
-        client,
-        disk,
-        directory,
-        ..
-    } = bob;
-    drop(client);
-    let mut read: Vec<String> = Vec::new();
-    let mut died = true;
-    if let Some(client) = open(&server, &disk, directory.path(), commits, after).await {
-        died = loop {
-            match client.receive(Duration::ZERO).await {
-                Ok(events) if events.is_empty() => break false,
-                Ok(events) => read.extend(bodies(&events)),
-                Err(_) => break true,
+impl Act {
+    async fn done(self, scene: &mut Scene, bob: &Client) -> Result<(), Error> {
+        match self {
+            Self::Reads => while scene.bob_reads(bob).await? {},
+            Self::Says => {
+                for _ in 0..2 {
+                    scene.bob_says(bob).await?;
+                }
             }
-        };
-    }
-    let client = open(&server, &disk, directory.path(), i64::MAX, false).await.unwrap();
-    loop {
-        let events = client.receive(Duration::ZERO).await.unwrap();
-        if events.is_empty() {
-            break;
         }
-        read.extend(bodies(&events));
+        Ok(())
     }
-    // At least once, in order, and never again after an acknowledgement: a repeat is the whole batch or nothing.
-    let mut distinct = read.clone();
-    distinct.dedup();
-    let all = ["one", "two", "three"];
-    let batches = distinct.len() / all.len();
-    assert_eq!(distinct, all.repeat(batches), "commit {commits}, after {after}");
+}
+
+fn history() -> History {
+    tell("", async || History::of(&mut Seed::new("a disk that dies")).await)
+}
+
+/// Bob's process runs, and alice has said something that it has not read.
+async fn prepared(history: &History, plan: &Plan) -> (Scene, Parked, Client) {
+    let mut scene = history.scene().await;
+    scene.carol_turns().await;
+    for _ in 0..3 {
+        scene.alice_says().await;
+    }
+    let device = scene.bob.clone();
+    let bob = device.open(&scene.server, plan).await.unwrap();
+    (scene, device, bob)
+}
+
+/// The trouble at every operation that counts, one after the other. `expected` are the codes with which the process may
+/// end.
+fn at_every(act: Act, counts: Counts, moment: Moment, trouble: Trouble, expected: &[&str]) {
+    let history = history();
+    let operations = tell("", async || {
+        let plan = Plan::default();
+        let (mut scene, _, bob) = prepared(&history, &plan).await;
+        plan.arm(Point::dry(counts));
+        act.done(&mut scene, &bob).await.unwrap();
+        let operations = plan.counted();
+        scene.ends_well(bob).await;
+        operations
+    });
+    assert!(operations >= 3, "{act:?} has {operations} operations");
+    let mut failed = 0;
+    for nth in 1..=operations {
+        failed += u64::from(tell("", async || {
+            let plan = Plan::default();
+            let (mut scene, device, bob) = prepared(&history, &plan).await;
+            plan.arm(Point {
+                nth,
+                moment,
+                trouble,
+                ..Point::dry(counts)
+            });
+            // A disk that hangs is given up by a caller who has waited long enough.
+            let done = tokio::time::timeout(NEVER, act.done(&mut scene, &bob)).await;
+            let code = match &done {
+                Ok(Ok(())) => "ok",
+                Ok(Err(error)) => error.code(),
+                Err(_) => "waited",
+            };
+            let place = format!("{act:?}: {}: {code}", plan.struck().unwrap_or_default());
+            assert!(plan.struck().is_some(), "{place}");
+            assert!(code == "ok" || expected.contains(&code), "{place}");
+            drop(bob);
+            scene.bob_ended();
+            let bob = device.open(&scene.server, &Plan::default()).await.unwrap();
+            scene.ends_well(bob).await;
+            code != "ok"
+        }));
+    }
     assert!(
-        batches == 1 || (batches == 2 && died),
-        "commit {commits}, after {after}: {read:?}"
+        failed * 2 > operations,
+        "{act:?}: {failed} of {operations} were noticed"
     );
-    died
 }
 
-fn bodies(events: &[Event]) -> Vec<String> {
-    let body = |event: &Event| {
-        if let Event::Message(message) = event {
-            message.body().map(str::to_owned)
-        } else {
-            None
-        }
-    };
-    events.iter().filter_map(body).collect()
-}
-
-#[tokio::test]
-async fn a_receiver_whose_disk_dies_at_any_commit_loses_nothing() {
-    for after in [false, true] {
-        let mut reached = 0;
-        for commits in 0..MOST {
-            if !receiving(commits, after).await {
-                break;
-            }
-            reached += 1;
-        }
-        assert!((2..MOST).contains(&reached), "the story has {reached} commits");
+#[test]
+fn a_receiver_whose_disk_fails_at_any_operation_loses_nothing() {
+    for (kind, code) in [(Kind::Io, "store_io"), (Kind::NoSpace, "store_no_space")] {
+        let expected = [code, "store_poisoned"];
+        at_every(Act::Reads, DISK, Moment::Before, Trouble::Fail(kind), &expected);
     }
+    let expected = ["store_io", "store_poisoned"];
+    at_every(Act::Reads, COMMITS, Moment::After, Trouble::Fail(Kind::Io), &expected);
 }
 
-async fn sending(commits: i64, after: bool) -> bool {
-    let Pair {
-        server,
-        alice,
-        bob,
-        room,
-        ..
-    } = pair().await;
-    let room_id = room.id().to_owned();
-    drop(room);
-    let Device {
-        client,
-        disk,
-        directory,
-        ..
-    } = alice;
-    drop(client);
-    let mut confirmed = Vec::new();
-    let mut died = true;
-    if let Some(client) = open(&server, &disk, directory.path(), commits, after).await {
-        died = false;
-        for text in ["one", "two"] {
-            match client.room(&room_id).send_text(text).await {
-                Ok(_) => confirmed.push(text.to_owned()),
-                Err(_) => died = true,
-            }
+#[test]
+fn a_sender_whose_disk_fails_at_any_operation_uses_no_index_twice() {
+    let expected = ["store_io", "store_poisoned"];
+    at_every(Act::Says, DISK, Moment::Before, Trouble::Fail(Kind::Io), &expected);
+    at_every(Act::Says, COMMITS, Moment::After, Trouble::Fail(Kind::Io), &expected);
+}
+
+#[test]
+fn an_engine_that_panics_at_any_commit_stops_one_process_and_nothing_else() {
+    let expected = ["engine_stopped", "store_poisoned"];
+    at_every(Act::Reads, COMMITS, Moment::Before, Trouble::Panic, &expected);
+    at_every(Act::Says, COMMITS, Moment::After, Trouble::Panic, &expected);
+}
+
+#[test]
+fn a_disk_that_hangs_at_any_commit_is_waited_for_and_given_up() {
+    at_every(Act::Reads, COMMITS, Moment::Before, Trouble::Hang, &["waited"]);
+    at_every(Act::Says, COMMITS, Moment::After, Trouble::Hang, &["waited"]);
+}
+
+/// The disk lies from some commit on, and then the power is cut. What became of it.
+fn after_a_lie(history: &History, round: u64, loss: Loss) -> String {
+    tell("", async || {
+        let mut seed = Seed::new(&format!("lie-{loss:?}-{round}"));
+        let plan = Plan::default();
+        let (mut scene, device, bob) = prepared(history, &plan).await;
+        plan.arm(Point {
+            nth: 1 + seed.below(4),
+            trouble: Trouble::Lie,
+            ..Point::dry(COMMITS)
+        });
+        Act::Reads.done(&mut scene, &bob).await.unwrap();
+        drop(bob);
+        scene.bob_ended();
+        assert!(device.disk.unsynced() > 0, "it lied");
+        device.disk.crash(&mut seed, loss);
+        let opened = device.open(&scene.server, &Plan::default()).await;
+        match opened {
+            Err(error) => error.code().to_owned(),
+            Ok(bob) => match bob.receive(Duration::ZERO).await {
+                Err(error) => error.code().to_owned(),
+                Ok(_) => "goes on".to_owned(),
+            },
         }
-    }
-    let client = open(&server, &disk, directory.path(), i64::MAX, false).await.unwrap();
-    client.room(&room_id).send_text("last").await.unwrap();
-    let read = bob.bodies().await;
-    let distinct: BTreeSet<&String> = read.iter().collect();
-    assert_eq!(
-        distinct.len(),
-        read.len(),
-        "nothing twice: commit {commits}, after {after}: {read:?}"
+    })
+}
+
+#[test]
+fn a_disk_that_lied_is_what_it_was_or_is_refused() {
+    let history = history();
+    let codes = |loss| -> Vec<String> { (0..20).map(|round| after_a_lie(&history, round, loss)).collect() };
+    let kept = codes(Loss::Prefix);
+    assert!(
+        kept.iter().all(|code| code == "goes on"),
+        "an older state is a state: {kept:?}"
     );
-    assert_eq!(read.last().map(String::as_str), Some("last"));
-    for text in confirmed {
-        assert!(
-            read.contains(&text),
-            "{text} was confirmed: commit {commits}, after {after}: {read:?}"
-        );
-    }
-    no_index_twice(&server, &room_id);
-    died
-}
-
-fn no_index_twice(server: &Homeserver, room_id: &ruma::RoomId) {
-    // No index of a ratchet encrypted two things.
-    let sent: Vec<(String, String)> = server
-        .timeline(room_id)
-        .iter()
-        .filter_map(|event| {
-            let content = &event["content"];
-            Some((
-                content["session_id"].as_str()?.to_owned(),
-                content["ciphertext"].as_str()?.to_owned(),
-            ))
-        })
-        .collect();
-    // The index is at the beginning of the ciphertext, which differs from its first byte on for another one.
-    let heads: BTreeSet<(&str, String)> = sent
-        .iter()
-        .map(|(session, text)| (session.as_str(), text.chars().take(6).collect()))
-        .collect();
-    assert_eq!(heads.len(), sent.len(), "{sent:?}");
-}
-
-#[tokio::test]
-async fn a_sender_whose_disk_dies_at_any_commit_uses_no_index_twice() {
-    for after in [false, true] {
-        let mut reached = 0;
-        for commits in 0..MOST {
-            if !sending(commits, after).await {
-                break;
-            }
-            reached += 1;
-        }
-        assert!((4..MOST).contains(&reached), "the story has {reached} commits");
-    }
+    let torn = codes(Loss::Torn);
+    let refused = ["store_corrupt", "store_rolled_back"];
+    assert!(
+        torn.iter()
+            .all(|code| code == "goes on" || refused.contains(&code.as_str())),
+        "{torn:?}"
+    );
+    assert!(torn.iter().any(|code| refused.contains(&code.as_str())), "{torn:?}");
 }

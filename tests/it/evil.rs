@@ -1,6 +1,6 @@
 //! An evil peer in a room with a device of ours.
 
-use mx_e2ee::{Event, Message, Room};
+use mx_e2ee::{Event, Message, Options, Room};
 use mx_test_homeserver::EvilPeer;
 use mx_test_homeserver::peer::{MegolmSession, OlmSession};
 use serde_json::{Value, json};
@@ -52,6 +52,11 @@ impl Evil {
 
     /// Alice's process is killed, and starts again.
     pub(crate) async fn kill_alice(self) -> Self {
+        self.kill_alice_with(Options::default()).await
+    }
+
+    /// The same, and she behaves like this from then on.
+    pub(crate) async fn kill_alice_with(self, options: Options) -> Self {
         let Self {
             server,
             alice,
@@ -61,7 +66,7 @@ impl Evil {
         } = self;
         let id = room.id().to_owned();
         drop(room);
-        let alice = alice.kill_and_open().await;
+        let alice = alice.kill_and_open_with(options).await;
         let room = alice.client.room(&id);
         Self {
             server,

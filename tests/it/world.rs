@@ -6,6 +6,7 @@
 
 pub(crate) mod inbox;
 pub(crate) mod leaks;
+pub(crate) mod seed;
 pub(crate) mod watchdog;
 
 use std::{
@@ -50,6 +51,11 @@ impl World {
     /// Watch this homeserver.
     pub(crate) fn of(server: Homeserver) -> Self {
         Self::watch(server, true, watchdog::PATIENCE)
+    }
+
+    /// Watch this homeserver, and not the log: for stories that are told some thousand times.
+    pub(crate) fn quiet(server: Homeserver) -> Self {
+        Self::watch(server, false, watchdog::PATIENCE)
     }
 
     /// Watch this homeserver, and hang after `patience`.

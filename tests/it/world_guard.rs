@@ -120,11 +120,12 @@ fn an_inbox_may_repeat_until_it_is_acknowledged() {
     inbox.given(&[message("one", "$1")]);
     inbox.given(&[message("one", "$1"), message("two", "$2")]);
     inbox.acknowledging();
-    inbox.given(&[message("two", "$2")]);
-    assert_eq!(inbox.texts(), ["one", "two"]);
+    inbox.restarted();
+    // The acknowledgement of a process that ended is not known to have been carried out.
     inbox.acknowledging();
     inbox.acknowledged();
-    assert_eq!(inbox.texts().len(), 2);
+    inbox.given(&[message("two", "$2")]);
+    assert_eq!(inbox.texts(), ["one", "two"]);
 }
 
 #[test]

@@ -53,7 +53,7 @@ const STEPS: [Step; 13] = [
     ("ignored", || {
         cargo(&["test", "--workspace", "--test", "engine", "--", "--ignored"])
     }),
-    ("crash", || crash::run(&crash::Options::default())),
+    ("crash", crash::run_all),
     ("package", || package::run(&package::Options::default())),
     ("demo", || demo::run(&demo::Options::default())),
     ("synapse", || {

@@ -1,4 +1,4 @@
-//! `crash`: kill a process that writes to a store, thousands of times, on each engine.
+//! `crash`: kill a process that writes to a store, or a device that receives, thousands of times.
 
 use anyhow::bail;
 
@@ -7,15 +7,24 @@ use crate::process;
 /// The tests of `mx-crypto-store/tests/crash.rs`, one an engine.
 const ENGINES: [&str; 3] = ["sqlite", "redb", "sled"];
 
+/// How often each engine of the store is killed.
+const ROUNDS: u32 = 1000;
+/// How often a device is killed at each kill point of receiving.
+const ROUNDS_OF_RECEIVING: u32 = 200;
+
 /// Kill a process that writes to a store, again and again, and look after each kill whether anything is lost.
 ///
 /// The same code as the test `crash` of mx-crypto-store, with more rounds. One line an engine says what was done; a store
-/// that lost something stays on the disk, and its seed is printed.
-#[derive(Debug, clap::Args)]
+/// that lost something stays on the disk, and its seed is printed. With `--receive`, it is a device that is killed, at
+/// each kill point of receiving: the same code as the tests `crash_matrix`, with more rounds.
+#[derive(Debug, Default, clap::Args)]
 pub(crate) struct Options {
-    /// How often each engine is killed while it writes.
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    rounds: u32,
+    /// How often each engine, or each kill point, is killed. Default: 1000, and 200 with `--receive`.
+    #[arg(long, value_name = "N")]
+    rounds: Option<u32>,
+    /// Kill a device of the whole stack while it receives.
+    #[arg(long, conflicts_with_all = ["engine", "seed"])]
+    receive: bool,
     /// One engine only.
     #[arg(long, value_name = "NAME")]
     engine: Option<String>,
@@ -24,19 +33,22 @@ pub(crate) struct Options {
     seed: Option<u64>,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            rounds: 1000,
-            engine: None,
-            seed: None,
-        }
-    }
+/// Both kinds, as CI does.
+pub(crate) fn run_all() -> anyhow::Result<()> {
+    run(&Options::default())?;
+    run(&Options {
+        receive: true,
+        ..Options::default()
+    })
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    if options.receive {
+        return receive(options.rounds.unwrap_or(ROUNDS_OF_RECEIVING));
+    }
+    let rounds = options.rounds.unwrap_or(ROUNDS);
     let mut command = process::cargo(&process::root()?);
-    command.env("MX_KILL_ROUNDS", options.rounds.to_string()).args([
+    command.env("MX_KILL_ROUNDS", rounds.to_string()).args([
         "test",
         "--package",
         "mx-crypto-store",
@@ -54,4 +66,19 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         command.args([engine, "--exact"]);
     }
     process::run(command.args(["--nocapture", "--test-threads=1"]))
+}
+
+/// A device of the whole stack, on an image of a disk. A failure prints its seed, for `cargo xtask replay`.
+fn receive(rounds: u32) -> anyhow::Result<()> {
+    let mut command = process::cargo(&process::root()?);
+    command.env("MX_CRASH_ROUNDS", rounds.to_string());
+    command.args([
+        "test",
+        "--package",
+        "mx-test-homeserver",
+        "--test",
+        "it",
+        "crash_matrix",
+    ]);
+    process::run(command.args(["--", "--nocapture"]))
 }

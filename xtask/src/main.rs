@@ -8,6 +8,7 @@ mod demo;
 mod deny;
 mod package;
 mod process;
+mod replay;
 mod synapse;
 mod tidy;
 
@@ -33,6 +34,7 @@ enum Task {
     Demo(demo::Options),
     Deny(deny::Options),
     Package(package::Options),
+    Replay(replay::Options),
     Synapse(synapse::Options),
     Tidy(tidy::Options),
 }
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(&options),
         Task::Deny(options) => deny::run(&options),
         Task::Package(options) => package::run(&options),
+        Task::Replay(options) => replay::run(&options),
         Task::Synapse(options) => synapse::run(&options),
         Task::Tidy(options) => tidy::run(&options),
     };

@@ -161,8 +161,7 @@ impl Orchestrator {
                     };
                     conflict.acknowledged = true;
                     unit.put(&id(), &conflict)?;
-                    let epoch: u64 = unit.get(&epoch_id()).await?.unwrap_or_default();
-                    unit.put(&epoch_id(), &(epoch + 1))?;
+                    next_epoch(unit).await?;
                     Ok(Ending::Commit(true))
                 })
             })
@@ -187,6 +186,12 @@ impl Orchestrator {
             })
             .await
     }
+}
+
+/// From now on every room key is outdated.
+pub(crate) async fn next_epoch(unit: &Unit) -> Result<()> {
+    let epoch: u64 = unit.get(&epoch_id()).await?.unwrap_or_default();
+    Ok(unit.put(&epoch_id(), &(epoch + 1))?)
 }
 
 /// Whether the room's key is from before an acknowledged conflict. It counts as renewed from then on.

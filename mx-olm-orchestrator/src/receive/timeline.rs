@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Encryption, Event, Lost, LostBecause, Malformed, Message, Rejected, RejectedReason, Result, Undecryptable,
-    UndecryptableReason, rooms::RoomRecord,
+    UndecryptableReason, rollback, rooms::RoomRecord,
 };
 
 /// What every room event has.
@@ -234,6 +234,19 @@ impl<'a> Timelines<'a> {
             return Ok(());
         }
         let own = header.sender == self.context.user && info.sender_device.as_ref() == Some(&self.context.device);
+        if own {
+            let (place, now_ms) = (&opened.place, self.context.now_ms);
+            let look = rollback::look_at_own(
+                self.machine,
+                self.unit,
+                room,
+                &place.session,
+                place.index,
+                &header.event_id,
+                now_ms,
+            );
+            look.await?;
+        }
         if own && !self.context.deliver_own {
             return Ok(());
         }

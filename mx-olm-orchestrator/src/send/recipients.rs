@@ -39,6 +39,7 @@ impl Orchestrator {
     pub(crate) async fn readers(&self, room: &RoomId, recipients: Recipients) -> Result<Readers> {
         self.refuse_lost_device().await?;
         self.refuse_in_conflict().await?;
+        self.refuse_after_rollback().await?;
         let members = self.complete_members(room).await?;
         if !members.joined(&self.user_id().to_owned()) {
             return Err(Error::NotInRoom { room: room.to_owned() });

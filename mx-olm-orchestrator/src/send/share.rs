@@ -72,7 +72,8 @@ impl Orchestrator {
                     let reached = shares
                         .iter()
                         .any(|(device, share)| must_reach.contains(&device.0) && *device != own && is_given(share));
-                    if !reached && !must_reach.is_empty() && !(devices.is_empty() && must_reach.contains(&own.0)) {
+                    let alone = devices.is_empty() && must_reach.contains(&own.0);
+                    if !(reached || must_reach.is_empty() || alone) {
                         return Err(Error::NoUsableRecipients {
                             room,
                             devices,

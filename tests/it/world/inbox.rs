@@ -7,14 +7,17 @@ use ruma::OwnedEventId;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
+    /// By the process that runs.
     Given,
-    /// An acknowledgement was asked for, and its end is not known.
-    PerhapsAcknowledged,
+    /// Its acknowledgement is under way, or ended in an error.
+    Asked,
+    /// By a process that ended before it was known to be acknowledged.
+    Loose,
     Acknowledged,
 }
 
 /// Messages as a receiver got them. Their texts must be distinct.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Inbox {
     standing: BTreeMap<OwnedEventId, Standing>,
     /// By text, in which event it came.
@@ -48,22 +51,25 @@ impl Inbox {
         }
     }
 
-    /// An acknowledgement of all that was given is under way.
+    /// An acknowledgement of all that this process gave is under way.
     pub(crate) fn acknowledging(&mut self) {
-        for standing in self
-            .standing
-            .values_mut()
-            .filter(|standing| **standing == Standing::Given)
-        {
-            *standing = Standing::PerhapsAcknowledged;
-        }
+        self.turn(Standing::Given, Standing::Asked);
     }
 
     /// It has ended well.
     pub(crate) fn acknowledged(&mut self) {
-        let perhaps = |standing: &&mut Standing| **standing == Standing::PerhapsAcknowledged;
-        for standing in self.standing.values_mut().filter(perhaps) {
-            *standing = Standing::Acknowledged;
+        self.turn(Standing::Asked, Standing::Acknowledged);
+    }
+
+    /// Another process goes on.
+    pub(crate) fn restarted(&mut self) {
+        self.turn(Standing::Given, Standing::Loose);
+        self.turn(Standing::Asked, Standing::Loose);
+    }
+
+    fn turn(&mut self, from: Standing, to: Standing) {
+        for standing in self.standing.values_mut().filter(|standing| **standing == from) {
+            *standing = to;
         }
     }
 

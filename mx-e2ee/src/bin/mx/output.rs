@@ -86,6 +86,7 @@ fn exit_code(code: &str) -> u8 {
         | "token_without_device"
         | "device_keys_mismatch"
         | "one_time_key_conflict"
+        | "store_set_back"
         | "session_file"
         | "session_file_permissions" => 3,
         "unreachable"
