@@ -128,7 +128,7 @@ impl Orchestrator {
     /// Take out whom it makes no sense to ask yet. A server that is left alone leaves its users unanswered.
     fn hold_back(&self, wanted: &mut Wanted, unanswered: &mut Unanswered) {
         let now_ms = self.now_ms();
-        let Ok(backoff) = self.claim_backoff().lock() else {
+        let Ok(backoff) = self.keeping().claims.lock() else {
             return;
         };
         wanted.retain(|user, devices| {
@@ -217,7 +217,7 @@ impl Orchestrator {
     fn note_claims(&self, claims: Vec<Claim>) -> BTreeSet<OwnedUserId> {
         let now_ms = self.now_ms();
         let mut unanswered = BTreeSet::new();
-        let Ok(mut backoff) = self.claim_backoff().lock() else {
+        let Ok(mut backoff) = self.keeping().claims.lock() else {
             return unanswered;
         };
         for claim in &claims {

@@ -251,6 +251,14 @@ impl Error {
         }
     }
 
+    /// Syncing on makes no sense: the device is not ours any more, or nothing can be kept.
+    pub(crate) const fn ends_receiving(&self) -> bool {
+        matches!(
+            self,
+            Self::DeviceKeysMismatch { .. } | Self::OwnDeviceDeleted { .. } | Self::Store(_)
+        )
+    }
+
     /// What the engine says, without what it may quote of an event.
     pub(crate) fn engine(error: &impl std::fmt::Display) -> Self {
         Self::Engine {

@@ -5,20 +5,25 @@
 
 pub(crate) mod conflict;
 mod fallback;
-pub(crate) mod pace;
+mod pace;
 mod status;
 mod upload;
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, atomic::AtomicBool},
+};
 
 use matrix_sdk_crypto::types::requests::{AnyOutgoingRequest, OutgoingRequest};
 use mx_crypto_store::{Family, RecordId};
 use ruma::{OwnedUserId, TransactionId};
 
+use self::pace::Pace;
 pub use self::status::KeyStatus;
 pub(crate) use self::status::PublicKeys;
 use crate::{
     Orchestrator, Result,
+    claims::Backoff,
     devices::OwnDevice,
     machine::Ending,
     outgoing::{self, Answer},
@@ -46,6 +51,15 @@ enum Done {
     Sent,
     /// It waits for a better time.
     Later,
+}
+
+/// What is remembered while the process lives: when it makes sense to ask again.
+#[derive(Debug, Default)]
+pub(crate) struct Keeping {
+    pub(crate) claims: Mutex<Backoff>,
+    pace: Mutex<Pace>,
+    /// The last sync showed that somebody used our fallback key.
+    fallback_used: AtomicBool,
 }
 
 /// Set once the homeserver has our device's keys.

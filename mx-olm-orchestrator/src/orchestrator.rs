@@ -1,10 +1,6 @@
 //! What an app of this layer holds: one device, its homeserver and its store.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, atomic::AtomicBool},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use mx_crypto_store::{Cursor, PickleStore};
 use mx_transport::Homeserver;
@@ -16,8 +12,7 @@ use tokio::{
 
 use crate::{
     Clock, Delivery, Result,
-    claims::Backoff,
-    keys::pace::Pace,
+    keys::Keeping,
     machine::{Ending, MachineSlot},
     members::MemberCache,
     receive,
@@ -70,9 +65,7 @@ struct Inner {
     synced_at: std::sync::Mutex<Option<Instant>>,
     upkeep: Mutex<()>,
     claim: Mutex<()>,
-    claim_backoff: std::sync::Mutex<Backoff>,
-    pace: std::sync::Mutex<Pace>,
-    fallback_used: AtomicBool,
+    keeping: Keeping,
     outbox: Mutex<()>,
     rooms: Mutex<HashMap<OwnedRoomId, Arc<Mutex<()>>>>,
 }
@@ -102,9 +95,7 @@ impl Orchestrator {
             synced_at: std::sync::Mutex::default(),
             upkeep: Mutex::default(),
             claim: Mutex::default(),
-            claim_backoff: std::sync::Mutex::default(),
-            pace: std::sync::Mutex::default(),
-            fallback_used: AtomicBool::default(),
+            keeping: Keeping::default(),
             outbox: Mutex::default(),
             rooms: Mutex::default(),
         })))
@@ -210,17 +201,8 @@ impl Orchestrator {
         self.0.claim.lock().await
     }
 
-    pub(crate) fn claim_backoff(&self) -> &std::sync::Mutex<Backoff> {
-        &self.0.claim_backoff
-    }
-
-    pub(crate) fn pace(&self) -> &std::sync::Mutex<Pace> {
-        &self.0.pace
-    }
-
-    /// The last sync showed that somebody used our fallback key.
-    pub(crate) fn fallback_used(&self) -> &AtomicBool {
-        &self.0.fallback_used
+    pub(crate) fn keeping(&self) -> &Keeping {
+        &self.0.keeping
     }
 
     pub(crate) async fn outbox_lock(&self) -> MutexGuard<'_, ()> {

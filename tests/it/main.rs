@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod bad_input;
+mod cancel;
 mod cli;
 mod crash;
 mod crash_history;
@@ -18,7 +19,18 @@ mod engine_send;
 mod engine_store;
 mod engine_unwedge;
 mod evil;
+mod fault_matrix;
 mod keys;
+mod keys_cast;
+mod keys_claim;
+mod keys_claim_retry;
+mod keys_conflict;
+mod keys_fallback;
+mod keys_gate;
+mod keys_query_changed;
+mod keys_query_rejected;
+mod keys_query_unknown;
+mod keys_upload;
 mod megolm_forged;
 mod megolm_queue;
 mod receiving;

@@ -37,7 +37,8 @@ pub(super) fn judge(device: &Device, claimed: Option<&Claimed>) -> Result<(), Un
     };
     match device.as_device_keys().has_signed(&key) {
         Ok(()) => Ok(()),
-        Err(SignatureError::NoSignatureFound) => Err(UnusableReason::OneTimeKeyUnsigned),
+        Err(SignatureError::NoSignatureFound) if key.signatures().is_empty() => Err(UnusableReason::OneTimeKeyUnsigned),
+        // Another device's signature is none of this one's.
         Err(_) => Err(UnusableReason::OneTimeKeyBadSignature),
     }
 }

@@ -44,7 +44,9 @@ impl Orchestrator {
     /// Note what a sync says of fallback keys. `None`: nothing.
     pub(crate) fn note_fallback_keys(&self, unused: Option<&[OneTimeKeyAlgorithm]>) {
         let used = unused.is_some_and(|unused| !unused.contains(&OneTimeKeyAlgorithm::SignedCurve25519));
-        self.fallback_used().store(used, std::sync::atomic::Ordering::Relaxed);
+        self.keeping()
+            .fallback_used
+            .store(used, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// A device has a fallback key before anything of it is published.
@@ -74,7 +76,7 @@ impl Orchestrator {
     /// can still be read.
     pub(super) async fn tend_fallback_key(&self) -> Result<()> {
         let published: Published = self.store().record(&id()).await?.unwrap_or_default();
-        let used = self.fallback_used().load(std::sync::atomic::Ordering::Relaxed);
+        let used = self.keeping().fallback_used.load(std::sync::atomic::Ordering::Relaxed);
         if self.now_ms().abs_diff(published.at_ms) < KEPT_MS || (published.forgotten && !used) {
             return Ok(());
         }

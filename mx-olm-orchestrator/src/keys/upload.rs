@@ -50,7 +50,7 @@ impl Orchestrator {
                 }
             },
         };
-        if let Ok(mut pace) = self.pace().lock() {
+        if let Ok(mut pace) = self.keeping().pace.lock() {
             pace.accepted();
         }
         let (id, new_fallback) = (id.to_owned(), !upload.fallback_keys.is_empty());
@@ -76,7 +76,9 @@ impl Orchestrator {
     }
 
     fn may_upload(&self, upload: &upload_keys::v3::Request, now_ms: u64) -> bool {
-        let Ok(mut pace) = self.pace().lock() else { return true };
+        let Ok(mut pace) = self.keeping().pace.lock() else {
+            return true;
+        };
         let first = upload.device_keys.is_some();
         let allowed = !pace.is_pausing(now_ms) && (pace.take(upload.one_time_keys.len(), now_ms) || first);
         if !allowed {
@@ -92,7 +94,7 @@ impl Orchestrator {
             RequestError::Decode { .. } => true,
             _ => false,
         };
-        if lasting && let Ok(mut pace) = self.pace().lock() {
+        if lasting && let Ok(mut pace) = self.keeping().pace.lock() {
             pace.refused(now_ms);
         }
         error.into()

@@ -55,10 +55,7 @@ impl Orchestrator {
             Err(error) => Err(error),
         };
         if let Err(error) = upkeep {
-            if matches!(
-                error,
-                Error::DeviceKeysMismatch { .. } | Error::OwnDeviceDeleted { .. } | Error::Store(_)
-            ) {
+            if error.ends_receiving() {
                 return Err(error);
             }
             tracing::warn!(

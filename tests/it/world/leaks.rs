@@ -172,6 +172,14 @@ fn of_test() -> String {
     }
 }
 
+/// Look at what a disk is given.
+pub(crate) fn look_at_rows(batch: &Batch) {
+    for write in &batch.writes {
+        look(&write.row, "the name of a row", false);
+        look(write.value.as_deref().unwrap_or_default(), "a row of the disk", false);
+    }
+}
+
 /// Look at every file under a directory. The login holds its token, which is its job.
 pub(super) fn look_at_files(directory: &Path) {
     let Ok(entries) = std::fs::read_dir(directory) else {
@@ -238,10 +246,7 @@ impl Backend for Watched {
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), BackendError> {
-        for write in &batch.writes {
-            look(&write.row, "the name of a row", false);
-            look(write.value.as_deref().unwrap_or_default(), "a row of the disk", false);
-        }
+        look_at_rows(&batch);
         self.0.commit(batch).await
     }
 
