@@ -120,29 +120,3 @@ async fn td_49_a_message_behind_250_others_has_its_key_at_once() {
     assert_eq!(message.body(), Some("behind them"));
     assert_eq!(message.encryption.as_ref().unwrap().waited_ms, None, "it never waited");
 }
-
-#[tokio::test]
-async fn td_26_ours_is_found_among_ten_thousand_entries() {
-    let mut evil = evil().await;
-    let (mut event, id) = evil.key_event();
-    let entries = event["content"]["ciphertext"].as_object_mut().unwrap();
-    for number in 0..10_000 {
-        let key = vodozemac::base64_encode([number.to_string().as_bytes(), &[7; 28]].concat());
-        entries.insert(key, json!({"type": 0, "body": "AwA"}));
-    }
-    evil.queue(vec![event]);
-    assert_eq!(evil.sync().await.to_device_rejected, 0);
-    assert!(evil.has(&id).await);
-}
-
-#[tokio::test]
-async fn td_44_an_event_that_is_too_large_is_named_and_hides_nothing() {
-    let mut evil = evil().await;
-    let ours = evil.olm.curve25519.to_base64();
-    let (mut entry, id) = evil.key_event();
-    entry["content"]["ciphertext"]["other"] = json!({"type": 0, "body": "A".repeat(1024 * 1024)});
-    assert!(entry["content"]["ciphertext"][ours].is_object());
-    let plain = json!({"type": "m.dummy", "sender": evil.bob.user(), "content": {"x": "A".repeat(10 * 1024 * 1024)}});
-    evil.assert_ignored(vec![entry, plain], &[Reason::TooLarge; 2]).await;
-    assert!(!evil.has(&id).await);
-}

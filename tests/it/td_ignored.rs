@@ -106,11 +106,6 @@ impl Evil {
         }
     }
 
-    /// How often alice has claimed keys.
-    pub(crate) fn claims(&self) -> usize {
-        self.requests("/keys/claim")
-    }
-
     /// How many requests alice has sent whose path holds this.
     pub(crate) fn requests(&self, path: &str) -> usize {
         let alice = self.alice.client.user_id().as_str();

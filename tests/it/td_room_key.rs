@@ -1,6 +1,6 @@
 //! Room keys that nobody asked for, in the wrong place, in the wrong form: rows TD of the catalogue.
 
-use mx_e2ee::{Event, RejectedReason, Trust, UndecryptableReason};
+use mx_e2ee::{Event, RejectedReason, Trust};
 use mx_olm_orchestrator::ToDeviceRejectedReason as Reason;
 use mx_test_homeserver::EvilPeer;
 use ruma::room_id;
@@ -179,27 +179,6 @@ async fn td_15_a_session_cannot_take_the_id_of_another() {
     let event = olm(&mut evil, "m.room_key", at_start.room_key());
     evil.queue(vec![event]);
     assert_eq!(evil.bodies().await, ["the true one"]);
-}
-
-#[tokio::test]
-async fn td_16_a_key_for_another_room_opens_nothing_in_this_one() {
-    let mut evil = evil().await;
-    evil.bodies().await;
-    let other = room_id!("!elsewhere:localhost");
-    let mut session = evil.bob.megolm_session(evil.room.id());
-    let event = olm(
-        &mut evil,
-        "m.room_key",
-        session.room_key_for(other.as_str(), &session.session_id()),
-    );
-    evil.queue(vec![event]);
-    let content = session.encrypt(text(&session, "not here"));
-    evil.put(&content);
-    assert!(evil.alice.events().await.is_empty());
-    let waiting = evil.alice.client.waiting(0, 10).await.unwrap();
-    assert_eq!(waiting[0].reason, UndecryptableReason::MissingRoomKey);
-    let stored = evil.state(&[]).await.room_keys;
-    assert!(stored.contains(&(other.to_string(), session.session_id(), 0)));
 }
 
 #[tokio::test]
