@@ -15,20 +15,20 @@ use mx_test_homeserver::{EvilPeer, Homeserver};
 use ruma::{DeviceId, UserId};
 use serde_json::Value;
 
-use crate::world::builder;
+use crate::world::{World, builder};
 
 /// When the tests begin, in milliseconds since the Unix epoch.
 const START_MS: u64 = 1_790_000_000_000;
 
 pub(crate) struct Cast {
-    pub(crate) server: Homeserver,
+    pub(crate) server: World,
     pub(crate) alice: Client,
     /// Bob's device `BDEV`, on bare vodozemac.
     pub(crate) bob: EvilPeer,
     pub(crate) room: Room,
     pub(crate) clock: Arc<AtomicU64>,
     disk: MemoryDisk,
-    directory: tempfile::TempDir,
+    directory: Arc<tempfile::TempDir>,
 }
 
 /// What went out and what the store held at some moment.
@@ -64,9 +64,10 @@ impl Cast {
 
     /// As [`Cast::fresh`], with another name for bob and another way from alice to the homeserver.
     pub(crate) async fn fresh_with(bob: &str, way: impl FnOnce(&Homeserver) -> Arc<dyn Transport>) -> Self {
-        let server = Homeserver::new();
+        let server = World::new();
         server.register("alice", "password");
-        let (disk, directory) = (MemoryDisk::new(), tempfile::tempdir().unwrap());
+        let (disk, directory) = (MemoryDisk::new(), Arc::new(tempfile::tempdir().unwrap()));
+        server.keep(&directory);
         let clock = Arc::new(AtomicU64::new(START_MS));
         let alice = log_in(&server, way(&server), &disk, directory.path(), &clock)
             .await
@@ -103,7 +104,7 @@ impl Cast {
     }
 
     pub(crate) async fn send(&self, text: &str) -> SendReceipt {
-        self.room.send_text(text).await.unwrap()
+        self.server.say(&self.room, text).await.unwrap()
     }
 
     /// Alice's clock moves on.
@@ -225,7 +226,8 @@ impl Cast {
     /// A send is refused, and nothing else happened.
     pub(crate) async fn refused(&self) -> Error {
         let mark = self.mark().await;
-        let error = self.room.send_text("never").await.unwrap_err();
+        let error = self.server.say(&self.room, "never").await.unwrap_err();
+        self.server.examine(&error);
         self.assert_refused(&mark).await;
         error
     }

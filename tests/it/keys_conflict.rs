@@ -28,7 +28,7 @@ fn collide(cast: &Cast, has: Has, times: usize) -> Arc<AtomicUsize> {
     let left = Arc::new(AtomicUsize::new(times));
     let counted = Arc::clone(&left);
     let (server, user, device) = (
-        cast.server.clone(),
+        mx_test_homeserver::Homeserver::clone(&cast.server),
         cast.alice.user_id().to_owned(),
         cast.alice.device_id().to_owned(),
     );

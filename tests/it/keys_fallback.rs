@@ -25,6 +25,9 @@ fn fallback_keys(cast: &Cast) -> Vec<String> {
 async fn reads_by(cast: &Cast, name: &str, key: &str) -> bool {
     let mut peer = EvilPeer::new(&cast.server, name, "PEER");
     peer.publish();
+    // What alice sends to repair a session goes to who is in a room with her.
+    cast.room.invite(peer.user()).await.unwrap();
+    peer.join(cast.room.id());
     let key = Curve25519PublicKey::from_base64(key).unwrap();
     let olm = peer.olm_session_on(cast.alice.user_id(), cast.alice.device_id(), key);
     let session = peer.megolm_session(cast.room.id());

@@ -203,6 +203,50 @@ async fn kq_38_our_own_device_with_other_keys_is_the_end_of_it() {
     }
 }
 
+/// Whether alice's store holds a cross-signing identity of bob's.
+async fn has_identity(cast: &Cast) -> bool {
+    use matrix_sdk_crypto::store::CryptoStore;
+    let identity = cast.device().store().get_user_identity(cast.bob.user()).await;
+    identity.unwrap().is_some()
+}
+
+#[tokio::test]
+async fn kq_39_an_identity_that_does_not_hold_together_is_none_and_the_device_is_served() {
+    type Spoil = fn(&EvilPeer, &mut Value);
+    let spoils: [(&str, Spoil); 4] = [
+        ("unsigned", |_, body| body["self_signing_key"]["signatures"] = json!({})),
+        ("of another master key", |bob, body| {
+            let other = bob.new_cross_signing();
+            body["master_key"] = other.master_key();
+        }),
+        ("of another user", |_, body| {
+            body["master_key"]["user_id"] = json!("@carol:localhost")
+        }),
+        ("swapped usage", |_, body| {
+            body["master_key"]["usage"] = json!(["self_signing"]);
+            body["self_signing_key"]["usage"] = json!(["master"]);
+        }),
+    ];
+    for (what, spoil) in spoils {
+        let mut cast = Cast::fresh().await;
+        cast.bob.publish();
+        let identity = cast.bob.new_cross_signing();
+        let mut body = json!({"master_key": identity.master_key(), "self_signing_key": identity.self_signing_key()});
+        spoil(&cast.bob, &mut body);
+        cast.bob.publish_cross_signing_keys(&body);
+        assert_eq!(cast.send("x").await.readable_by(), 1, "{what}");
+        assert!(!has_identity(&cast).await, "{what}");
+        assert!(cast.events().await.is_empty());
+    }
+    // The good one is taken, so that the above proves something.
+    let mut cast = Cast::fresh().await;
+    cast.bob.publish();
+    let identity = cast.bob.new_cross_signing();
+    cast.bob.publish_cross_signing(&identity);
+    cast.send("x").await;
+    assert!(has_identity(&cast).await);
+}
+
 #[tokio::test]
 async fn kq_40_a_replaced_identity_is_reported() {
     let mut cast = Cast::fresh().await;

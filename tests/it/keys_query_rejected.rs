@@ -1,11 +1,9 @@
 //! Devices whose published keys are not usable (rows KQ-01 to KQ-21): each is named with its reason, and given nothing.
 
-use std::sync::{Arc, Mutex};
-
 use mx_e2ee::UnusableReason;
 use mx_test_homeserver::{
     EvilPeer,
-    peer::{SMALL_ORDER_POINTS, flip_bit, sign_with},
+    peer::{SMALL_ORDER_POINTS, sign_with},
 };
 use ruma::{device_id, user_id};
 use serde_json::{Value, json};
@@ -32,7 +30,7 @@ async fn assert_rejected(cast: &Cast, reason: UnusableReason) {
 }
 
 /// Signed by bob after the change.
-fn signed(bob: &EvilPeer, change: impl FnOnce(&mut Value)) -> Value {
+pub(crate) fn signed(bob: &EvilPeer, change: impl FnOnce(&mut Value)) -> Value {
     let mut keys = bob.unsigned_device_keys();
     change(&mut keys);
     bob.sign(&mut keys);
@@ -64,70 +62,6 @@ async fn kq_02_a_signature_of_another_key_is_bad() {
     })
     .await;
     assert_rejected(&cast, UnusableReason::BadSignature).await;
-}
-
-/// Serve one changed object after the other as bob's device, and let alice ask about it.
-async fn assert_all_rejected(cast: &Cast, variants: Vec<Value>) {
-    let served = Arc::new(Mutex::new(Value::Null));
-    let serve = Arc::clone(&served);
-    cast.rewrite("/keys/query", move |body| {
-        let bob = &mut body["device_keys"]["@bob:localhost"];
-        if bob.is_object() {
-            *bob = json!({"BDEV": *serve.lock().unwrap()});
-        }
-    });
-    cast.rewrite("/sync", |body| {
-        body["device_lists"]["changed"] = json!(["@bob:localhost"])
-    });
-    for variant in variants {
-        served.lock().unwrap().clone_from(&variant);
-        cast.sync().await;
-        assert!(!cast.is_dirty(cast.bob.user()).await, "the answer was not taken");
-        assert!(!cast.knows(cast.bob.user(), cast.bob.device()).await, "{variant}");
-    }
-    assert!(cast.nobody_reached().await.iter().all(|(device, _)| device == "BDEV"));
-}
-
-#[tokio::test]
-async fn kq_03_no_bit_of_keys_and_signature_can_be_flipped() {
-    let cast = Cast::fresh().await;
-    let good = cast.bob.device_keys();
-    let mut variants = Vec::new();
-    for pointer in [
-        "/keys/curve25519:BDEV",
-        "/keys/ed25519:BDEV",
-        "/signatures/@bob:localhost/ed25519:BDEV",
-    ] {
-        let text = good.pointer(pointer).unwrap().as_str().unwrap();
-        let bits = if pointer.starts_with("/keys") { 256 } else { 512 };
-        for bit in 0..bits {
-            let mut flipped = good.clone();
-            *flipped.pointer_mut(pointer).unwrap() = flip_bit(text, bit).into();
-            assert_ne!(flipped, good);
-            variants.push(flipped);
-        }
-    }
-    assert_all_rejected(&cast, variants).await;
-}
-
-#[tokio::test]
-async fn kq_03_no_bit_of_ids_and_algorithms_can_be_flipped() {
-    let cast = Cast::fresh().await;
-    let good = cast.bob.device_keys();
-    let mut variants = Vec::new();
-    for pointer in ["/user_id", "/device_id", "/algorithms/0", "/algorithms/1"] {
-        let text = good.pointer(pointer).unwrap().as_str().unwrap();
-        // The highest bit of a letter makes it no UTF-8, which is no JSON.
-        for bit in (0..text.len() * 8).filter(|bit| bit % 8 != 7) {
-            let mut bytes = text.as_bytes().to_vec();
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            let mut flipped = good.clone();
-            *flipped.pointer_mut(pointer).unwrap() = String::from_utf8(bytes).unwrap().into();
-            variants.push(flipped);
-        }
-    }
-    assert_eq!(variants.len(), 7 * (14 + 4 + 28 + 20));
-    assert_all_rejected(&cast, variants).await;
 }
 
 #[tokio::test]
@@ -378,6 +312,24 @@ async fn kq_18_an_identity_key_of_small_order_makes_no_session() {
         let key = Curve25519PublicKey::from_bytes(point).to_base64();
         assert_eq!(cast.sessions_with(&key).await, 0);
     }
+}
+
+#[tokio::test]
+async fn kq_19_a_signing_key_of_small_order_signs_nothing() {
+    let cast = with_keys(|bob| {
+        let encode = |bytes: &[u8]| vodozemac::base64_encode(bytes);
+        // The neutral element as key and as R, and zero as s: a lax verifier takes it for any message.
+        let mut neutral = [0; 32];
+        neutral[0] = 1;
+        let mut signature = [0; 64];
+        signature[0] = 1;
+        let mut keys = bob.unsigned_device_keys();
+        keys["keys"]["ed25519:BDEV"] = encode(&neutral).into();
+        keys["signatures"] = json!({"@bob:localhost": {"ed25519:BDEV": encode(&signature)}});
+        keys
+    })
+    .await;
+    assert_rejected(&cast, UnusableReason::BadSignature).await;
 }
 
 #[tokio::test]

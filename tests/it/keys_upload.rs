@@ -9,7 +9,10 @@ use mx_test_homeserver::{Exchange, Fault, Homeserver, peer::verify};
 use serde_json::{Value, json};
 use vodozemac::Ed25519PublicKey;
 
-use crate::keys_cast::{Cast, log_in};
+use crate::{
+    keys_cast::{Cast, log_in},
+    world::{World, builder},
+};
 
 fn uploads(server: &Homeserver) -> Vec<Exchange> {
     let log = server.log().into_iter();
@@ -80,7 +83,7 @@ async fn ku_02_keys_whose_upload_was_cut_off_are_uploaded_again_in_the_same_byte
 #[tokio::test]
 async fn ku_03_a_first_upload_that_was_cut_off_is_the_same_identity_again() {
     for fault in [Fault::drop_before("/keys/upload"), Fault::drop_after("/keys/upload")] {
-        let server = Homeserver::new();
+        let server = World::new();
         server.register("alice", "password");
         let (disk, directory) = (MemoryDisk::new(), tempfile::tempdir().unwrap());
         let clock = Arc::new(AtomicU64::new(1_790_000_000_000));
@@ -90,7 +93,7 @@ async fn ku_03_a_first_upload_that_was_cut_off_is_the_same_identity_again() {
             .unwrap_err();
         assert_eq!(error.code(), "interrupted");
         // The login stands: the process starts again, and publishes what it had on the disk.
-        let builder = crate::world::builder(&server, &disk).directory(directory.path());
+        let builder = builder(&server, &disk).directory(directory.path());
         let alice = builder.open().await.unwrap();
         alice.sync().await.unwrap();
         let uploads = uploads(&server);

@@ -28,6 +28,8 @@ mod keys_conflict;
 mod keys_fallback;
 mod keys_gate;
 mod keys_query_changed;
+mod keys_query_flips;
+mod keys_query_odd;
 mod keys_query_rejected;
 mod keys_query_unknown;
 mod keys_upload;
