@@ -3,7 +3,9 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::Stream;
-use mx_olm_orchestrator::{Delivery, Event, KeyStatus, Orchestrator};
+use mx_olm_orchestrator::{
+    Delivery, Event, Explanation, Health, KeyStatus, Orchestrator, Undecryptable, WaitingCounts,
+};
 use mx_transport::{Homeserver, RequestError};
 use ruma::{
     DeviceId, OwnedRoomId, OwnedRoomOrAliasId, OwnedUserId, RoomId, UserId,
@@ -14,7 +16,10 @@ use ruma::{
     },
     events::{InitialStateEvent, room::encryption::RoomEncryptionEventContent},
 };
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::{Mutex, OwnedMutexGuard},
+    time::Instant,
+};
 
 use crate::{ClientBuilder, Error, Result, Room, Session, session};
 
@@ -35,7 +40,7 @@ struct Inner {
     session: Session,
     directory: Option<PathBuf>,
     /// Given out, and acknowledged when more is asked for.
-    handed_out: Mutex<Vec<Delivery>>,
+    handed_out: Arc<Mutex<Vec<Delivery>>>,
 }
 
 impl Client {
@@ -50,7 +55,7 @@ impl Client {
             device,
             session,
             directory,
-            handed_out: Mutex::default(),
+            handed_out: Arc::default(),
         }))
     }
 
@@ -156,12 +161,14 @@ impl Client {
     /// one, and never returned again; what is not acknowledged is returned again after a restart.
     ///
     /// # Errors
-    /// Of the request, of the store. Nothing is lost.
+    /// [`Error::Busy`] while another call or a stream receives; of the request, of the store. Nothing is lost.
     ///
     /// # Cancel safety
     /// Safe: what was not returned is returned by the next call.
     pub async fn receive(&self, timeout: Duration) -> Result<Vec<Event>> {
-        let mut handed_out = self.0.handed_out.lock().await;
+        let mut handed_out = Arc::clone(&self.0.handed_out)
+            .try_lock_owned()
+            .map_err(|_| Error::Busy)?;
         self.0.device.acknowledge(&handed_out).await?;
         handed_out.clear();
         let end = Instant::now() + timeout;
@@ -181,14 +188,15 @@ impl Client {
     }
 
     /// What happens, for as long as it is polled. An event is acknowledged when the next one is asked for. An error is
-    /// an item too: the stream goes on after it, with growing pauses. Hold one stream, or use
-    /// [`receive`](Self::receive), but not both at once.
+    /// an item too: the stream goes on after it, with growing pauses. One receives at a time: while a stream is held, another
+    /// one and [`receive`](Self::receive) are [`Error::Busy`].
     pub fn events(&self) -> impl Stream<Item = Result<Event>> + Send + use<> {
         let state = EventStream {
             client: self.clone(),
             last: None,
             waiting: Vec::new(),
             pause: None,
+            turn: None,
         };
         futures_util::stream::unfold(state, |mut state| async move {
             let item = state.next().await;
@@ -205,6 +213,30 @@ impl Client {
         Ok(())
     }
 
+    /// Why an event cannot be read, and what would mend it.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub async fn explain(&self, event: &Undecryptable) -> Result<Explanation> {
+        Ok(self.0.device.explain(event).await?)
+    }
+
+    /// At most `limit` events that wait for their keys, oldest first, leaving out the first `skip`.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub async fn waiting(&self, skip: usize, limit: usize) -> Result<Vec<Undecryptable>> {
+        Ok(self.0.device.waiting(skip, limit).await?)
+    }
+
+    /// How many events wait for their keys, and how many of them were reported.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub async fn waiting_counts(&self) -> Result<WaitingCounts> {
+        Ok(self.0.device.waiting_counts().await?)
+    }
+
     /// Our device's keys, here and on the homeserver.
     ///
     /// # Errors
@@ -219,6 +251,22 @@ impl Client {
     /// As [`Orchestrator::publish_keys`].
     pub async fn publish_keys(&self) -> Result<()> {
         Ok(self.0.device.publish_keys().await?)
+    }
+
+    /// How the device is: what an operator should know and do. Nothing is sent.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub async fn health(&self) -> Result<Health> {
+        Ok(self.0.device.health().await?)
+    }
+
+    /// Go on with this store after a conflict of one-time keys. As [`Orchestrator::acknowledge_key_conflict`].
+    ///
+    /// # Errors
+    /// Of the request, of the store.
+    pub async fn acknowledge_key_conflict(&self) -> Result<()> {
+        Ok(self.0.device.acknowledge_key_conflict().await?)
     }
 
     /// Delete this device on the homeserver and forget the login here. The store, which is of no more use, is put aside
@@ -281,6 +329,8 @@ struct EventStream {
     /// In reverse.
     waiting: Vec<Delivery>,
     pause: Option<Duration>,
+    /// Held from the first event on.
+    turn: Option<OwnedMutexGuard<Vec<Delivery>>>,
 }
 
 impl EventStream {
@@ -302,6 +352,13 @@ impl EventStream {
 
     async fn try_next(&mut self) -> Result<Event> {
         let device = &self.client.0.device;
+        if self.turn.is_none() {
+            let turn = Arc::clone(&self.client.0.handed_out).try_lock_owned();
+            let mut handed_out = turn.map_err(|_| Error::Busy)?;
+            device.acknowledge(&handed_out).await?;
+            handed_out.clear();
+            self.turn = Some(handed_out);
+        }
         if let Some(last) = &self.last {
             device.acknowledge(std::slice::from_ref(last)).await?;
             self.last = None;

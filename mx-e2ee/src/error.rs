@@ -63,6 +63,10 @@ pub enum Error {
         directory: PathBuf,
     },
 
+    /// Another call or a stream of this client receives.
+    #[error("this device already receives elsewhere in this program: receive in one place, and hand out from there")]
+    Busy,
+
     /// The access token belongs to no device.
     #[error("this access token belongs to no device, and encryption needs one: log in with a password instead")]
     TokenWithoutDevice,
@@ -113,6 +117,7 @@ impl Error {
             Self::AlreadyLoggedIn { .. } => "already_logged_in",
             Self::DeviceDeleted { .. } => "device_deleted",
             Self::StoreLost { .. } => "store_lost",
+            Self::Busy => "busy",
             Self::TokenWithoutDevice => "token_without_device",
             Self::InvalidId { .. } => "invalid_id",
             Self::Configuration { .. } => "configuration",
@@ -131,6 +136,7 @@ impl Error {
                 status.is_server_error() || status.as_u16() == 429
             }
             mx_olm_orchestrator::Error::MalformedSync { .. }
+            | mx_olm_orchestrator::Error::ClaimFailed { .. }
             | mx_olm_orchestrator::Error::SendPending { .. }
             | mx_olm_orchestrator::Error::EarlierSendPending { .. } => true,
             _ => false,

@@ -9,8 +9,9 @@ mod session;
 pub use mx_crypto_store as store;
 pub use mx_olm_orchestrator as orchestrator;
 pub use mx_olm_orchestrator::{
-    Clock, DeviceOutcome, DeviceReceipt, Encryption, Event, Gap, Invite, KeyStatus, Message, Options, Recipients,
-    Rejected, RejectedReason, SendReceipt, Trust, Undecryptable, UndecryptableReason,
+    Clock, DeviceOutcome, DeviceReceipt, DeviceRejected, Encryption, Event, Explanation, Gap, Health, IdentityChanged,
+    Invite, KeyStatus, Lost, LostBecause, Malformed, Message, Options, Problem, Recipients, Rejected, RejectedReason,
+    SendReceipt, Trust, Undecryptable, UndecryptableReason, UnusableReason, WaitingCounts,
 };
 pub use mx_transport as transport;
 pub use ruma;

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use mx_crypto_store::StoreError;
 use mx_transport::RequestError;
-use ruma::{OwnedDeviceId, OwnedRoomId, OwnedServerName, OwnedTransactionId, OwnedUserId};
+use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedTransactionId, OwnedUserId};
+
+use crate::DeviceReceipt;
 
 /// Shorthand of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -68,17 +70,37 @@ pub enum Error {
         servers: BTreeSet<OwnedServerName>,
     },
 
-    /// The room key would reach nobody although there are other devices. Nothing was sent.
+    /// The room key would reach nobody else. Nothing was sent.
     #[error(
-        "none of the {} other device(s) in room {room} can be given the room key, nothing was sent: \
-         their published keys are unusable or they have no one-time key left",
-        devices.len()
+        "none of the {} other device(s) in room {room} can be given the room key, nothing was sent{}: \
+         wait until they publish good keys, or ask their owners to sign in again",
+        devices.len(), reasons(devices)
     )]
     NoUsableRecipients {
         /// The room.
         room: OwnedRoomId,
-        /// The devices that the homeserver named.
-        devices: BTreeSet<(OwnedUserId, OwnedDeviceId)>,
+        /// The devices that the homeserver named, each with what is wrong with it.
+        devices: Vec<DeviceReceipt>,
+        /// Who may read and has no device at all.
+        users_without_devices: Vec<OwnedUserId>,
+    },
+
+    /// No one-time keys could be had for the devices that have no session with us. Nothing was sent.
+    #[error("one-time keys could not be claimed, nothing was sent: try again later, or send with best effort")]
+    ClaimFailed {
+        /// Why the last attempt did not end.
+        #[source]
+        source: RequestError,
+    },
+
+    /// Verified users have another cross-signing identity than the one that was verified. Nothing was sent.
+    #[error(
+        "the identity of {} verified user(s) was replaced ({}), nothing was sent: verify them again, or withdraw \
+         their verification", users.len(), listed(users)
+    )]
+    IdentityChanged {
+        /// Whose identity.
+        users: BTreeSet<OwnedUserId>,
     },
 
     /// The store belongs to another device.
@@ -101,6 +123,41 @@ pub enum Error {
     DeviceKeysMismatch {
         /// Our device id.
         device: OwnedDeviceId,
+    },
+
+    /// Our device is not among our user's devices any more. Nothing is uploaded or sent; the store is kept.
+    #[error(
+        "device {device} was deleted on the homeserver, and its keys with it: log out, and log in again for a new device"
+    )]
+    OwnDeviceDeleted {
+        /// Our device id.
+        device: OwnedDeviceId,
+    },
+
+    /// The homeserver holds other one-time keys than ours under our names: another store publishes as this device.
+    /// Nothing is sent until that is acknowledged; receiving goes on.
+    #[error(
+        "the homeserver knows {} of this device with another content: its store was restored from a backup, or a copy \
+         of it is running elsewhere. Stop the copy; then log in again for a new device, or acknowledge the conflict",
+        colliding(ids)
+    )]
+    OneTimeKeyConflict {
+        /// The key ids that the homeserver named. Empty: it named none.
+        ids: BTreeSet<String>,
+    },
+
+    /// An event of this device was seen that its store has not sent: the store was set back, or another copy of it runs.
+    /// Nothing is sent until that is acknowledged; receiving goes on.
+    #[error(
+        "event {event} in room {room} was sent as this device and not from this store: the store was restored from a \
+         backup, or a copy of it is running elsewhere. Stop the copy; then log in again for a new device, or acknowledge \
+         the rollback"
+    )]
+    StoreRolledBack {
+        /// The room.
+        room: OwnedRoomId,
+        /// The event.
+        event: OwnedEventId,
     },
 
     /// The event would be larger than a homeserver accepts. The ratchet did not move.
@@ -177,6 +234,11 @@ impl Error {
             Self::UnsupportedAlgorithm { .. } => "unsupported_algorithm",
             Self::RecipientsUnknown { .. } => "recipients_unknown",
             Self::NoUsableRecipients { .. } => "no_usable_recipients",
+            Self::ClaimFailed { .. } => "claim_failed",
+            Self::IdentityChanged { .. } => "identity_changed",
+            Self::OwnDeviceDeleted { .. } => "device_deleted",
+            Self::OneTimeKeyConflict { .. } => "one_time_key_conflict",
+            Self::StoreRolledBack { .. } => "store_set_back",
             Self::StoreOfAnotherDevice { .. } => "store_of_another_device",
             Self::DeviceKeysMismatch { .. } => "device_keys_mismatch",
             Self::TooLarge { .. } => "too_large",
@@ -187,6 +249,14 @@ impl Error {
             Self::Engine { .. } => "engine",
             Self::EngineStopped => "engine_stopped",
         }
+    }
+
+    /// Syncing on makes no sense: the device is not ours any more, or nothing can be kept.
+    pub(crate) const fn ends_receiving(&self) -> bool {
+        matches!(
+            self,
+            Self::DeviceKeysMismatch { .. } | Self::OwnDeviceDeleted { .. } | Self::Store(_)
+        )
     }
 
     /// What the engine says, without what it may quote of an event.
@@ -222,6 +292,11 @@ impl From<matrix_sdk_crypto::OlmError> for Error {
     fn from(error: matrix_sdk_crypto::OlmError) -> Self {
         match error {
             matrix_sdk_crypto::OlmError::Store(error) => error.into(),
+            matrix_sdk_crypto::OlmError::SessionRecipientCollectionError(
+                matrix_sdk_crypto::SessionRecipientCollectionError::VerifiedUserChangedIdentity(users),
+            ) => Self::IdentityChanged {
+                users: users.into_iter().collect(),
+            },
             other => Self::engine(&other),
         }
     }
@@ -234,6 +309,30 @@ impl From<matrix_sdk_crypto::MegolmError> for Error {
             other => Self::engine(&other),
         }
     }
+}
+
+/// At most five reasons, so that an error stays one line.
+fn reasons(devices: &[DeviceReceipt]) -> String {
+    let mut reasons: Vec<String> = devices
+        .iter()
+        .take(5)
+        .map(|device| format!("{} {}: {}", device.user_id, device.device_id, device.outcome.describe()))
+        .collect();
+    if reasons.is_empty() {
+        return String::new();
+    }
+    if devices.len() > reasons.len() {
+        reasons.push("…".to_owned());
+    }
+    format!(" ({})", reasons.join("; "))
+}
+
+fn colliding(ids: &BTreeSet<String>) -> String {
+    if ids.is_empty() {
+        return "one-time keys".to_owned();
+    }
+    let named: Vec<&str> = ids.iter().take(5).map(String::as_str).collect();
+    format!("{} one-time key(s), such as {},", ids.len(), named.join(", "))
 }
 
 /// At most five names, so that an error stays one line.

@@ -3,6 +3,8 @@
 use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde::{Deserialize, Serialize};
 
+use crate::UnusableReason;
+
 /// Something that happened and that the app is told exactly in this form, also after a restart.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -19,6 +21,15 @@ pub enum Event {
     Rejected(Rejected),
     /// Events of a room were missed for good: there were more than are asked for, or the homeserver does not give them.
     Gap(Gap),
+    /// An event that waited for its key is not kept any longer. It may have been reported as
+    /// [`Undecryptable`](Self::Undecryptable) before.
+    Lost(Lost),
+    /// Something in a room's timeline is no event.
+    Malformed(Malformed),
+    /// The homeserver shows a device in a way that only a lie or a lost store explains. It is not used.
+    DeviceRejected(DeviceRejected),
+    /// The cross-signing identity of a user was replaced.
+    IdentityChanged(IdentityChanged),
 }
 
 /// A room event that is not state.
@@ -75,6 +86,9 @@ pub struct Encryption {
     pub session_id: String,
     /// How far the sending device is known.
     pub trust: Trust,
+    /// How long the event waited for its key, in milliseconds. `None`: it could be decrypted when it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waited_ms: Option<u64>,
 }
 
 /// How far the device that sent an event is known.
@@ -88,8 +102,10 @@ pub enum Trust {
     CrossSigned,
     /// The device is the sender's, and no identity signed it.
     Unsigned,
-    /// The device is not known (any more), or the key came from elsewhere.
+    /// The device is not known, or not any more.
     Unknown,
+    /// The key did not come from the sender: it was imported, or came from a backup. Whoever gave it could have made it.
+    Imported,
     /// The sender's verified identity was replaced.
     IdentityChanged,
 }
@@ -118,6 +134,12 @@ pub struct Undecryptable {
     pub origin_server_ts: u64,
     /// The Megolm session, where it names one.
     pub session_id: Option<String>,
+    /// The device that the event names as its sender. Nothing proves it: the specification deprecates the field.
+    #[serde(default)]
+    pub claimed_device: Option<OwnedDeviceId>,
+    /// When it came, in milliseconds since the Unix epoch.
+    #[serde(default)]
+    pub received_ms: u64,
     /// Why.
     pub reason: UndecryptableReason,
     /// What may help.
@@ -138,6 +160,14 @@ pub enum UndecryptableReason {
     },
     /// We hold the room key from a later message on.
     KeyStartsLater,
+    /// The room key has not come, and the event is older than this device: nobody could have encrypted it for us. Only a
+    /// backup or another device of ours has the key.
+    BeforeThisDevice,
+    /// The event names an encryption algorithm that no room message may have.
+    UnsupportedAlgorithm {
+        /// The algorithm that it names, at most 64 characters of it.
+        algorithm: String,
+    },
     /// The event is not a well-formed encrypted event.
     Malformed,
     /// The ciphertext does not belong to the key.
@@ -152,7 +182,7 @@ impl UndecryptableReason {
     pub fn may_still_come(&self) -> bool {
         matches!(
             self,
-            Self::MissingRoomKey | Self::Withheld { .. } | Self::KeyStartsLater
+            Self::MissingRoomKey | Self::Withheld { .. } | Self::KeyStartsLater | Self::BeforeThisDevice
         )
     }
 
@@ -166,6 +196,12 @@ impl UndecryptableReason {
                 "the sender's device refused to give the key to this device: verify the device, or ask the sender"
             }
             Self::KeyStartsLater => "the key was shared from a later message on, as for somebody who joined later",
+            Self::BeforeThisDevice => {
+                "it was sent before this device existed: restore the key backup, or import the keys of an older device"
+            }
+            Self::UnsupportedAlgorithm { .. } => {
+                "the sender encrypts with an algorithm that this version does not know: the sender has to use m.megolm.v1.aes-sha2"
+            }
             Self::Malformed | Self::BadCiphertext | Self::BadPayload => "nothing helps: the event itself is broken",
         }
     }
@@ -203,8 +239,79 @@ pub enum RejectedReason {
         /// The event that came first.
         first: OwnedEventId,
     },
+    /// Another message of the same sender was already encrypted with this index of the key: the sender's store was set
+    /// back or copied, or somebody forges. It cannot be told which of the two is genuine; the first was delivered.
+    IndexReuse {
+        /// The event that came first.
+        first: OwnedEventId,
+    },
     /// The owner of the key is not who the homeserver says.
-    SenderMismatch,
+    SenderMismatch {
+        /// Whose key it is, where that is known.
+        #[serde(default)]
+        owner: Option<OwnedUserId>,
+    },
+    /// The key was given in the name of a device that is not its owner.
+    SenderUnattributed,
+    /// What was inside is state of a room, which is never encrypted: nobody may change a room in this way.
+    StateEvent,
+    /// What was inside is encrypted again.
+    NestedEncryption,
+}
+
+/// An event that waited for its key and is given up.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct Lost {
+    /// The room.
+    pub room_id: OwnedRoomId,
+    /// The event's id.
+    pub event_id: OwnedEventId,
+    /// Who sent it, as the homeserver says.
+    pub sender: OwnedUserId,
+    /// Why it could not be decrypted.
+    pub reason: UndecryptableReason,
+    /// Why it is not kept.
+    pub because: LostBecause,
+}
+
+/// Why an event that waits for its key is given up.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum LostBecause {
+    /// More events wait than are kept: the oldest goes.
+    TooMany,
+    /// We are not in the room any more.
+    LeftRoom,
+}
+
+/// Something in a timeline that cannot be read as an event.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Malformed {
+    /// The room.
+    pub room_id: OwnedRoomId,
+    /// Its id, where it has one.
+    pub event_id: Option<OwnedEventId>,
+}
+
+/// A device that the homeserver shows in a way that is not to be believed.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct DeviceRejected {
+    /// Whose device.
+    pub user_id: OwnedUserId,
+    /// The device.
+    pub device_id: OwnedDeviceId,
+    /// Why.
+    pub reason: UnusableReason,
+}
+
+/// A user whose cross-signing identity was replaced.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct IdentityChanged {
+    /// Whose identity.
+    pub user_id: OwnedUserId,
+    /// The identity that was replaced had been verified by us.
+    pub was_verified: bool,
 }
 
 #[cfg(test)]

@@ -35,29 +35,37 @@
 //!
 //! # What is absent on purpose
 //! No code here opens a socket or a file, and none of it does cryptography: the engine does, and only
-//! `machine.rs`, `keys.rs`, `receive.rs`, `receive/timeline.rs` and `send.rs` with its parts name it.
+//! `machine.rs`, `keys.rs`, `devices.rs`, `claims.rs`, `receive.rs` and `send.rs` with their parts name it.
 
+mod claims;
 mod clock;
+mod devices;
 mod error;
 mod event;
+mod health;
 mod keys;
 mod machine;
 mod members;
 mod orchestrator;
 mod outgoing;
 mod receive;
+mod rollback;
 mod rooms;
 mod send;
 mod sync_response;
+mod unusable;
 
 pub use self::{
     clock::Clock,
     error::{Error, Result},
     event::{
-        Encryption, Event, Gap, Invite, Message, Rejected, RejectedReason, Trust, Undecryptable, UndecryptableReason,
+        DeviceRejected, Encryption, Event, Gap, IdentityChanged, Invite, Lost, LostBecause, Malformed, Message,
+        Rejected, RejectedReason, Trust, Undecryptable, UndecryptableReason,
     },
+    health::{Health, Problem},
     keys::KeyStatus,
     orchestrator::{Options, Orchestrator},
-    receive::{Delivery, SyncSummary},
+    receive::{Delivery, Explanation, SyncSummary, ToDeviceRejected, ToDeviceRejectedReason, WaitingCounts},
     send::{DeviceOutcome, DeviceReceipt, Outgoing, Recipients, SendReceipt},
+    unusable::UnusableReason,
 };

@@ -23,6 +23,8 @@ pub(crate) type Work<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a
 pub(crate) enum Ending<T> {
     /// Everything is committed.
     Commit(T),
+    /// Everything is committed, and the machine is built again: its memory is not what the store has.
+    CommitAndRebuild(T),
     /// Everything is undone, on purpose.
     Undo(T),
 }
@@ -93,21 +95,25 @@ impl MachineSlot {
             .catch_unwind()
             .await;
             match ended {
-                Ok(Ok((machine, Ending::Commit(value)))) => {
+                Ok(Ok((machine, ending))) => {
+                    let (kept, value) = match ending {
+                        Ending::Commit(value) => (Some(machine), value),
+                        Ending::CommitAndRebuild(value) => (None, value),
+                        Ending::Undo(value) => {
+                            unit.abort().await?;
+                            return Ok(value);
+                        }
+                    };
                     let submitted = unit.submit()?;
                     // The next unit goes on with this machine while the disk works: they reach it in order, and when
                     // one fails nothing that was built on it is committed.
-                    *slot = Some(machine);
+                    *slot = kept;
                     drop(slot);
                     let durable = submitted.durable().await;
                     if durable.is_err() {
                         this.slot.lock().await.take();
                     }
                     durable?;
-                    Ok(value)
-                }
-                Ok(Ok((_, Ending::Undo(value)))) => {
-                    unit.abort().await?;
                     Ok(value)
                 }
                 Ok(Err(error)) => {

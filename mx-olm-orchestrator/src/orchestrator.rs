@@ -3,38 +3,20 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use mx_crypto_store::{Cursor, PickleStore};
-use mx_transport::{Call, Homeserver};
-use ruma::{
-    DeviceId, OwnedDeviceId, OwnedRoomId, OwnedUserId, RoomId, UserId,
-    api::client::{
-        filter::{FilterDefinition, LazyLoadOptions, RoomEventFilter},
-        sync::sync_events,
-    },
-    presence::PresenceState,
-};
+use mx_transport::Homeserver;
+use ruma::{DeviceId, OwnedDeviceId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use tokio::{
     sync::{Mutex, MutexGuard},
     time::Instant,
 };
 
 use crate::{
-    Clock, Delivery, Error, Result,
+    Clock, Delivery, Result,
+    keys::Keeping,
     machine::{Ending, MachineSlot},
     members::MemberCache,
-    receive::{self, Context, SyncSummary},
-    sync_response::SyncResponse,
+    receive,
 };
-
-/// A send trusts what syncs showed as long as one ended this recently,
-const FRESH: Duration = Duration::from_secs(1);
-/// or this recently while the next one is under way, which shows news at once.
-const FRESH_WHILE_LISTENING: Duration = Duration::from_secs(90);
-
-/// More pages of to-device events than this in a row are left to the next call.
-const MAX_PAGES: usize = 50;
-
-/// How long an exchange may take beyond the time that the homeserver was asked to wait.
-const SYNC_GRACE: Duration = Duration::from_secs(30);
 
 /// How one device behaves.
 #[derive(Clone, Debug)]
@@ -44,6 +26,9 @@ pub struct Options {
     pub undecryptable_after: Duration,
     /// Deliver what this very device sent, too. Default: no.
     pub deliver_own: bool,
+    /// How many events are kept that wait for their keys. When there are more, the oldest is reported as lost. Default:
+    /// 10,000.
+    pub most_waiting: usize,
     /// How many events of each room the first sync of a device looks at. Default: 20.
     pub first_timeline: u32,
     /// Where the time is read.
@@ -55,6 +40,7 @@ impl Default for Options {
         Self {
             undecryptable_after: Duration::from_secs(60),
             deliver_own: false,
+            most_waiting: 10_000,
             first_timeline: 20,
             clock: Clock::system(),
         }
@@ -79,6 +65,7 @@ struct Inner {
     synced_at: std::sync::Mutex<Option<Instant>>,
     upkeep: Mutex<()>,
     claim: Mutex<()>,
+    keeping: Keeping,
     outbox: Mutex<()>,
     rooms: Mutex<HashMap<OwnedRoomId, Arc<Mutex<()>>>>,
 }
@@ -108,6 +95,7 @@ impl Orchestrator {
             synced_at: std::sync::Mutex::default(),
             upkeep: Mutex::default(),
             claim: Mutex::default(),
+            keeping: Keeping::default(),
             outbox: Mutex::default(),
             rooms: Mutex::default(),
         })))
@@ -135,117 +123,6 @@ impl Orchestrator {
     #[must_use]
     pub fn store(&self) -> &PickleStore {
         &self.0.store
-    }
-
-    /// Ask the homeserver what is new, waiting at most `timeout` for something, and take it: room keys, device lists,
-    /// messages. The messages are in the [`inbox`](Self::inbox) afterwards.
-    ///
-    /// # Errors
-    /// [`Error::MalformedSync`]; of the request; of the store. Nothing is lost: the same answer is asked for again.
-    ///
-    /// # Cancel safety
-    /// Safe: an answer is taken as a whole or not at all.
-    pub async fn sync(&self, timeout: Duration) -> Result<SyncSummary> {
-        let _single_flight = self.0.synced.lock().await;
-        let mut total = self.sync_page(timeout).await?.told();
-        for _ in 1..MAX_PAGES {
-            if !total.more_waiting {
-                break;
-            }
-            let page = self.sync_page(Duration::ZERO).await?;
-            total.add(page.told());
-        }
-        if let Ok(mut synced_at) = self.0.synced_at.lock() {
-            *synced_at = Some(Instant::now());
-        }
-        // Keys are topped up and devices asked about; what fails now is tried again with the next sync.
-        if let Err(error) = self.publish_keys().await {
-            if matches!(error, Error::DeviceKeysMismatch { .. } | Error::Store(_)) {
-                return Err(error);
-            }
-            tracing::warn!(
-                code = error.code(),
-                "upkeep of keys failed: it is tried again with the next sync"
-            );
-        }
-        Ok(total)
-    }
-
-    async fn sync_page(&self, timeout: Duration) -> Result<SyncSummary> {
-        use matrix_sdk_crypto::store::CryptoStore;
-        let since = self.0.store.next_batch_token().await?;
-        let first_sync = since.is_none();
-        let mut request = sync_events::v3::Request::new();
-        request.filter = Some(sync_events::v3::Filter::FilterDefinition(self.filter(first_sync)));
-        request.since.clone_from(&since);
-        request.timeout = Some(timeout);
-        request.set_presence = PresenceState::Offline;
-        let call = Call::repeatable().within(timeout.saturating_add(SYNC_GRACE));
-        let answer = self.0.homeserver.exchange(request, call).await?;
-        let mut sync = SyncResponse::parse(answer.body())?;
-        let gaps = match &since {
-            Some(since) => self.fill_gaps(&mut sync, since).await?,
-            None => Vec::new(),
-        };
-        let context = Context {
-            user: self.0.user.clone(),
-            device: self.0.device.clone(),
-            now_ms: self.0.options.clock.now_ms(),
-            first_sync,
-            report_after_ms: u64::try_from(self.0.options.undecryptable_after.as_millis()).unwrap_or(u64::MAX),
-            deliver_own: self.0.options.deliver_own,
-            gaps,
-        };
-        let members = Arc::clone(&self.0.members);
-        self.0
-            .machine
-            .unit(move |machine, unit| {
-                Box::pin(async move {
-                    let taken = Box::pin(receive::take(machine, unit, sync, context)).await?;
-                    // Before the commit, and on this task: a caller who goes away must not leave a list out of date,
-                    // and what a homeserver showed is true whether our disk has it or not.
-                    members.follow(taken.members).await;
-                    Ok(Ending::Commit(taken.summary))
-                })
-            })
-            .await
-    }
-
-    /// Little is asked for: no presence, no receipts, and members only as far as they speak.
-    fn filter(&self, first_sync: bool) -> FilterDefinition {
-        let mut filter = FilterDefinition::default();
-        let nothing = || {
-            let mut nothing = ruma::api::client::filter::Filter::default();
-            nothing.not_types = vec!["*".to_owned()];
-            nothing
-        };
-        filter.presence = nothing();
-        filter.account_data = nothing();
-        let mut no_room_events = RoomEventFilter::default();
-        no_room_events.not_types = vec!["*".to_owned()];
-        filter.room.ephemeral = no_room_events.clone();
-        filter.room.account_data = no_room_events;
-        filter.room.state.lazy_load_options = LazyLoadOptions::Enabled {
-            include_redundant_members: false,
-        };
-        filter.room.timeline.lazy_load_options = LazyLoadOptions::Enabled {
-            include_redundant_members: false,
-        };
-        let limit = if first_sync { self.0.options.first_timeline } else { 100 };
-        filter.room.timeline.limit = Some(limit.into());
-        filter
-    }
-
-    /// Sync once without waiting, unless what is known is fresh: who came, went, or has a new device is looked at before
-    /// a key is shared.
-    pub(crate) async fn catch_up(&self) -> Result<()> {
-        let listening = self.0.synced.try_lock().is_err();
-        let limit = if listening { FRESH_WHILE_LISTENING } else { FRESH };
-        let last = self.0.synced_at.lock().ok().and_then(|at| *at);
-        if last.is_none_or(|at| at.elapsed() > limit) {
-            self.sync(Duration::ZERO).await?;
-        }
-        Ok(())
     }
 
     /// At most `limit` events that are not acknowledged, oldest first, after `after`.
@@ -290,11 +167,29 @@ impl Orchestrator {
         Ok(self.0.store.shutdown().await?)
     }
 
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.0.options.clock.now_ms()
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.0.options
+    }
+
+    /// Held while a sync is under way.
+    pub(crate) fn syncing(&self) -> &Mutex<()> {
+        &self.0.synced
+    }
+
+    /// When the last sync ended.
+    pub(crate) fn synced_at(&self) -> &std::sync::Mutex<Option<Instant>> {
+        &self.0.synced_at
+    }
+
     pub(crate) fn machine(&self) -> &Arc<MachineSlot> {
         &self.0.machine
     }
 
-    pub(crate) fn members(&self) -> &MemberCache {
+    pub(crate) fn members(&self) -> &Arc<MemberCache> {
         &self.0.members
     }
 
@@ -306,6 +201,10 @@ impl Orchestrator {
         self.0.claim.lock().await
     }
 
+    pub(crate) fn keeping(&self) -> &Keeping {
+        &self.0.keeping
+    }
+
     pub(crate) async fn outbox_lock(&self) -> MutexGuard<'_, ()> {
         self.0.outbox.lock().await
     }
@@ -314,32 +213,5 @@ impl Orchestrator {
     pub(crate) async fn room_lock(&self, room: &RoomId) -> Arc<Mutex<()>> {
         let mut rooms = self.0.rooms.lock().await;
         Arc::clone(rooms.entry(room.to_owned()).or_default())
-    }
-}
-
-impl SyncSummary {
-    /// What a homeserver gave and we could not use is in the log, too.
-    fn told(self) -> Self {
-        if self.to_device_undecryptable > 0 {
-            let count = self.to_device_undecryptable;
-            tracing::warn!(
-                count,
-                "to-device messages could not be decrypted: room keys may be missing"
-            );
-        }
-        if !self.unreadable.is_empty() {
-            tracing::warn!(parts = ?self.unreadable, "parts of a sync could not be read");
-        }
-        self
-    }
-
-    fn add(&mut self, page: Self) {
-        self.events += page.events;
-        self.room_keys += page.room_keys;
-        self.to_device_undecryptable += page.to_device_undecryptable;
-        self.waiting += page.waiting;
-        self.before_this_device += page.before_this_device;
-        self.unreadable.extend(page.unreadable);
-        self.more_waiting = page.more_waiting;
     }
 }

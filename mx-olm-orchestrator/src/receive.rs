@@ -1,28 +1,36 @@
 //! One sync, one unit of work: keys, decryption, replay index, inbox and `next_batch` are on the disk together or not
 //! at all.
 
+mod catch_up;
+mod decrypt;
+mod explain;
 mod gaps;
 pub(crate) mod inbox;
+mod inside;
+mod letters;
 mod replay;
+mod retry;
+mod rooms;
+mod sync;
 mod timeline;
+mod to_device;
 mod undecryptable;
+mod unwedge;
 
 use std::collections::BTreeSet;
 
-use matrix_sdk_crypto::store::types::RoomKeyInfo;
-use matrix_sdk_crypto::{DecryptionSettings, EncryptionSyncChanges, OlmMachine, TrustRequirement};
-use mx_crypto_store::Unit;
-use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId};
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use matrix_sdk_crypto::{DecryptionSettings, OlmMachine, TrustRequirement};
+use mx_crypto_store::{PickleStore, Unit};
+use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId, api::client::sync::sync_events::DeviceLists};
 
-pub use self::inbox::Delivery;
-use crate::{
-    Event, Gap, Invite, Result,
-    members::MemberChange,
-    rooms::RoomRecord,
-    sync_response::{JoinedRoom, SyncResponse},
+use self::letters::Letters;
+pub(crate) use self::rooms::StateEvent;
+pub use self::{
+    explain::{Explanation, WaitingCounts},
+    inbox::Delivery,
+    to_device::{ToDeviceRejected, ToDeviceRejectedReason},
 };
+use crate::{Event, Gap, Result, members::MemberChange, sync_response::SyncResponse};
 
 /// Synapse gives at most this many to-device events in one sync: as many mean that there may be more.
 const TO_DEVICE_PAGE: usize = 100;
@@ -35,8 +43,12 @@ pub struct SyncSummary {
     pub events: usize,
     /// Room keys that came.
     pub room_keys: usize,
-    /// To-device events that could not be decrypted.
-    pub to_device_undecryptable: usize,
+    /// To-device events that had no effect.
+    pub to_device_rejected: usize,
+    /// The first hundred of them, by sender and reason.
+    pub rejected: Vec<ToDeviceRejected>,
+    /// To-device events that were decrypted and that neither the engine nor this crate knows.
+    pub to_device_custom: usize,
     /// Events that wait for their key since this sync.
     pub waiting: usize,
     /// Encrypted events from before this device existed, which nobody could have encrypted for it.
@@ -59,6 +71,12 @@ pub(crate) struct Context {
     pub(crate) deliver_own: bool,
     /// Events that were missed for good.
     pub(crate) gaps: Vec<Gap>,
+    /// To-device events go through the engine one after the other.
+    pub(crate) one_by_one: bool,
+    /// How many events are kept that wait for their keys.
+    pub(crate) most_waiting: usize,
+    /// Whose devices changed. `None`: anybody's may have.
+    pub(crate) device_lists: Option<DeviceLists>,
 }
 
 /// What a sync changes outside of the store, once it is committed.
@@ -66,6 +84,8 @@ pub(crate) struct Context {
 pub(crate) struct Taken {
     pub(crate) summary: SyncSummary,
     pub(crate) members: Vec<(OwnedRoomId, MemberChange)>,
+    /// What the engine holds in memory is not what the store has: build it again.
+    pub(crate) rebuild: bool,
 }
 
 /// Events are decrypted whoever sent them; what they are worth is said with each.
@@ -75,49 +95,55 @@ pub(crate) fn decryption_settings() -> DecryptionSettings {
     }
 }
 
-/// Take one answer to `/sync` into `unit`.
-pub(crate) async fn take(machine: &OlmMachine, unit: &Unit, sync: SyncResponse, context: Context) -> Result<Taken> {
+/// Take one answer to `/sync` into `unit`. `None`: it has to be taken with its to-device events one by one, and what is in
+/// the unit has to be undone.
+///
+/// # Errors
+/// Of the store, from wherever it comes: nothing is taken then, and the same answer is asked for again.
+pub(crate) async fn take(
+    machine: &OlmMachine,
+    unit: &Unit,
+    store: &PickleStore,
+    mut sync: SyncResponse,
+    context: &Context,
+) -> Result<Option<Taken>> {
     let mut taken = Taken::default();
-    taken.summary.unreadable = sync.unreadable;
+    taken.summary.unreadable = std::mem::take(&mut sync.unreadable);
     taken.summary.more_waiting = sync.to_device.len() >= TO_DEVICE_PAGE;
+    let mut rotate: BTreeSet<OwnedRoomId> = context.gaps.iter().map(|gap| gap.room_id.clone()).collect();
     for (room, joined) in &sync.joined {
-        remember(unit, room, joined, &mut taken).await?;
+        if rooms::remember(unit, room, joined, &context.user, &mut taken.members).await? {
+            rotate.insert(room.clone());
+        }
     }
-    taken
-        .members
-        .extend(sync.left.into_iter().map(|room| (room, MemberChange::Forget)));
-
-    let changes = EncryptionSyncChanges {
-        to_device_events: sync.to_device,
-        changed_devices: &sync.device_lists,
-        one_time_keys_counts: &sync.one_time_keys,
-        unused_fallback_keys: sync.unused_fallback_keys.as_deref(),
-        next_batch_token: Some(sync.next_batch),
+    for room in &sync.left {
+        taken.members.push((room.clone(), MemberChange::Forget));
+        rotate.insert(room.clone());
+    }
+    let letters = Letters::new(machine, unit, store, context, &mut taken);
+    let Some(post) = letters.take(&mut sync).await? else {
+        return Ok(None);
     };
-    let (processed, room_keys) = Box::pin(machine.receive_sync_changes(changes, &decryption_settings())).await?;
-    taken.summary.room_keys = room_keys.len();
-    taken.summary.to_device_undecryptable = processed
-        .iter()
-        .filter(|event| {
-            matches!(
-                event,
-                matrix_sdk_common::deserialized_responses::ProcessedToDeviceEvent::UnableToDecrypt { .. }
-            )
-        })
-        .count();
+    for room in rotate {
+        // Somebody left, or may have: they must not read on, even when they are back before we send.
+        machine.discard_room_key(&room).await?;
+    }
 
     let mut events: Vec<Event> = context.gaps.iter().cloned().map(Event::Gap).collect();
-    let mut timelines = timeline::Timelines::new(machine, unit, &context, &mut taken.summary, &mut events);
-    for key in unique(&room_keys) {
-        timelines.retry(&key.room_id, &key.session_id).await?;
+    let mut timelines = timeline::Timelines::new(machine, unit, context, &mut taken.summary, &mut events);
+    for (room, session) in &post.news {
+        timelines.retry(room, session).await?;
     }
     for (room, joined) in sync.joined {
         timelines.room(&room, joined.timeline).await?;
     }
+    for room in &sync.left {
+        timelines.left(room).await?;
+    }
     let senders = timelines.into_senders();
     Box::pin(machine.update_tracked_users(senders.iter().map(AsRef::as_ref))).await?;
     for (room, state) in sync.invited {
-        events.push(Event::Invite(invite(room, &state, &context.user)));
+        events.push(Event::Invite(rooms::invite(room, &state, &context.user)));
     }
     events.extend(
         undecryptable::due(unit, context.now_ms)
@@ -127,86 +153,5 @@ pub(crate) async fn take(machine: &OlmMachine, unit: &Unit, sync: SyncResponse, 
     );
     inbox::append(unit, &events).await?;
     taken.summary.events = events.len();
-    Ok(taken)
-}
-
-/// Each session once, in the order in which its key came.
-fn unique(keys: &[RoomKeyInfo]) -> Vec<&RoomKeyInfo> {
-    let mut seen = BTreeSet::new();
-    keys.iter()
-        .filter(|key| seen.insert((key.room_id.as_str(), key.session_id.as_str())))
-        .collect()
-}
-
-/// A state event, as far as it concerns us.
-#[derive(Deserialize)]
-pub(crate) struct StateEvent {
-    #[serde(rename = "type")]
-    pub(crate) event_type: String,
-    pub(crate) state_key: String,
-    #[serde(default)]
-    pub(crate) sender: Option<OwnedUserId>,
-    #[serde(default)]
-    pub(crate) content: serde_json::Value,
-}
-
-/// Latch what the room's state says, and note who came and went.
-async fn remember(unit: &Unit, room: &OwnedRoomId, joined: &JoinedRoom, taken: &mut Taken) -> Result<()> {
-    let before = RoomRecord::load(unit, room).await?;
-    let mut after = before.clone();
-    if joined.limited {
-        taken.members.push((room.clone(), MemberChange::Forget));
-    }
-    for raw in joined.state.iter().chain(&joined.timeline) {
-        let Ok(state) = serde_json::from_str::<StateEvent>(raw.get()) else {
-            continue;
-        };
-        if state.event_type == "m.room.member" {
-            let membership = state
-                .content
-                .get("membership")
-                .and_then(|value| value.as_str())
-                .unwrap_or_default();
-            if let Ok(user) = OwnedUserId::try_from(state.state_key) {
-                taken.members.push((
-                    room.clone(),
-                    MemberChange::Now {
-                        user,
-                        membership: membership.into(),
-                    },
-                ));
-            }
-        } else if state.state_key.is_empty() {
-            after.apply(&state.event_type, &state.content);
-        }
-    }
-    if after != before {
-        after.save(unit, room)?;
-    }
-    Ok(())
-}
-
-fn invite(room_id: OwnedRoomId, state: &[Box<RawValue>], own: &OwnedUserId) -> Invite {
-    let mut invite = Invite {
-        room_id,
-        inviter: None,
-        name: None,
-    };
-    for raw in state {
-        let Ok(state) = serde_json::from_str::<StateEvent>(raw.get()) else {
-            continue;
-        };
-        match state.event_type.as_str() {
-            "m.room.member" if state.state_key == own.as_str() => invite.inviter = state.sender,
-            "m.room.name" => {
-                invite.name = state
-                    .content
-                    .get("name")
-                    .and_then(|name| name.as_str())
-                    .map(str::to_owned)
-            }
-            _ => {}
-        }
-    }
-    invite
+    Ok(Some(taken))
 }

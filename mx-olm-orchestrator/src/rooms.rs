@@ -34,6 +34,9 @@ pub(crate) struct RoomRecord {
     pub(crate) encryption: Option<RoomEncryption>,
     /// As the room's state says. `None`: not seen yet.
     pub(crate) history_visibility: Option<HistoryVisibility>,
+    /// When we joined it first, in the homeserver's milliseconds since the Unix epoch.
+    #[serde(default)]
+    pub(crate) joined_ms: Option<u64>,
 }
 
 /// How a room is encrypted.

@@ -17,12 +17,14 @@ use serde_json::value::RawValue;
 use crate::{Error, Result};
 
 /// What we take from an answer to `/sync`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct SyncResponse {
     pub(crate) next_batch: String,
     pub(crate) to_device: Vec<Raw<AnyToDeviceEvent>>,
-    pub(crate) device_lists: DeviceLists,
-    /// Never without `signed_curve25519`: the specification says that an algorithm that is left out has none.
+    /// `None`: they could not be read, so that anybody's devices may have changed.
+    pub(crate) device_lists: Option<DeviceLists>,
+    /// With zero for `signed_curve25519` where it is left out, as the specification says; without it where what is there
+    /// is no count.
     pub(crate) one_time_keys: BTreeMap<OneTimeKeyAlgorithm, UInt>,
     pub(crate) unused_fallback_keys: Option<Vec<OneTimeKeyAlgorithm>>,
     pub(crate) joined: Vec<(OwnedRoomId, JoinedRoom)>,
@@ -33,7 +35,7 @@ pub(crate) struct SyncResponse {
 }
 
 /// What we take from a joined room.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct JoinedRoom {
     pub(crate) state: Vec<Box<RawValue>>,
     pub(crate) timeline: Vec<Box<RawValue>>,
@@ -55,17 +57,17 @@ struct Top {
 
 #[derive(Default, Deserialize)]
 struct Events {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     events: Vec<Box<RawValue>>,
 }
 
 #[derive(Default, Deserialize)]
 struct Rooms {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     join: BTreeMap<String, Box<RawValue>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     invite: BTreeMap<String, Box<RawValue>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     leave: BTreeMap<String, Box<RawValue>>,
 }
 
@@ -77,24 +79,32 @@ struct Join {
 
 #[derive(Default, Deserialize)]
 struct Timeline {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     events: Vec<Box<RawValue>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     limited: bool,
     prev_batch: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
 struct Invite {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     invite_state: Events,
+}
+
+/// Null is as good as left out.
+fn null_is_empty<'de, T: Default + Deserialize<'de>, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 impl SyncResponse {
     /// Read the body of a 2xx answer to `/sync`.
     ///
     /// # Errors
-    /// [`Error::MalformedSync`] when it is not JSON or has no `next_batch`.
+    /// [`Error::MalformedSync`] when it is not JSON, has no `next_batch`, or its to-device events or rooms cannot be read at
+    /// all.
     pub(crate) fn parse(body: &[u8]) -> Result<Self> {
         let top: Top = serde_json::from_slice(body).map_err(|error| Error::MalformedSync {
             reason: format!("not a JSON object of its shape (line {})", error.line()),
@@ -106,18 +116,14 @@ impl SyncResponse {
                 reason: "it has no next_batch".to_owned(),
             })?;
         let mut unreadable = Vec::new();
-        let to_device: Events = part(top.to_device, "to_device", &mut unreadable);
-        let mut one_time_keys: BTreeMap<OneTimeKeyAlgorithm, UInt> = part(
-            top.device_one_time_keys_count,
-            "device_one_time_keys_count",
-            &mut unreadable,
-        );
-        one_time_keys.entry(OneTimeKeyAlgorithm::SignedCurve25519).or_default();
-        let rooms: Rooms = part(top.rooms, "rooms", &mut unreadable);
+        // Room keys, and the rooms: what cannot be read of them at all is asked for again, not passed over.
+        let to_device: Events = whole(top.to_device, "to_device")?;
+        let rooms: Rooms = whole(top.rooms, "rooms")?;
+        let one_time_keys = one_time_keys(top.device_one_time_keys_count, &mut unreadable);
         let mut response = Self {
             next_batch,
             to_device: to_device.events.into_iter().map(Raw::from_json).collect(),
-            device_lists: part(top.device_lists, "device_lists", &mut unreadable),
+            device_lists: device_lists(top.device_lists, &mut unreadable),
             one_time_keys,
             unused_fallback_keys: part(
                 top.device_unused_fallback_key_types,
@@ -150,6 +156,30 @@ impl SyncResponse {
     }
 }
 
+/// Each count on its own. One that is no count is not zero: the engine is told nothing then.
+fn one_time_keys(raw: Option<Box<RawValue>>, unreadable: &mut Vec<String>) -> BTreeMap<OneTimeKeyAlgorithm, UInt> {
+    const NAME: &str = "device_one_time_keys_count";
+    let failures = unreadable.len();
+    let counts: BTreeMap<String, Box<RawValue>> = part(raw, NAME, unreadable);
+    if unreadable.len() > failures {
+        return BTreeMap::new();
+    }
+    let mut read = BTreeMap::from([(OneTimeKeyAlgorithm::SignedCurve25519, UInt::default())]);
+    for (name, raw) in counts {
+        let algorithm = OneTimeKeyAlgorithm::from(name);
+        match serde_json::from_str(raw.get()) {
+            Ok(count) => {
+                read.insert(algorithm, count);
+            }
+            Err(_) => {
+                unreadable.push(NAME.to_owned());
+                read.remove(&algorithm);
+            }
+        }
+    }
+    read
+}
+
 fn joined(id: &str, raw: Box<RawValue>, unreadable: &mut Vec<String>) -> JoinedRoom {
     let room: Join = part(Some(raw), id, unreadable);
     let state: Events = part(room.state, id, unreadable);
@@ -172,6 +202,25 @@ fn room_id(id: &str, unreadable: &mut Vec<String>) -> Option<OwnedRoomId> {
         unreadable.push("a room id".to_owned());
     }
     parsed
+}
+
+/// A part without which the answer is not taken. One that is left out or null is empty.
+fn whole<T: Default + for<'de> Deserialize<'de>>(raw: Option<Box<RawValue>>, name: &str) -> Result<T> {
+    let mut unreadable = Vec::new();
+    let read = part(raw, name, &mut unreadable);
+    if unreadable.is_empty() {
+        Ok(read)
+    } else {
+        Err(Error::MalformedSync {
+            reason: format!("its {name} cannot be read"),
+        })
+    }
+}
+
+fn device_lists(raw: Option<Box<RawValue>>, unreadable: &mut Vec<String>) -> Option<DeviceLists> {
+    let failures = unreadable.len();
+    let read = part(raw, "device_lists", unreadable);
+    (unreadable.len() == failures).then_some(read)
 }
 
 /// A part that is left out or null is empty; one that cannot be read is empty and named.
@@ -206,7 +255,27 @@ mod tests {
     }
 
     #[test]
-    fn without_next_batch_it_is_refused() {
+    fn a_count_that_is_none_is_left_out_and_the_others_are_read() {
+        for odd in ["9007199254740992", "-1", "\"50\"", "1.5", "null", "[]", "1e400"] {
+            let body = format!(
+                r#"{{"next_batch":"s1","device_one_time_keys_count":{{"signed_curve25519":{odd},"other":7}},
+                    "to_device":{{"events":[{{"type":"m.dummy","sender":"@a:b","content":{{}}}}]}}}}"#
+            );
+            let sync = SyncResponse::parse(body.as_bytes()).unwrap();
+            assert_eq!(
+                sync.one_time_keys,
+                BTreeMap::from([("other".into(), UInt::from(7u32))]),
+                "{odd}"
+            );
+            assert_eq!(sync.unreadable, ["device_one_time_keys_count"], "{odd}");
+            assert_eq!(sync.to_device.len(), 1);
+        }
+        let sync = SyncResponse::parse(br#"{"next_batch":"s1","device_one_time_keys_count":[]}"#).unwrap();
+        assert!(sync.one_time_keys.is_empty());
+    }
+
+    #[test]
+    fn without_next_batch_keys_or_rooms_it_is_refused() {
         for body in [
             &b"<html>"[..],
             b"{}",
@@ -214,6 +283,10 @@ mod tests {
             br#"{"next_batch":7}"#,
             b"",
             b"[]",
+            br#"{"next_batch":"s1","to_device":{"events":{}}}"#,
+            br#"{"next_batch":"s1","to_device":[{"type":"m.room_key"}]}"#,
+            br#"{"next_batch":"s1","rooms":7}"#,
+            br#"{"next_batch":"s1","rooms":{"join":7}}"#,
         ] {
             let error = SyncResponse::parse(body).unwrap_err();
             assert_eq!(error.code(), "malformed_sync", "{body:?}");
@@ -229,6 +302,7 @@ mod tests {
         let sync = SyncResponse::parse(body).unwrap();
         assert_eq!(sync.to_device.len(), 1);
         let mut unreadable = sync.unreadable.clone();
+        assert!(sync.device_lists.is_none(), "anybody's devices may have changed");
         unreadable.sort();
         assert_eq!(unreadable, ["!bad:b", "a room id", "device_lists"]);
         let rooms: BTreeMap<_, _> = sync.joined.iter().map(|(id, room)| (id.as_str(), room)).collect();
@@ -240,7 +314,7 @@ mod tests {
     #[test]
     fn null_is_left_out() {
         let sync =
-            SyncResponse::parse(br#"{"next_batch":"s1","to_device":null,"rooms":{"join":{"!a:b":{"state":null}}}}"#)
+            SyncResponse::parse(br#"{"next_batch":"s1","to_device":{"events":null},"rooms":{"invite":null,"join":{"!a:b":{"state":null}}}}"#)
                 .unwrap();
         assert!(sync.unreadable.is_empty());
         assert_eq!(sync.joined.len(), 1);

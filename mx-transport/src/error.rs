@@ -6,6 +6,9 @@ use http::StatusCode;
 
 use crate::TransportError;
 
+/// An error shows this many characters of what a homeserver says.
+const MAX_SHOWN_CHARS: usize = 300;
+
 /// A request to a homeserver failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -15,7 +18,7 @@ pub enum RequestError {
     Transport(#[from] TransportError),
 
     /// The homeserver refused.
-    #[error("the homeserver refused {endpoint}: {status}{}{}", suffix(errcode.as_deref()), suffix(Some(message)))]
+    #[error("the homeserver refused {endpoint}: {status}{}{}", suffix(errcode.as_deref()), suffix(Some(shown(message))))]
     Api {
         /// The endpoint's path, with the names of its parameters.
         endpoint: &'static str,
@@ -23,7 +26,8 @@ pub enum RequestError {
         status: StatusCode,
         /// The Matrix error code. `None`: the answer is not a Matrix error, as when a proxy answers.
         errcode: Option<String>,
-        /// What the homeserver says, at most 300 visible characters. Never to be trusted.
+        /// What the homeserver says, at most 2,000 visible characters, of which 300 are displayed. Never
+        /// to be trusted.
         message: String,
         /// How long the homeserver asks us to wait.
         retry_after: Option<Duration>,
@@ -100,6 +104,12 @@ impl RequestError {
             _ => None,
         }
     }
+}
+
+/// As much of a homeserver's words as an error shows.
+fn shown(message: &str) -> &str {
+    let end = message.char_indices().nth(MAX_SHOWN_CHARS).map(|(end, _)| end);
+    end.and_then(|end| message.get(..end)).unwrap_or(message)
 }
 
 fn suffix(text: Option<&str>) -> String {

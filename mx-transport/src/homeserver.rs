@@ -20,8 +20,8 @@ use url::Url;
 pub use self::inputs::{Authenticate, PathInput};
 use crate::{AccessToken, Deadline, Idempotent, RequestError, Transport, retry::named_pause};
 
-/// What a homeserver says about an error is cut to this many characters.
-const MAX_MESSAGE_CHARS: usize = 300;
+/// What a homeserver says about an error is cut to this many characters: two one-time keys fit, which Synapse quotes.
+const MAX_MESSAGE_CHARS: usize = 2_000;
 
 /// How one request is sent.
 #[derive(Clone, Copy, Debug, Default)]

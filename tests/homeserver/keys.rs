@@ -39,8 +39,10 @@ impl Device {
     fn add_one_time_keys(&mut self, keys: Map<String, Value>) -> Result<(), Refusal> {
         for (id, key) in &keys {
             let known = self.one_time_keys.iter().find(|(known, _)| known == id);
-            if known.is_some_and(|(_, known)| known != key) {
-                let error = format!("One time key {id} already exists.");
+            // In Synapse's words: the old key is JSON, the new one is how Python shows it.
+            if let Some((_, known)) = known.filter(|(_, known)| known != key) {
+                let new = key.to_string().replace('"', "'");
+                let error = format!("One time key {id} already exists. Old key: {known}; new key: {new}");
                 return Err(Refusal::new(400, "M_UNKNOWN", &error));
             }
         }

@@ -22,7 +22,7 @@
 //!
 //! Faults come by name ([`Homeserver::fault`]), answers can be rewritten by a hook ([`Homeserver::rewrite`]),
 //! [`Homeserver::log`] shows what went over the wire, and an oracle looks at every request for what no client may ever do
-//! ([`Homeserver::violations`]).
+//! ([`Homeserver::violations`]). [`EvilPeer`] is a device that signs and encrypts anything.
 //!
 //! Every request is read, and every answer checked, with ruma's types of the endpoint: what is no request is a 400, and
 //! no answer leaves that a client could not read, unless a fault or a hook makes it so.
@@ -37,6 +37,7 @@ mod faults;
 mod keys;
 mod log;
 mod oracle;
+pub mod peer;
 mod reply;
 mod rooms;
 mod router;
@@ -59,6 +60,7 @@ pub use self::{
     faults::Fault,
     log::Exchange,
     oracle::{Invariant, Violation},
+    peer::EvilPeer,
 };
 use self::{
     faults::{Hook, Outcome, Plan},

@@ -1,7 +1,7 @@
 //! Our keys on the homeserver: published, topped up, and never stuck.
 
 use mx_crypto_store::backend::MemoryDisk;
-use mx_test_homeserver::{Fault, Homeserver};
+use mx_test_homeserver::Homeserver;
 use ruma::{device_id, user_id};
 
 use crate::world::{Device, Pair, builder, pair};
@@ -59,17 +59,6 @@ async fn a_count_that_is_left_out_means_none() {
         server.one_time_keys_left(bob.client.user_id(), bob.client.device_id()),
         50
     );
-}
-
-#[tokio::test]
-async fn a_one_time_key_that_exists_already_does_not_stop_the_uploads() {
-    let Pair { server, bob, .. } = pair().await;
-    server.exhaust_keys(bob.client.user_id(), bob.client.device_id());
-    let exists = r#"{"errcode":"M_UNKNOWN","error":"One time key signed_curve25519:AAAAAAAAAA already exists. Old key: x; new key: y"}"#;
-    server.fault(Fault::status("/keys/upload", 400, exists));
-    bob.client.sync().await.unwrap();
-    bob.client.sync().await.unwrap();
-    assert!(server.one_time_keys_left(bob.client.user_id(), bob.client.device_id()) >= 50);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Whom a message is for: strict by default, and the receipt says who can read it.
 
-use mx_e2ee::{DeviceOutcome, Recipients};
+use mx_e2ee::{DeviceOutcome, Recipients, UnusableReason};
 use mx_test_homeserver::{Fault, Homeserver};
 use serde_json::{Value, json};
 
@@ -112,7 +112,12 @@ async fn a_forged_device_is_rejected_and_the_others_are_served() {
         .iter()
         .find(|receipt| receipt.device_id == forged.client.device_id())
         .unwrap();
-    assert_eq!(rejected.outcome, DeviceOutcome::Rejected);
+    assert_eq!(
+        rejected.outcome,
+        DeviceOutcome::Rejected {
+            reason: UnusableReason::BadSignature
+        }
+    );
     assert_eq!(bob.bodies().await, ["x"]);
 }
 

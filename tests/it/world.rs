@@ -23,7 +23,7 @@ use mx_crypto_store::{
     KeySource, StoreKey,
     backend::{Memory, MemoryDisk},
 };
-use mx_e2ee::{Client, ClientBuilder, Event, Message, Room, SendReceipt};
+use mx_e2ee::{Client, ClientBuilder, Event, Message, Options, Room, SendReceipt};
 use mx_test_homeserver::Homeserver;
 use ruma::OwnedUserId;
 use serde_json::json;
@@ -183,6 +183,11 @@ impl Device {
 
     /// The process is killed: nothing is closed, only the operating system lets the lock go.
     pub(crate) async fn kill_and_open(self) -> Self {
+        self.kill_and_open_with(Options::default()).await
+    }
+
+    /// The same, and what is opened again behaves like this.
+    pub(crate) async fn kill_and_open_with(self, options: Options) -> Self {
         let Self {
             client,
             disk,
@@ -200,6 +205,7 @@ impl Device {
         }
         let client = builder(&server, &disk)
             .directory(directory.path())
+            .options(options)
             .open()
             .await
             .unwrap();

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use matrix_sdk_crypto::olm::SenderData;
+use matrix_sdk_crypto::olm::{SenderData, Session};
 use ruma::{OwnedRoomId, OwnedUserId, UserId};
 
 use super::{PickleStore, Rows, decoded::KnownInbound, inbound::now_ms};
@@ -108,6 +108,63 @@ impl PickleStore {
         let written = self.write_in(turn, rows).await;
         self.taint(written)?;
         Ok(retired)
+    }
+
+    /// Let go of these room keys, in the open unit or durably on its own. One that is absent is `Ok`.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`](crate::StoreError::Corrupt); of the engine.
+    ///
+    /// # Cancel safety
+    /// Safe: all of them go, or none.
+    pub async fn forget_room_keys(&self, keys: &[(OwnedRoomId, String)]) -> Result<()> {
+        let turn = self.turn().await?;
+        let mut rows = Rows::default();
+        let mut gone = Vec::new();
+        for (room, session) in keys {
+            let row = self.inbound_row(room, session);
+            if let Some(known) = self.known_inbound(&row).await? {
+                rows.delete(self.sender_row_of(&known));
+                rows.delete(row.clone());
+                gone.push(row);
+            }
+        }
+        rows.keep(move |kept| {
+            for row in &gone {
+                kept.inbound.remove(row);
+            }
+        });
+        let written = self.write_in(turn, rows).await;
+        self.taint(written)
+    }
+
+    /// Of the Olm sessions with a device, keep `most`: first those that `newest` names, the newest last, then the
+    /// youngest. Returns how many went. The engine holds sessions in memory: build it again when any did.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`](crate::StoreError::Corrupt); of the engine.
+    ///
+    /// # Cancel safety
+    /// Safe: all of them go, or none.
+    pub async fn keep_newest_sessions(&self, sender_key: &str, newest: &[String], most: usize) -> Result<usize> {
+        let turn = self.turn().await?;
+        let mut sessions = self.olm_sessions(sender_key).await?.unwrap_or_default();
+        if sessions.len() <= most {
+            return Ok(0);
+        }
+        let age = |session: &Session| {
+            let named = newest.iter().position(|id| id == session.session_id());
+            (named, session.creation_time, session.last_use_time)
+        };
+        sessions.sort_by_key(|session| std::cmp::Reverse(age(session)));
+        let mut rows = Rows::default();
+        let gone = sessions.split_off(most);
+        for session in &gone {
+            rows.delete(self.row(Table::OlmSession, &[sender_key], session.session_id()));
+        }
+        let written = self.write_in(turn, rows).await;
+        self.taint(written)?;
+        Ok(gone.len())
     }
 
     /// The sender's devices are kept up to date, and none of them made this key.

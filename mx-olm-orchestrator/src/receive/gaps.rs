@@ -32,13 +32,14 @@ impl Orchestrator {
     }
 
     async fn fill(&self, room: &OwnedRoomId, joined: &mut JoinedRoom, since: &str) -> Result<Option<Gap>> {
-        let mut from = joined.prev_batch.clone();
+        // A timeline that could not be read names no place: from the newest event backwards, then.
+        let mut from = Some(joined.prev_batch.clone());
         // The newest first.
         let mut missed: Vec<Box<RawValue>> = Vec::new();
         for _ in 0..MAX_PAGES {
             let Some(start) = from.take() else { break };
             let mut request = get_message_events::v3::Request::new(room.clone(), Direction::Backward);
-            request.from = Some(start);
+            request.from = start;
             request.to = Some(since.to_owned());
             request.limit = 100_u32.into();
             let page = match self.homeserver().send_with(request, Call::repeatable()).await {
@@ -56,7 +57,7 @@ impl Orchestrator {
                 }
                 Err(error) => return Err(error.into()),
             };
-            from = page.end.filter(|_| !page.chunk.is_empty());
+            from = page.end.filter(|_| !page.chunk.is_empty()).map(Some);
             missed.extend(page.chunk.into_iter().map(|event| event.into_json()));
         }
         let recovered = missed.len();
@@ -74,12 +75,7 @@ impl Orchestrator {
 fn just_joined(joined: &JoinedRoom, own: &UserId) -> bool {
     joined.state.iter().chain(&joined.timeline).any(|raw| {
         serde_json::from_str::<StateEvent>(raw.get()).is_ok_and(|event| {
-            event.event_type == "m.room.member"
-                && event.state_key == own.as_str()
-                && event
-                    .content
-                    .get("membership")
-                    .is_some_and(|membership| membership == "join")
+            event.event_type == "m.room.member" && event.state_key == own.as_str() && event.membership() == "join"
         })
     })
 }

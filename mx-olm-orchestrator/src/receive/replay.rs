@@ -14,6 +14,31 @@ const REPLAY: Family = Family::new("replay");
 struct Use {
     event: OwnedEventId,
     origin_server_ts: u64,
+    /// What tells one ciphertext from another: the end of it, which is a signature over the rest.
+    #[serde(default)]
+    ending: String,
+}
+
+/// A message of a Megolm session: the event that brought it, and its place in the session.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) room: &'a RoomId,
+    pub(crate) session: &'a str,
+    pub(crate) index: u32,
+    pub(crate) ciphertext: &'a str,
+    pub(crate) event: &'a EventId,
+    pub(crate) origin_server_ts: u64,
+}
+
+/// How much of a ciphertext's base64 is kept: 24 bytes of its Ed25519 signature.
+const ENDING: usize = 32;
+
+fn ending(ciphertext: &str) -> &str {
+    ciphertext
+        .len()
+        .checked_sub(ENDING)
+        .and_then(|start| ciphertext.get(start..))
+        .unwrap_or(ciphertext)
 }
 
 /// What an index of a session was used for before.
@@ -23,32 +48,33 @@ pub(crate) enum Verdict {
     New,
     /// This very event: it was handled before.
     Seen,
-    /// Another event.
+    /// Another event, with the same ciphertext.
     Replay { first: OwnedEventId },
+    /// Another event, with another ciphertext.
+    IndexReuse { first: OwnedEventId },
 }
 
-/// Check, and record, that `event` used index `index` of `session`.
-pub(crate) async fn check(
-    unit: &Unit,
-    room: &RoomId,
-    session: &str,
-    index: u32,
-    event: &EventId,
-    origin_server_ts: u64,
-) -> Result<Verdict> {
-    let id = RecordId::named(REPLAY, &[room.as_str(), session], &index.to_string());
-    match unit.get::<Use>(&id).await? {
-        None => {
-            unit.put(
-                &id,
-                &Use {
-                    event: event.to_owned(),
-                    origin_server_ts,
-                },
-            )?;
-            Ok(Verdict::New)
-        }
-        Some(before) if before.event == event && before.origin_server_ts == origin_server_ts => Ok(Verdict::Seen),
-        Some(before) => Ok(Verdict::Replay { first: before.event }),
-    }
+/// Check, and record, that an event used an index of a session.
+pub(crate) async fn check(unit: &Unit, place: Place<'_>) -> Result<Verdict> {
+    let id = RecordId::named(REPLAY, &[place.room.as_str(), place.session], &place.index.to_string());
+    let ending = ending(place.ciphertext);
+    let Some(before) = unit.get::<Use>(&id).await? else {
+        unit.put(
+            &id,
+            &Use {
+                event: place.event.to_owned(),
+                origin_server_ts: place.origin_server_ts,
+                ending: ending.to_owned(),
+            },
+        )?;
+        return Ok(Verdict::New);
+    };
+    let same_text = before.ending.is_empty() || before.ending == ending;
+    Ok(if !same_text {
+        Verdict::IndexReuse { first: before.event }
+    } else if before.event == place.event && before.origin_server_ts == place.origin_server_ts {
+        Verdict::Seen
+    } else {
+        Verdict::Replay { first: before.event }
+    })
 }

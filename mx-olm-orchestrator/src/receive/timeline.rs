@@ -2,26 +2,22 @@
 
 use std::collections::BTreeSet;
 
-use matrix_sdk_common::deserialized_responses::{
-    AlgorithmInfo, DecryptedRoomEvent, UnableToDecryptInfo, UnableToDecryptReason, VerificationLevel, VerificationState,
-};
-use matrix_sdk_crypto::{
-    OlmMachine, RoomEventDecryptionResult,
-    types::events::room::encrypted::{EncryptedEvent, RoomEventEncryptionScheme},
-};
+use matrix_sdk_crypto::OlmMachine;
 use mx_crypto_store::Unit;
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, serde::Raw};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    Context, SyncSummary, decryption_settings,
-    replay::{self, Verdict},
+    Context, SyncSummary,
+    decrypt::{self, Closed, MessagePlace, Opened, Outcome},
+    inside,
+    replay::{self, Place, Verdict},
     undecryptable::{self, Waiting},
 };
 use crate::{
-    Encryption, Event, Message, Rejected, RejectedReason, Result, Trust, Undecryptable, UndecryptableReason,
-    rooms::RoomRecord,
+    Encryption, Event, Lost, LostBecause, Malformed, Message, Rejected, RejectedReason, Result, Undecryptable,
+    UndecryptableReason, rollback, rooms::RoomRecord,
 };
 
 /// What every room event has.
@@ -31,7 +27,8 @@ struct Header {
     event_type: String,
     event_id: OwnedEventId,
     sender: OwnedUserId,
-    #[serde(default)]
+    /// A homeserver's word: where it is no time, it is zero.
+    #[serde(default, deserialize_with = "time")]
     origin_server_ts: u64,
     #[serde(default)]
     state_key: Option<serde::de::IgnoredAny>,
@@ -47,13 +44,15 @@ struct Unsigned {
     redacted_because: Option<serde::de::IgnoredAny>,
 }
 
-/// What is inside of a decrypted event.
+fn time<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<u64, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    Ok(value.as_u64().filter(|time| *time < 1 << 53).unwrap_or(0))
+}
+
+/// An event that is not one may still have an id.
 #[derive(Deserialize)]
-struct Decrypted {
-    #[serde(rename = "type")]
-    event_type: String,
-    #[serde(default)]
-    content: serde_json::Value,
+struct Named {
+    event_id: Option<OwnedEventId>,
 }
 
 /// The timelines of one sync.
@@ -92,29 +91,62 @@ impl<'a> Timelines<'a> {
         self.senders
     }
 
-    /// A key came: what waited for it is tried again.
+    /// A key came, or word of one: what waited for it is tried again.
     pub(super) async fn retry(&mut self, room: &RoomId, session: &str) -> Result<()> {
         for waiting in undecryptable::waiting_for(self.unit, room, session).await? {
-            let Ok(header) = serde_json::from_str::<Header>(waiting.raw.get()) else {
-                continue;
-            };
-            match self.decrypt(room, &waiting.raw).await? {
-                Outcome::Open(decrypted, index) => {
-                    undecryptable::forget(self.unit, &waiting, session)?;
-                    self.opened(room, header, &decrypted, index).await?;
+            self.retry_one(waiting).await?;
+        }
+        Ok(())
+    }
+
+    /// Try an event again that waits.
+    pub(super) async fn retry_one(&mut self, mut waiting: Waiting) -> Result<()> {
+        let room = waiting.report.room_id.clone();
+        let Ok(header) = serde_json::from_str::<Header>(waiting.raw.get()) else {
+            return Ok(());
+        };
+        match decrypt::decrypt(self.machine, &room, &waiting.raw).await? {
+            Outcome::Open(opened) => {
+                undecryptable::forget(self.unit, &waiting).await?;
+                let waited_ms = self.context.now_ms.saturating_sub(waiting.report.received_ms);
+                self.opened(&room, header, *opened, Some(waited_ms)).await?;
+            }
+            Outcome::Closed(closed) => {
+                let reason = self.dated(closed.reason, header.origin_server_ts);
+                if reason == waiting.report.reason {
+                    return Ok(());
                 }
-                Outcome::Closed(reason, _) if !reason.may_still_come() => {
-                    undecryptable::forget(self.unit, &waiting, session)?;
-                    self.events.push(Event::Undecryptable(Undecryptable {
-                        advice: reason.advice().to_owned(),
-                        reason,
-                        ..waiting.report
-                    }));
+                waiting.report.advice = reason.advice().to_owned();
+                waiting.report.reason = reason;
+                if waiting.report.reason.may_still_come() {
+                    undecryptable::update(self.unit, &waiting)?;
+                } else {
+                    undecryptable::forget(self.unit, &waiting).await?;
+                    self.used(&room, &header, closed.place).await?;
+                    self.events.push(Event::Undecryptable(waiting.report));
                 }
-                Outcome::Closed(..) => {}
             }
         }
         Ok(())
+    }
+
+    /// We are not in the room any more: no key will come for what waits there.
+    pub(super) async fn left(&mut self, room: &RoomId) -> Result<()> {
+        let gone = undecryptable::leave(self.unit, room).await?;
+        self.lost(gone, LostBecause::LeftRoom);
+        Ok(())
+    }
+
+    fn lost(&mut self, gone: Vec<Waiting>, because: LostBecause) {
+        self.events.extend(gone.into_iter().map(|waiting| {
+            Event::Lost(Lost {
+                room_id: waiting.report.room_id,
+                event_id: waiting.report.event_id,
+                sender: waiting.report.sender,
+                reason: waiting.report.reason,
+                because,
+            })
+        }));
     }
 
     /// The new events of one room, in their order.
@@ -122,7 +154,11 @@ impl<'a> Timelines<'a> {
         let encrypted_room = RoomRecord::load(self.unit, room).await?.encryption.is_some();
         for raw in timeline {
             let Ok(header) = serde_json::from_str::<Header>(raw.get()) else {
-                self.summary.unreadable.push("an event".to_owned());
+                let named = serde_json::from_str::<Named>(raw.get()).ok();
+                self.events.push(Event::Malformed(Malformed {
+                    room_id: room.clone(),
+                    event_id: named.and_then(|named| named.event_id),
+                }));
                 continue;
             };
             if header.state_key.is_some() {
@@ -158,173 +194,158 @@ impl<'a> Timelines<'a> {
     }
 
     async fn encrypted(&mut self, room: &RoomId, header: Header, raw: Box<RawValue>) -> Result<()> {
-        match self.decrypt(room, &raw).await? {
-            Outcome::Open(decrypted, index) => self.opened(room, header, &decrypted, index).await,
-            Outcome::Closed(reason, session) => self.closed(room, header, raw, reason, session).await,
+        match decrypt::decrypt(self.machine, room, &raw).await? {
+            Outcome::Open(opened) => self.opened(room, header, *opened, None).await,
+            Outcome::Closed(closed) => self.closed(room, header, raw, closed).await,
         }
     }
 
-    async fn decrypt(&self, room: &RoomId, raw: &RawValue) -> Result<Outcome> {
-        let event: Raw<EncryptedEvent> = Raw::from_json(raw.to_owned());
-        let Ok(parsed) = event.deserialize() else {
-            return Ok(Outcome::Closed(UndecryptableReason::Malformed, None));
+    /// Hold the place of a message against the places that were used before.
+    async fn verdict(&self, room: &RoomId, header: &Header, place: &MessagePlace) -> Result<Verdict> {
+        let place = Place {
+            room,
+            session: &place.session,
+            index: place.index,
+            ciphertext: &place.ciphertext,
+            event: &header.event_id,
+            origin_server_ts: header.origin_server_ts,
         };
-        let index = match &parsed.content.scheme {
-            RoomEventEncryptionScheme::MegolmV1AesSha2(content) => content.ciphertext.message_index(),
-            RoomEventEncryptionScheme::Unknown(_) => return Ok(Outcome::Closed(UndecryptableReason::Malformed, None)),
-        };
-        let settings = decryption_settings();
-        Ok(
-            match Box::pin(self.machine.try_decrypt_room_event(&event, room, &settings)).await? {
-                RoomEventDecryptionResult::Decrypted(decrypted) => Outcome::Open(Box::new(decrypted), index),
-                RoomEventDecryptionResult::UnableToDecrypt(info) => closed_because(info),
-            },
-        )
+        replay::check(self.unit, place).await
     }
 
-    async fn opened(
-        &mut self,
-        room: &RoomId,
-        header: Header,
-        decrypted: &DecryptedRoomEvent,
-        index: u32,
-    ) -> Result<()> {
-        let info = &decrypted.encryption_info;
-        let AlgorithmInfo::MegolmV1AesSha2 {
-            session_id: Some(session_id),
-            ..
-        } = &info.algorithm_info
-        else {
-            self.never(room, header, UndecryptableReason::Malformed);
-            return Ok(());
+    /// A message whose key opened it and that is not an event: its place is used all the same.
+    async fn used(&self, room: &RoomId, header: &Header, place: Option<MessagePlace>) -> Result<()> {
+        if let Some(place) = place {
+            self.verdict(room, header, &place).await?;
+        }
+        Ok(())
+    }
+
+    async fn opened(&mut self, room: &RoomId, header: Header, opened: Opened, waited_ms: Option<u64>) -> Result<()> {
+        let info = &opened.decrypted.encryption_info;
+        let rejected = match self.verdict(room, &header, &opened.place).await? {
+            Verdict::Seen => return Ok(()),
+            Verdict::Replay { first } => Some(RejectedReason::Replay { first }),
+            Verdict::IndexReuse { first } => Some(RejectedReason::IndexReuse { first }),
+            Verdict::New => decrypt::not_the_senders(self.machine, room, &header.sender, &opened).await?,
         };
-        let verdict = replay::check(
-            self.unit,
-            room,
-            session_id,
-            index,
-            &header.event_id,
-            header.origin_server_ts,
-        )
-        .await?;
-        let reason = match (verdict, &info.verification_state) {
-            (Verdict::Seen, _) => return Ok(()),
-            (Verdict::Replay { first }, _) => Some(RejectedReason::Replay { first }),
-            (_, VerificationState::Unverified(VerificationLevel::MismatchedSender)) => {
-                Some(RejectedReason::SenderMismatch)
-            }
-            _ => None,
-        };
-        if let Some(reason) = reason {
-            self.events.push(Event::Rejected(Rejected {
-                room_id: room.to_owned(),
-                event_id: header.event_id,
-                sender: header.sender,
-                reason,
-            }));
+        if let Some(reason) = rejected {
+            self.reject(room, header, reason);
             return Ok(());
         }
         let own = header.sender == self.context.user && info.sender_device.as_ref() == Some(&self.context.device);
+        if own {
+            let (place, now_ms) = (&opened.place, self.context.now_ms);
+            let look = rollback::look_at_own(
+                self.machine,
+                self.unit,
+                room,
+                &place.session,
+                place.index,
+                &header.event_id,
+                now_ms,
+            );
+            look.await?;
+        }
         if own && !self.context.deliver_own {
             return Ok(());
         }
-        let Ok(inner) = decrypted.event.deserialize_as_unchecked::<Decrypted>() else {
-            self.never(room, header, UndecryptableReason::BadPayload);
-            return Ok(());
+        let inside = match inside::read(opened.decrypted.event.json(), opened.relation) {
+            Ok(inside) => inside,
+            Err(inside::Wrong::Rejected(reason)) => {
+                self.reject(room, header, reason);
+                return Ok(());
+            }
+            Err(inside::Wrong::NoEvent) => {
+                self.never(room, header, UndecryptableReason::BadPayload);
+                return Ok(());
+            }
         };
         self.events.push(Event::Message(Message {
             room_id: room.to_owned(),
             event_id: header.event_id,
             sender: header.sender,
             origin_server_ts: header.origin_server_ts,
-            event_type: inner.event_type,
-            content: inner.content,
+            event_type: inside.event_type,
+            content: inside.content,
             encryption: Some(Encryption {
                 sender_device: info.sender_device.clone(),
-                session_id: session_id.clone(),
-                trust: trust(&info.verification_state),
+                session_id: opened.place.session,
+                trust: decrypt::trust(&info.verification_state),
+                waited_ms,
             }),
             plaintext_in_encrypted_room: false,
         }));
         Ok(())
     }
 
-    /// No key will ever make an event of it.
-    fn never(&mut self, room: &RoomId, header: Header, reason: UndecryptableReason) {
-        self.events.push(Event::Undecryptable(Undecryptable {
+    fn reject(&mut self, room: &RoomId, header: Header, reason: RejectedReason) {
+        self.events.push(Event::Rejected(Rejected {
             room_id: room.to_owned(),
             event_id: header.event_id,
             sender: header.sender,
-            origin_server_ts: header.origin_server_ts,
-            advice: reason.advice().to_owned(),
-            session_id: None,
             reason,
         }));
     }
 
-    async fn closed(
-        &mut self,
+    /// No key will ever make an event of it.
+    fn never(&mut self, room: &RoomId, header: Header, reason: UndecryptableReason) {
+        let report = self.report(room, header, reason, None);
+        self.events.push(Event::Undecryptable(report));
+    }
+
+    fn report(
+        &self,
         room: &RoomId,
         header: Header,
-        raw: Box<RawValue>,
         reason: UndecryptableReason,
-        session_id: Option<String>,
-    ) -> Result<()> {
-        if self.context.first_sync && header.origin_server_ts < self.device_since_ms {
-            self.summary.before_this_device += 1;
-            return Ok(());
-        }
-        let report = Undecryptable {
+        place: Option<&MessagePlace>,
+    ) -> Undecryptable {
+        Undecryptable {
             room_id: room.to_owned(),
             event_id: header.event_id,
             sender: header.sender,
             origin_server_ts: header.origin_server_ts,
+            session_id: place.map(|place| place.session.clone()),
+            claimed_device: place.and_then(|place| place.claimed_device.clone()),
+            received_ms: self.context.now_ms,
             advice: reason.advice().to_owned(),
-            session_id: session_id.clone(),
             reason,
-        };
-        match session_id {
-            Some(session) if report.reason.may_still_come() => {
-                let report_at_ms = self.context.now_ms.saturating_add(self.context.report_after_ms);
-                if undecryptable::keep(self.unit, &session, &Waiting { raw, report }, report_at_ms).await? {
-                    self.summary.waiting += 1;
-                }
-            }
-            _ => self.events.push(Event::Undecryptable(report)),
+        }
+    }
+
+    /// A key that is missing for an event from before this device was never sent to us.
+    fn dated(&self, reason: UndecryptableReason, origin_server_ts: u64) -> UndecryptableReason {
+        if reason == UndecryptableReason::MissingRoomKey && origin_server_ts < self.device_since_ms {
+            UndecryptableReason::BeforeThisDevice
+        } else {
+            reason
+        }
+    }
+
+    async fn closed(&mut self, room: &RoomId, header: Header, raw: Box<RawValue>, closed: Closed) -> Result<()> {
+        if self.context.first_sync && header.origin_server_ts < self.device_since_ms {
+            self.summary.before_this_device += 1;
+            return Ok(());
+        }
+        if closed.reason == UndecryptableReason::BadPayload
+            && let Some(place) = &closed.place
+            && self.verdict(room, &header, place).await? == Verdict::Seen
+        {
+            return Ok(());
+        }
+        let reason = self.dated(closed.reason, header.origin_server_ts);
+        let report = self.report(room, header, reason, closed.place.as_ref());
+        if !report.reason.may_still_come() {
+            self.events.push(Event::Undecryptable(report));
+            return Ok(());
+        }
+        let report_at_ms = self.context.now_ms.saturating_add(self.context.report_after_ms);
+        let waiting = Waiting::new(raw, report);
+        if let Some(gone) = undecryptable::keep(self.unit, waiting, report_at_ms, self.context.most_waiting).await? {
+            self.summary.waiting += 1;
+            self.lost(gone, LostBecause::TooMany);
         }
         Ok(())
-    }
-}
-
-enum Outcome {
-    /// The plaintext, and the index in its Megolm session.
-    Open(Box<DecryptedRoomEvent>, u32),
-    /// Why not, and the session that it names.
-    Closed(UndecryptableReason, Option<String>),
-}
-
-fn closed_because(info: UnableToDecryptInfo) -> Outcome {
-    let reason = match info.reason {
-        UnableToDecryptReason::MissingMegolmSession {
-            withheld_code: Some(code),
-        } => UndecryptableReason::Withheld {
-            withheld: code.as_str().to_owned(),
-        },
-        UnableToDecryptReason::MissingMegolmSession { withheld_code: None } => UndecryptableReason::MissingRoomKey,
-        UnableToDecryptReason::UnknownMegolmMessageIndex => UndecryptableReason::KeyStartsLater,
-        UnableToDecryptReason::MalformedEncryptedEvent => UndecryptableReason::Malformed,
-        UnableToDecryptReason::PayloadDeserializationFailure => UndecryptableReason::BadPayload,
-        _ => UndecryptableReason::BadCiphertext,
-    };
-    Outcome::Closed(reason, info.session_id)
-}
-
-fn trust(state: &VerificationState) -> Trust {
-    match state {
-        VerificationState::Verified => Trust::Verified,
-        VerificationState::Unverified(VerificationLevel::UnverifiedIdentity) => Trust::CrossSigned,
-        VerificationState::Unverified(VerificationLevel::VerificationViolation) => Trust::IdentityChanged,
-        VerificationState::Unverified(VerificationLevel::UnsignedDevice) => Trust::Unsigned,
-        VerificationState::Unverified(_) => Trust::Unknown,
     }
 }

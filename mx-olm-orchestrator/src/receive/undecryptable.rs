@@ -1,9 +1,10 @@
-//! Events that wait for their key: kept until it comes, reported once when it takes too long.
+//! Events that wait for their key: kept until it comes, reported once when it takes too long, never dropped in silence.
 //!
-//! Two record families: the events by Megolm session, so that a key finds what it opens in one scan; and the reports
-//! in the order in which they fall due, so that a sync looks at those only that are due.
+//! Three record families: the events by Megolm session, so that a key finds what it opens in one scan; the reports in
+//! the order in which they fall due, so that a sync looks at those only that are due; and the order in which events
+//! came, so that the oldest goes when there are too many.
 
-use mx_crypto_store::{Family, RecordId, Unit};
+use mx_crypto_store::{Cursor, Family, PickleStore, RecordId, Unit};
 use ruma::{OwnedEventId, OwnedRoomId, RoomId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -12,8 +13,10 @@ use crate::{Result, Undecryptable};
 
 const WAITING: Family = Family::new("undecryptable");
 const DUE: Family = Family::new("undecryptable-due");
+const ORDER: Family = Family::new("undecryptable-order");
+const COUNT: Family = Family::new("undecryptable-count");
 
-/// How many events of one session are looked at together.
+/// How many records are looked at together.
 const PAGE: usize = 256;
 
 /// An event that waits.
@@ -23,41 +26,130 @@ pub(crate) struct Waiting {
     pub(crate) raw: Box<RawValue>,
     /// What to report when the time has come, or was reported.
     pub(crate) report: Undecryptable,
+    /// The report was delivered.
+    #[serde(default)]
+    pub(crate) reported: bool,
+    /// Its place in the order in which events came.
+    #[serde(default)]
+    place: Option<u64>,
+}
+
+impl Waiting {
+    pub(crate) const fn new(raw: Box<RawValue>, report: Undecryptable) -> Self {
+        Self {
+            raw,
+            report,
+            reported: false,
+            place: None,
+        }
+    }
+
+    fn session(&self) -> &str {
+        self.report.session_id.as_deref().unwrap_or_default()
+    }
+
+    fn id(&self) -> RecordId {
+        id(&self.report.room_id, self.session(), self.report.event_id.as_str())
+    }
+}
+
+/// Which event, by what finds it.
+#[derive(Serialize, Deserialize)]
+struct Name {
+    room: OwnedRoomId,
+    session: String,
+    event: OwnedEventId,
+}
+
+impl Name {
+    fn of(waiting: &Waiting) -> Self {
+        Self {
+            room: waiting.report.room_id.clone(),
+            session: waiting.session().to_owned(),
+            event: waiting.report.event_id.clone(),
+        }
+    }
+
+    fn id(&self) -> RecordId {
+        id(&self.room, &self.session, self.event.as_str())
+    }
 }
 
 #[derive(Serialize, Deserialize)]
 struct Due {
     at_ms: u64,
-    room: OwnedRoomId,
-    session: String,
-    event: OwnedEventId,
+    #[serde(flatten)]
+    name: Name,
 }
 
 fn id(room: &RoomId, session: &str, event: &str) -> RecordId {
     RecordId::named(WAITING, &[room.as_str(), session], event)
 }
 
-/// Keep an event until its key comes. Keeping it again changes nothing.
-pub(crate) async fn keep(unit: &Unit, session: &str, waiting: &Waiting, report_at_ms: u64) -> Result<bool> {
-    let report = &waiting.report;
-    let id = id(&report.room_id, session, report.event_id.as_str());
-    if unit.get::<Waiting>(&id).await?.is_some() {
-        return Ok(false);
+fn count_id() -> RecordId {
+    RecordId::named(COUNT, &[], "")
+}
+
+/// How many events wait.
+pub(crate) async fn count(store: &PickleStore) -> Result<u64> {
+    Ok(store.record(&count_id()).await?.unwrap_or(0))
+}
+
+/// How many of the events that wait were reported. Looks at each.
+pub(crate) async fn reported(store: &PickleStore) -> Result<u64> {
+    let mut reported = 0;
+    let mut after = None;
+    loop {
+        let page = store.scan(ORDER, &[], after.as_ref(), PAGE).await?;
+        let Some(last) = page.last() else { return Ok(reported) };
+        after = Some(last.cursor.clone());
+        for record in page {
+            let waiting: Option<Waiting> = store.record(&record.decode::<Name>()?.id()).await?;
+            reported += u64::from(waiting.is_some_and(|waiting| waiting.reported));
+        }
     }
-    unit.put(&id, waiting)?;
+}
+
+/// Keep an event until its key comes; at most `most` are kept. `None`: it is kept already. Else those that had to go.
+pub(crate) async fn keep(
+    unit: &Unit,
+    mut waiting: Waiting,
+    report_at_ms: u64,
+    most: usize,
+) -> Result<Option<Vec<Waiting>>> {
+    if unit.get::<Waiting>(&waiting.id()).await?.is_some() {
+        return Ok(None);
+    }
+    let place = unit.next_sequence(ORDER, &[]).await?;
+    waiting.place = Some(place);
+    unit.put(&RecordId::sequence(ORDER, &[], place), &Name::of(&waiting))?;
+    unit.put(&waiting.id(), &waiting)?;
     let due = Due {
         at_ms: report_at_ms,
-        room: report.room_id.clone(),
-        session: session.to_owned(),
-        event: report.event_id.clone(),
+        name: Name::of(&waiting),
     };
     let position = unit.next_sequence(DUE, &[]).await?;
     unit.put(&RecordId::sequence(DUE, &[], position), &due)?;
-    Ok(true)
+    let mut count = unit.get::<u64>(&count_id()).await?.unwrap_or(0).saturating_add(1);
+    let most = u64::try_from(most).unwrap_or(u64::MAX);
+    let mut gone = Vec::new();
+    while count > most {
+        let Some(oldest) = unit.scan(ORDER, &[], None, 1).await?.into_iter().next() else {
+            break;
+        };
+        let id = oldest.decode::<Name>()?.id();
+        if let Some(waiting) = unit.get::<Waiting>(&id).await? {
+            gone.push(waiting);
+            unit.delete(&id)?;
+        }
+        unit.delete_at(&oldest.cursor)?;
+        count -= 1;
+    }
+    unit.put(&count_id(), &count)?;
+    Ok(Some(gone))
 }
 
-/// Take the events that waited for a key of `session` out of the queue: the caller decrypts them, and keeps again
-/// what still cannot be.
+/// The events that wait for a key of `session`.
 pub(crate) async fn waiting_for(unit: &Unit, room: &RoomId, session: &str) -> Result<Vec<Waiting>> {
     let mut found = Vec::new();
     let mut after = None;
@@ -73,9 +165,51 @@ pub(crate) async fn waiting_for(unit: &Unit, room: &RoomId, session: &str) -> Re
     }
 }
 
+/// At most `limit` events that wait, in the order in which they came, after `after`; and where to go on.
+pub(crate) async fn page(unit: &Unit, after: Option<&Cursor>, limit: usize) -> Result<(Vec<Waiting>, Option<Cursor>)> {
+    let page = unit.scan(ORDER, &[], after, limit).await?;
+    let last = page.last().map(|record| record.cursor.clone());
+    let mut found = Vec::new();
+    for record in page {
+        found.extend(unit.get::<Waiting>(&record.decode::<Name>()?.id()).await?);
+    }
+    Ok((found, last))
+}
+
+/// Take everything that waits in a room out of the queue.
+pub(crate) async fn leave(unit: &Unit, room: &RoomId) -> Result<Vec<Waiting>> {
+    let mut gone = Vec::new();
+    if unit.get::<u64>(&count_id()).await?.unwrap_or(0) == 0 {
+        return Ok(gone);
+    }
+    let mut after = None;
+    loop {
+        let (waiting, last) = page(unit, after.as_ref(), PAGE).await?;
+        if last.is_none() {
+            break;
+        }
+        after = last;
+        gone.extend(waiting.into_iter().filter(|waiting| waiting.report.room_id == room));
+    }
+    for waiting in &gone {
+        forget(unit, waiting).await?;
+    }
+    Ok(gone)
+}
+
+/// What is known of an event that waits has changed.
+pub(crate) fn update(unit: &Unit, waiting: &Waiting) -> Result<()> {
+    Ok(unit.put(&waiting.id(), waiting)?)
+}
+
 /// An event was decrypted, or never will be.
-pub(crate) fn forget(unit: &Unit, waiting: &Waiting, session: &str) -> Result<()> {
-    Ok(unit.delete(&id(&waiting.report.room_id, session, waiting.report.event_id.as_str()))?)
+pub(crate) async fn forget(unit: &Unit, waiting: &Waiting) -> Result<()> {
+    unit.delete(&waiting.id())?;
+    if let Some(place) = waiting.place {
+        unit.delete(&RecordId::sequence(ORDER, &[], place))?;
+    }
+    let count = unit.get::<u64>(&count_id()).await?.unwrap_or(0);
+    Ok(unit.put(&count_id(), &count.saturating_sub(1))?)
 }
 
 /// The reports that are due at `now_ms` of events that still wait, at most one page of them.
@@ -86,11 +220,10 @@ pub(crate) async fn due(unit: &Unit, now_ms: u64) -> Result<Vec<Undecryptable>> 
         if due.at_ms > now_ms {
             break;
         }
-        if let Some(waiting) = unit
-            .get::<Waiting>(&id(&due.room, &due.session, due.event.as_str()))
-            .await?
-        {
-            reports.push(waiting.report);
+        if let Some(mut waiting) = unit.get::<Waiting>(&due.name.id()).await? {
+            reports.push(waiting.report.clone());
+            waiting.reported = true;
+            update(unit, &waiting)?;
         }
         unit.delete_at(&record.cursor)?;
     }

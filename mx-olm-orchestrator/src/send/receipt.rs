@@ -3,6 +3,8 @@
 use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedTransactionId, OwnedUserId};
 use serde::Serialize;
 
+use crate::UnusableReason;
+
 /// What became of a send.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
@@ -64,8 +66,27 @@ pub enum DeviceOutcome {
         /// The code of `m.room_key.withheld`.
         code: String,
     },
-    /// The homeserver names it, and its published keys do not verify.
-    Rejected,
+    /// What the homeserver shows for it is not usable. A device that was known before is still given room keys under the
+    /// keys that it had then; it is not counted as a reader.
+    Rejected {
+        /// Why.
+        reason: UnusableReason,
+    },
     /// The engine neither gave it the key nor said why.
     Missed,
+}
+
+impl DeviceOutcome {
+    /// The outcome in a few words.
+    #[must_use]
+    pub fn describe(&self) -> &str {
+        match self {
+            Self::Reached => "it was given the room key",
+            Self::AlreadyHad => "it has the room key",
+            Self::NoOneTimeKey => UnusableReason::NoOneTimeKey.describe(),
+            Self::Withheld { code } => code,
+            Self::Rejected { reason } => reason.describe(),
+            Self::Missed => "it was left out by the engine",
+        }
+    }
 }

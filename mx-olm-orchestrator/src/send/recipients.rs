@@ -1,23 +1,17 @@
 //! Whom a message is for: complete members, known devices, open sessions. Unknown is never taken for empty.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use ruma::{
-    OwnedServerName, OwnedUserId, RoomId, api::client::membership::get_member_events,
+    OwnedServerName, OwnedUserId, RoomId, UserId, api::client::membership::get_member_events,
     events::room::history_visibility::HistoryVisibility,
 };
 
 use super::Recipients;
 use crate::{
-    Error, Orchestrator, Result,
-    machine::Ending,
-    members::Members,
-    outgoing::{self, Answer},
+    Error, Orchestrator, Result, devices::servers, keys::Upkeep, machine::Ending, members::Members, outgoing,
     receive::StateEvent,
 };
-
-/// An engine may need a second claim when the first one showed new devices.
-const MAX_CLAIMS: usize = 3;
 
 /// Whom a message is for.
 #[derive(Debug)]
@@ -28,10 +22,24 @@ pub(crate) struct Readers {
     pub(crate) visibility: HistoryVisibility,
 }
 
+impl Readers {
+    /// Whom a key must reach, or it reaches nobody: everybody else; ourselves where there is nobody else.
+    pub(crate) fn must_reach(&self, own: &UserId) -> BTreeSet<OwnedUserId> {
+        let others: BTreeSet<OwnedUserId> = self.users.iter().filter(|user| *user != own).cloned().collect();
+        if others.is_empty() {
+            return BTreeSet::from([own.to_owned()]);
+        }
+        others.difference(&self.unknown).cloned().collect()
+    }
+}
+
 impl Orchestrator {
     /// Everybody who may read in the room, with their devices known and a session with each device, as far as there is
     /// a one-time key for it.
     pub(crate) async fn readers(&self, room: &RoomId, recipients: Recipients) -> Result<Readers> {
+        self.refuse_lost_device().await?;
+        self.refuse_in_conflict().await?;
+        self.refuse_after_rollback().await?;
         let members = self.complete_members(room).await?;
         if !members.joined(&self.user_id().to_owned()) {
             return Err(Error::NotInRoom { room: room.to_owned() });
@@ -42,7 +50,9 @@ impl Orchestrator {
         let mut unknown = self.query_devices(&users, &mut failed).await?;
         // Claiming for users who are unknown would wait for an answer that does not come.
         let known: BTreeSet<OwnedUserId> = users.difference(&unknown).cloned().collect();
-        unknown.extend(self.claim_sessions(&known, &mut failed).await?);
+        let unanswered = self.claim_sessions(&known, recipients).await?;
+        unknown.extend(unanswered.users);
+        failed.extend(unanswered.servers);
         if recipients == Recipients::Strict && !unknown.is_empty() {
             return Err(Error::RecipientsUnknown {
                 room: room.to_owned(),
@@ -73,13 +83,9 @@ impl Orchestrator {
             let Ok(event) = raw.deserialize_as_unchecked::<StateEvent>() else {
                 continue;
             };
-            let membership = event
-                .content
-                .get("membership")
-                .and_then(|value| value.as_str())
-                .unwrap_or_default();
+            let membership = event.membership().into();
             if let Ok(user) = OwnedUserId::try_from(event.state_key) {
-                members.set(user, membership.into());
+                members.set(user, membership);
             }
         }
         self.members().put(room.to_owned(), members.clone()).await;
@@ -104,12 +110,24 @@ impl Orchestrator {
         if self.outdated(users).await?.is_empty() {
             return Ok(BTreeSet::new());
         }
-        self.upkeep().await?;
-        // The engine leaves servers alone that failed lately: ask ourselves, so that a refusal is never out of date.
+        self.upkeep(Upkeep::Queries).await?;
         let outdated = self.outdated(users).await?;
-        if outdated.is_empty() {
+        if outdated.is_empty() || !self.ask_again(&outdated, failed).await? {
             return Ok(outdated);
         }
+        // The engine takes an answer that it did not ask for, and does not count it: it asks itself now.
+        self.upkeep(Upkeep::Queries).await?;
+        self.outdated(users).await
+    }
+
+    /// The engine leaves servers alone that failed lately: ask ourselves, so that a refusal is never out of date. Returns
+    /// whether anybody was answered for.
+    async fn ask_again(
+        &self,
+        outdated: &BTreeSet<OwnedUserId>,
+        failed: &mut BTreeSet<OwnedServerName>,
+    ) -> Result<bool> {
+        let _single_flight = self.upkeep_lock().await;
         let asked = outdated.clone();
         let (id, request) = self
             .machine()
@@ -122,9 +140,12 @@ impl Orchestrator {
             })
             .await?;
         let answer = outgoing::query(self.homeserver(), &request).await?;
-        failed.extend(servers(&answer.failures));
-        self.mark(&id, Answer::Query(answer)).await?;
-        self.outdated(users).await
+        let down = servers(&answer.failures);
+        let own_failed = down.contains(self.user_id().server_name());
+        failed.extend(down);
+        let answered = !own_failed && outdated.iter().any(|user| answer.device_keys.contains_key(user));
+        self.take_query(&id, outdated.clone(), answer).await?;
+        Ok(answered)
     }
 
     /// Those of `users` whose devices the engine knows to be out of date.
@@ -144,41 +165,4 @@ impl Orchestrator {
             })
             .await
     }
-
-    /// Open sessions with the devices of `users` that have none. Returns the users whose server did not answer.
-    async fn claim_sessions(
-        &self,
-        users: &BTreeSet<OwnedUserId>,
-        failed: &mut BTreeSet<OwnedServerName>,
-    ) -> Result<BTreeSet<OwnedUserId>> {
-        let mut unknown = BTreeSet::new();
-        let _single_flight = self.claim_lock().await;
-        for _ in 0..MAX_CLAIMS {
-            let wanted = users.clone();
-            let missing = self
-                .machine()
-                .unit(move |machine, _| {
-                    Box::pin(async move {
-                        let missing = Box::pin(machine.get_missing_sessions(wanted.iter().map(AsRef::as_ref))).await?;
-                        Ok(Ending::Commit(missing))
-                    })
-                })
-                .await?;
-            let Some((id, request)) = missing else { break };
-            let asked: Vec<OwnedUserId> = request.one_time_keys.keys().cloned().collect();
-            let answer = outgoing::claim(self.homeserver(), request).await?;
-            let down: BTreeSet<OwnedServerName> = servers(&answer.failures);
-            unknown.extend(asked.into_iter().filter(|user| down.contains(user.server_name())));
-            failed.extend(down);
-            self.mark(&id, Answer::Claim(answer)).await?;
-        }
-        Ok(unknown)
-    }
-}
-
-fn servers(failures: &BTreeMap<String, serde_json::Value>) -> BTreeSet<OwnedServerName> {
-    failures
-        .keys()
-        .filter_map(|name| OwnedServerName::try_from(name.as_str()).ok())
-        .collect()
 }

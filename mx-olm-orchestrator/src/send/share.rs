@@ -6,7 +6,7 @@ use std::{
 };
 
 use matrix_sdk_crypto::{
-    EncryptionSettings, OlmMachine,
+    EncryptionSettings, OlmMachine, UserDevices,
     olm::{PickledOutboundGroupSession, ShareInfo},
     types::requests::ToDeviceRequest,
 };
@@ -17,7 +17,13 @@ use super::{
     receipt::{DeviceOutcome, DeviceReceipt},
     recipients::Readers,
 };
-use crate::{Error, Orchestrator, Result, keys::rejected_devices, machine::Ending};
+use crate::{
+    Error, Orchestrator, Result, UnusableReason,
+    claims::{claim_failures, has_session},
+    devices::unusable_devices,
+    keys::conflict::is_outdated,
+    machine::Ending,
+};
 
 /// A room key that may be used once `requests` are delivered.
 #[derive(Debug)]
@@ -29,6 +35,8 @@ pub(crate) struct Shared {
 }
 
 type Device = (OwnedUserId, OwnedDeviceId);
+/// Everybody who may read, with the devices that are known.
+type Held = BTreeMap<OwnedUserId, UserDevices>;
 
 impl Orchestrator {
     /// Share the room's key with every device of `readers` that does not have it; a new one where the old one may not
@@ -37,10 +45,18 @@ impl Orchestrator {
         let room = room.to_owned();
         let users = readers.users.clone();
         let own = (self.user_id().to_owned(), self.device_id().to_owned());
+        let must_reach = readers.must_reach(self.user_id());
         self.machine()
             .unit(move |machine, unit| {
                 Box::pin(async move {
                     let before = pickled(machine, &room).await?;
+                    let mut held = Held::new();
+                    for user in &users {
+                        held.insert(user.clone(), machine.get_user_devices(user, None).await?);
+                    }
+                    if must_renew(unit, &room, before.as_ref(), &held).await? {
+                        machine.discard_room_key(&room).await?;
+                    }
                     let requests =
                         Box::pin(machine.share_room_key(&room, users.iter().map(AsRef::as_ref), settings)).await?;
                     let after = pickled(machine, &room).await?.ok_or_else(|| Error::Engine {
@@ -49,17 +65,20 @@ impl Orchestrator {
                     let kept = before.filter(|before| before.0 == after.0);
                     let new_session = kept.is_none();
                     let already = kept.map(|before| given(&before.1)).unwrap_or_default();
+                    let shares = shares(&after.1);
                     let (devices, users_without_devices) =
-                        coverage(machine, unit, &users, &own, &after.1, &already).await?;
-                    let reached = devices
+                        coverage(machine, unit, &held, &own, &shares, &already).await?;
+                    let is_given = |share: &ShareInfo| matches!(share, ShareInfo::Shared(_));
+                    let reached = shares
                         .iter()
-                        .any(|device| matches!(device.outcome, DeviceOutcome::Reached | DeviceOutcome::AlreadyHad));
-                    if !reached && !devices.is_empty() {
-                        let devices = devices
-                            .into_iter()
-                            .map(|device| (device.user_id, device.device_id))
-                            .collect();
-                        return Err(Error::NoUsableRecipients { room, devices });
+                        .any(|(device, share)| must_reach.contains(&device.0) && *device != own && is_given(share));
+                    let alone = devices.is_empty() && must_reach.contains(&own.0);
+                    if !(reached || must_reach.is_empty() || alone) {
+                        return Err(Error::NoUsableRecipients {
+                            room,
+                            devices,
+                            users_without_devices,
+                        });
                     }
                     Ok(Ending::Commit(Shared {
                         requests,
@@ -79,6 +98,28 @@ async fn pickled(machine: &OlmMachine, room: &RoomId) -> Result<Option<(String, 
         Some(session) => Ok(Some((session.session_id().to_owned(), session.pickle().await))),
         None => Ok(None),
     }
+}
+
+/// Whether the room's key must not be used any more although the engine would: it is from before an acknowledged
+/// conflict, or a device that has it has another Curve25519 key since, and would not be given it again (reference:
+/// engine, gap B11).
+async fn must_renew(
+    unit: &Unit,
+    room: &RoomId,
+    session: Option<&(String, PickledOutboundGroupSession)>,
+    held: &Held,
+) -> Result<bool> {
+    if is_outdated(unit, room).await? {
+        return Ok(true);
+    }
+    let Some((_, session)) = session else { return Ok(false) };
+    Ok(shares(session).into_iter().any(|((user, device), share)| {
+        let now = held.get(&user).and_then(|devices| devices.get(&device));
+        match share {
+            ShareInfo::Shared(given) => now.is_some_and(|now| now.curve25519_key() != Some(given.sender_key)),
+            ShareInfo::Withheld(_) => false,
+        }
+    }))
 }
 
 /// Who was given the key, or will be by a request that is under way.
@@ -107,19 +148,18 @@ fn shares(session: &PickledOutboundGroupSession) -> BTreeMap<Device, ShareInfo> 
 async fn coverage(
     machine: &OlmMachine,
     unit: &Unit,
-    users: &BTreeSet<OwnedUserId>,
+    held: &Held,
     own: &Device,
-    session: &PickledOutboundGroupSession,
+    shares: &BTreeMap<Device, ShareInfo>,
     already: &BTreeSet<Device>,
 ) -> Result<(Vec<DeviceReceipt>, Vec<OwnedUserId>)> {
-    let shares = shares(session);
     let mut receipts = Vec::new();
     let mut without_devices = Vec::new();
-    for user in users {
-        let held = machine.get_user_devices(user, None).await?;
-        let rejected = rejected_devices(unit, user).await?;
+    for (user, held) in held {
+        let unusable = unusable_devices(unit, user).await?;
+        let failures = claim_failures(unit, user).await?;
         let mut named: BTreeSet<OwnedDeviceId> = held.keys().map(ToOwned::to_owned).collect();
-        named.extend(rejected.iter().cloned());
+        named.extend(unusable.keys().cloned());
         if named.is_empty() {
             without_devices.push(user.clone());
         }
@@ -128,15 +168,23 @@ async fn coverage(
             if device == *own {
                 continue;
             }
-            let outcome = match shares.get(&device) {
-                Some(ShareInfo::Shared(_)) if already.contains(&device) => DeviceOutcome::AlreadyHad,
-                Some(ShareInfo::Shared(_)) => DeviceOutcome::Reached,
-                Some(ShareInfo::Withheld(code)) if code.as_str() == "m.no_olm" => DeviceOutcome::NoOneTimeKey,
-                Some(ShareInfo::Withheld(code)) => DeviceOutcome::Withheld {
+            let no_session = || match failures.get(&device.1) {
+                None | Some(UnusableReason::NoOneTimeKey) => DeviceOutcome::NoOneTimeKey,
+                Some(reason) => DeviceOutcome::Rejected { reason: reason.clone() },
+            };
+            let outcome = match (unusable.get(&device.1), shares.get(&device)) {
+                (Some(reason), _) => DeviceOutcome::Rejected { reason: reason.clone() },
+                (None, Some(ShareInfo::Shared(_))) if already.contains(&device) => DeviceOutcome::AlreadyHad,
+                (None, Some(ShareInfo::Shared(_))) => DeviceOutcome::Reached,
+                (None, Some(ShareInfo::Withheld(code))) if code.as_str() == "m.no_olm" => no_session(),
+                (None, Some(ShareInfo::Withheld(code))) => DeviceOutcome::Withheld {
                     code: code.as_str().to_owned(),
                 },
-                None if rejected.contains(&device.1) => DeviceOutcome::Rejected,
-                None => DeviceOutcome::Missed,
+                // The engine tells a device once that there is no session with it, and leaves it out after that.
+                (None, None) => match held.get(&device.1) {
+                    Some(held) if !has_session(machine, &held).await? => no_session(),
+                    _ => DeviceOutcome::Missed,
+                },
             };
             receipts.push(DeviceReceipt {
                 user_id: device.0,

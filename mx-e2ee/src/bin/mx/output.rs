@@ -85,6 +85,8 @@ fn exit_code(code: &str) -> u8 {
         | "device_deleted"
         | "token_without_device"
         | "device_keys_mismatch"
+        | "one_time_key_conflict"
+        | "store_set_back"
         | "session_file"
         | "session_file_permissions" => 3,
         "unreachable"
@@ -99,7 +101,7 @@ fn exit_code(code: &str) -> u8 {
         | "send_pending"
         | "earlier_send_pending"
         | "answer_too_large" => 4,
-        "recipients_unknown" | "no_usable_recipients" => 5,
+        "recipients_unknown" | "no_usable_recipients" | "claim_failed" | "identity_changed" => 5,
         "not_in_room"
         | "room_not_encrypted"
         | "room_is_encrypted"

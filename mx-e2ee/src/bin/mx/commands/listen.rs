@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use futures_util::StreamExt;
-use mx_e2ee::{Client, Error, Event, Message, RejectedReason};
+use mx_e2ee::{Client, Error, Event, LostBecause, Message, RejectedReason};
 use serde_json::json;
 
 use crate::{
@@ -117,22 +117,52 @@ fn line(event: &Event) -> String {
                 event.room_id, event.sender, event.event_id, event.advice
             )
         }
-        Event::Rejected(event) => {
-            let why = match &event.reason {
-                RejectedReason::Replay { first } => format!("it replays {first}"),
-                RejectedReason::SenderMismatch => "its sender is not the owner of its key".to_owned(),
-                _ => "it cannot be believed".to_owned(),
+        Event::Rejected(event) => format!(
+            "{} {} ! rejected event {}: {}",
+            event.room_id,
+            event.sender,
+            event.event_id,
+            rejected(&event.reason)
+        ),
+        Event::Lost(event) => {
+            let why = match event.because {
+                LostBecause::TooMany => "more events wait for their keys than are kept",
+                LostBecause::LeftRoom => "we are not in the room any more",
+                _ => "it is not kept",
             };
             format!(
-                "{} {} ! rejected event {}: {why}",
+                "{} {} ! gave up on undecryptable event {}: {why}",
                 event.room_id, event.sender, event.event_id
             )
         }
+        Event::Malformed(event) => format!("{} ! the homeserver gave something that is no event", event.room_id),
         Event::Gap(gap) => format!(
             "{} ! events were missed: the homeserver has more than could be asked for ({} were recovered)",
             gap.room_id, gap.recovered
         ),
+        Event::DeviceRejected(event) => format!(
+            "{} ! device {} is not used: {}",
+            event.user_id,
+            clean(event.device_id.as_str()),
+            event.reason.describe()
+        ),
+        Event::IdentityChanged(event) => format!("{} ! the identity of this user was replaced", event.user_id),
         _ => "! something that this version of mx cannot show: use --json".to_owned(),
+    }
+}
+
+fn rejected(reason: &RejectedReason) -> String {
+    match reason {
+        RejectedReason::Replay { first } => format!("it replays {first}"),
+        RejectedReason::IndexReuse { first } => format!(
+            "its place in the sender's key was used by {first}: the sender's store was set back or copied, or it is forged"
+        ),
+        RejectedReason::SenderMismatch { owner: Some(owner) } => format!("its key belongs to {owner}"),
+        RejectedReason::SenderMismatch { owner: None } => "its sender is not the owner of its key".to_owned(),
+        RejectedReason::SenderUnattributed => "its key was given in the name of another device".to_owned(),
+        RejectedReason::StateEvent => "a room's state is never encrypted".to_owned(),
+        RejectedReason::NestedEncryption => "it is encrypted twice".to_owned(),
+        _ => "it cannot be believed".to_owned(),
     }
 }
 

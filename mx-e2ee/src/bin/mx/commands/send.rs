@@ -64,13 +64,10 @@ fn tell(receipt: &SendReceipt, output: Output) {
         receipt.readable_by()
     ));
     for device in &receipt.devices {
-        let why = match &device.outcome {
-            DeviceOutcome::NoOneTimeKey => "it has no one-time key left",
-            DeviceOutcome::Rejected => "its published keys do not verify",
-            DeviceOutcome::Withheld { code } => code,
-            DeviceOutcome::Missed => "it was left out by the engine",
-            _ => continue,
-        };
+        if matches!(device.outcome, DeviceOutcome::Reached | DeviceOutcome::AlreadyHad) {
+            continue;
+        }
+        let why = device.outcome.describe();
         output.note(&format!(
             "not readable by {} device {}: {why}",
             device.user_id, device.device_id

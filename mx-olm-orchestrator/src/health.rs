@@ -1,0 +1,69 @@
+//! How the device is: what an operator should know and do, in codes that stay the same.
+
+use serde::Serialize;
+
+use crate::{Orchestrator, Result};
+
+/// How the device is.
+#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+#[serde(tag = "health", rename_all = "snake_case")]
+pub enum Health {
+    /// Nothing is known to be wrong.
+    Ok,
+    /// Something needs an operator.
+    Degraded {
+        /// What, the most important first.
+        problems: Vec<Problem>,
+    },
+}
+
+/// Something that needs an operator.
+#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Problem {
+    /// A stable name, for programs: the code of the error that sends are refused with.
+    pub code: &'static str,
+    /// What is wrong and what to do, in one sentence.
+    pub advice: String,
+    /// Since when, in milliseconds since the Unix epoch, where it is known.
+    pub since_ms: Option<u64>,
+}
+
+impl Orchestrator {
+    /// How the device is, from what earlier exchanges showed. Nothing is sent.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub async fn health(&self) -> Result<Health> {
+        let mut problems = Vec::new();
+        if let Some(wrong) = self.own_device().await? {
+            let error = wrong.error(self.device_id());
+            problems.push(Problem {
+                code: error.code(),
+                advice: error.to_string(),
+                since_ms: None,
+            });
+        }
+        if let Some(conflict) = self.conflict().await?.filter(|conflict| !conflict.acknowledged) {
+            let error = conflict.error();
+            problems.push(Problem {
+                code: error.code(),
+                advice: error.to_string(),
+                since_ms: Some(conflict.since_ms),
+            });
+        }
+        if let Some(rollback) = self.rollback().await? {
+            let error = rollback.error();
+            problems.push(Problem {
+                code: error.code(),
+                advice: error.to_string(),
+                since_ms: Some(rollback.since_ms),
+            });
+        }
+        Ok(if problems.is_empty() {
+            Health::Ok
+        } else {
+            Health::Degraded { problems }
+        })
+    }
+}

@@ -1,0 +1,46 @@
+//! Trying again what waits, when keys came otherwise than through a sync: from an import, a backup, another device.
+
+use mx_crypto_store::Cursor;
+
+use super::{SyncSummary, inbox, timeline::Timelines, undecryptable};
+use crate::{Orchestrator, Result, machine::Ending};
+
+/// Events that are tried in one unit of work.
+const PAGE: usize = 100;
+
+impl Orchestrator {
+    /// Try every event again that waits for its key. What can be decrypted is in the [`inbox`](Self::inbox) afterwards.
+    /// Returns how many could. A sync does this by itself for the keys that it brings.
+    ///
+    /// # Errors
+    /// Of the store. What was decrypted before it is kept.
+    ///
+    /// # Cancel safety
+    /// Safe: each page of events is taken as a whole or not at all.
+    pub async fn retry_waiting(&self) -> Result<usize> {
+        let mut decrypted = 0;
+        let mut after: Option<Cursor> = None;
+        loop {
+            let (from, context) = (after.take(), self.context());
+            let (opened, last) = self
+                .machine()
+                .unit(move |machine, unit| {
+                    Box::pin(async move {
+                        let (page, last) = undecryptable::page(unit, from.as_ref(), PAGE).await?;
+                        let (mut summary, mut events) = (SyncSummary::default(), Vec::new());
+                        let mut timelines = Timelines::new(machine, unit, &context, &mut summary, &mut events);
+                        for waiting in page {
+                            timelines.retry_one(waiting).await?;
+                        }
+                        drop(timelines);
+                        inbox::append(unit, &events).await?;
+                        Ok(Ending::Commit((events.len(), last)))
+                    })
+                })
+                .await?;
+            decrypted += opened;
+            let Some(last) = last else { return Ok(decrypted) };
+            after = Some(last);
+        }
+    }
+}

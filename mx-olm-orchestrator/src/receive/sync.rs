@@ -1,0 +1,219 @@
+//! Asking the homeserver what is new: one exchange after the other, each taken as a whole.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use mx_transport::Call;
+use ruma::{
+    api::client::{
+        filter::{FilterDefinition, LazyLoadOptions, RoomEventFilter},
+        sync::sync_events,
+    },
+    presence::PresenceState,
+};
+use tokio::time::Instant;
+
+use super::{Context, SyncSummary};
+use crate::{Error, Orchestrator, Result, keys::Upkeep, machine::Ending, sync_response::SyncResponse};
+
+/// A send trusts what syncs showed as long as one ended this recently,
+const FRESH: Duration = Duration::from_secs(1);
+/// or this recently while the next one is under way, which shows news at once.
+const FRESH_WHILE_LISTENING: Duration = Duration::from_secs(90);
+
+/// More pages of to-device events than this in a row are left to the next call.
+const MAX_PAGES: usize = 50;
+
+/// How long an exchange may take beyond the time that the homeserver was asked to wait.
+const SYNC_GRACE: Duration = Duration::from_secs(30);
+
+impl Orchestrator {
+    /// Ask the homeserver what is new, waiting at most `timeout` for something, and take it: room keys, device lists,
+    /// messages. The messages are in the [`inbox`](Self::inbox) afterwards.
+    ///
+    /// # Errors
+    /// [`Error::MalformedSync`]; of the request; of the store. Nothing is lost: the same answer is asked for again.
+    ///
+    /// # Cancel safety
+    /// Safe: an answer is taken as a whole or not at all.
+    pub async fn sync(&self, timeout: Duration) -> Result<SyncSummary> {
+        let _single_flight = self.syncing().lock().await;
+        let mut total = self.sync_page(timeout).await?.told();
+        for _ in 1..MAX_PAGES {
+            if !total.more_waiting {
+                break;
+            }
+            let page = self.sync_page(Duration::ZERO).await?;
+            total.add(page.told());
+        }
+        if let Ok(mut synced_at) = self.synced_at().lock() {
+            *synced_at = Some(Instant::now());
+        }
+        // Keys are topped up, devices asked about, broken sessions renewed; what fails now is tried again with the next
+        // sync.
+        let upkeep = match self.keep_keys(Upkeep::Everything).await {
+            Ok(()) => self.unwedge().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = upkeep {
+            if error.ends_receiving() {
+                return Err(error);
+            }
+            tracing::warn!(
+                code = error.code(),
+                "upkeep of keys failed: it is tried again with the next sync"
+            );
+        }
+        Ok(total)
+    }
+
+    async fn sync_page(&self, timeout: Duration) -> Result<SyncSummary> {
+        use matrix_sdk_crypto::store::CryptoStore;
+        let since = self.store().next_batch_token().await?;
+        let first_sync = since.is_none();
+        let mut request = sync_events::v3::Request::new();
+        request.filter = Some(sync_events::v3::Filter::FilterDefinition(self.filter(first_sync)));
+        request.since.clone_from(&since);
+        request.timeout = Some(timeout);
+        request.set_presence = PresenceState::Offline;
+        let call = Call::repeatable().within(timeout.saturating_add(SYNC_GRACE));
+        let answer = self.homeserver().exchange(request, call).await?;
+        let mut sync = SyncResponse::parse(answer.body())?;
+        self.note_fallback_keys(sync.unused_fallback_keys.as_deref());
+        let gaps = match &since {
+            Some(since) => self.fill_gaps(&mut sync, since).await?,
+            None => Vec::new(),
+        };
+        let device_lists = match (sync.device_lists.take(), &since) {
+            (Some(lists), _) => Some(lists),
+            (None, Some(since)) => self.device_changes(since, &sync.next_batch).await,
+            (None, None) => None,
+        };
+        let context = Context {
+            first_sync,
+            gaps,
+            device_lists,
+            ..self.context()
+        };
+        let (sync, context) = (Arc::new(sync), Arc::new(context));
+        if let Some(summary) = self.take(Arc::clone(&sync), Arc::clone(&context)).await? {
+            return Ok(summary);
+        }
+        let one_by_one = Context {
+            one_by_one: true,
+            ..Context::clone(&context)
+        };
+        let taken = self.take(sync, Arc::new(one_by_one)).await?;
+        taken.ok_or(Error::EngineStopped)
+    }
+
+    /// Take an answer to `/sync` in one unit of work. `None`: nothing was taken, it has to go one by one.
+    async fn take(&self, sync: Arc<SyncResponse>, context: Arc<Context>) -> Result<Option<SyncSummary>> {
+        let members = Arc::clone(self.members());
+        let store = self.store().clone();
+        self.machine()
+            .unit(move |machine, unit| {
+                Box::pin(async move {
+                    let sync = SyncResponse::clone(&sync);
+                    let Some(taken) = Box::pin(super::take(machine, unit, &store, sync, &context)).await? else {
+                        return Ok(Ending::Undo(None));
+                    };
+                    // Before the commit, and on this task: a caller who goes away must not leave a list out of date,
+                    // and what a homeserver showed is true whether our disk has it or not.
+                    members.follow(taken.members).await;
+                    Ok(if taken.rebuild {
+                        Ending::CommitAndRebuild(Some(taken.summary))
+                    } else {
+                        Ending::Commit(Some(taken.summary))
+                    })
+                })
+            })
+            .await
+    }
+
+    /// What the work of receiving is told about this device.
+    pub(crate) fn context(&self) -> Context {
+        Context {
+            user: self.user_id().to_owned(),
+            device: self.device_id().to_owned(),
+            now_ms: self.now_ms(),
+            first_sync: false,
+            report_after_ms: u64::try_from(self.options().undecryptable_after.as_millis()).unwrap_or(u64::MAX),
+            deliver_own: self.options().deliver_own,
+            gaps: Vec::new(),
+            one_by_one: false,
+            most_waiting: self.options().most_waiting,
+            device_lists: None,
+        }
+    }
+
+    /// Little is asked for: no presence, no receipts, and members only as far as they speak.
+    fn filter(&self, first_sync: bool) -> FilterDefinition {
+        let mut filter = FilterDefinition::default();
+        let nothing = || {
+            let mut nothing = ruma::api::client::filter::Filter::default();
+            nothing.not_types = vec!["*".to_owned()];
+            nothing
+        };
+        filter.presence = nothing();
+        filter.account_data = nothing();
+        let mut no_room_events = RoomEventFilter::default();
+        no_room_events.not_types = vec!["*".to_owned()];
+        filter.room.ephemeral = no_room_events.clone();
+        filter.room.account_data = no_room_events;
+        filter.room.state.lazy_load_options = LazyLoadOptions::Enabled {
+            include_redundant_members: false,
+        };
+        filter.room.timeline.lazy_load_options = LazyLoadOptions::Enabled {
+            include_redundant_members: false,
+        };
+        let limit = if first_sync { self.options().first_timeline } else { 100 };
+        filter.room.timeline.limit = Some(limit.into());
+        filter
+    }
+
+    /// Sync once without waiting, unless what is known is fresh: who came, went, or has a new device is looked at before
+    /// a key is shared.
+    pub(crate) async fn catch_up(&self) -> Result<()> {
+        let listening = self.syncing().try_lock().is_err();
+        let limit = if listening { FRESH_WHILE_LISTENING } else { FRESH };
+        let last = self.synced_at().lock().ok().and_then(|at| *at);
+        if last.is_none_or(|at| at.elapsed() > limit) {
+            self.sync(Duration::ZERO).await?;
+        }
+        Ok(())
+    }
+}
+
+impl SyncSummary {
+    /// What a homeserver gave and we could not use is in the log, too.
+    fn told(self) -> Self {
+        if self.to_device_rejected > 0 {
+            let count = self.to_device_rejected;
+            let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+            for rejected in &self.rejected {
+                *reasons.entry(rejected.reason.code()).or_default() += 1;
+            }
+            tracing::warn!(
+                count,
+                ?reasons,
+                "to-device events had no effect: room keys may be missing"
+            );
+        }
+        if !self.unreadable.is_empty() {
+            tracing::warn!(parts = ?self.unreadable, "parts of a sync could not be read");
+        }
+        self
+    }
+
+    fn add(&mut self, page: Self) {
+        self.events += page.events;
+        self.room_keys += page.room_keys;
+        self.to_device_rejected += page.to_device_rejected;
+        self.rejected.extend(page.rejected);
+        self.to_device_custom += page.to_device_custom;
+        self.waiting += page.waiting;
+        self.before_this_device += page.before_this_device;
+        self.unreadable.extend(page.unreadable);
+        self.more_waiting = page.more_waiting;
+    }
+}

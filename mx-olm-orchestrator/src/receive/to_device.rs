@@ -1,0 +1,395 @@
+//! To-device events on their way to the engine and out of it: what is too much is left out, what is rejected is named.
+//!
+//! # Why
+//! The engine looks at the first entry of a message's `ciphertext` only, takes sessions and room keys of anybody without
+//! a limit, and tells of most rejections in its log alone (reference: engine, gaps B12, B19, B22).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use matrix_sdk_common::deserialized_responses::{AlgorithmInfo, ProcessedToDeviceEvent};
+use matrix_sdk_crypto::vodozemac::olm::{OlmMessage, PreKeyMessage};
+use mx_crypto_store::{Family, RecordId, Unit};
+use ruma::{OwnedRoomId, OwnedUserId, events::AnyToDeviceEvent, serde::Raw};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::Result;
+
+/// More than a room key, a secret or a verification ever needs, in bytes.
+const MAX_EVENT_BYTES: usize = 1024 * 1024;
+
+/// As many rejections of one sync are named; all are counted.
+const MAX_NAMED: usize = 100;
+
+/// Room keys that one user may give us in a day.
+const MAX_ROOM_KEYS: u64 = 1_000;
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+const ROOM_KEYS: Family = Family::new("room-keys-of-the-day");
+
+const OLM: &str = "m.olm.v1.curve25519-aes-sha2";
+
+/// A to-device event that had no effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ToDeviceRejected {
+    /// Who sent it, as the homeserver says, where it does.
+    pub sender: Option<OwnedUserId>,
+    /// Its type, at most 64 characters of it. Of one that could be decrypted, the type inside.
+    pub event_type: String,
+    /// Why.
+    pub reason: ToDeviceRejectedReason,
+}
+
+/// Why a to-device event had no effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ToDeviceRejectedReason {
+    /// It is larger than anything that is sent to a device.
+    TooLarge,
+    /// It is not an event: it has no type, no sender, or no content that is an object.
+    Invalid,
+    /// It is encrypted, and not for this device.
+    NotForThisDevice,
+    /// It is encrypted with an algorithm that to-device events may not have.
+    UnsupportedAlgorithm,
+    /// It could not be decrypted, or what was inside did not belong to its sender or to us.
+    Undecryptable,
+    /// It was handled before.
+    Replay,
+    /// It has to be encrypted, and is not.
+    Plaintext,
+    /// Its sender has given us as many room keys as one user may in a day.
+    TooManyRoomKeys,
+}
+
+impl ToDeviceRejectedReason {
+    /// A stable code.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::TooLarge => "too_large",
+            Self::Invalid => "invalid",
+            Self::NotForThisDevice => "not_for_this_device",
+            Self::UnsupportedAlgorithm => "unsupported_algorithm",
+            Self::Undecryptable => "undecryptable",
+            Self::Replay => "replay",
+            Self::Plaintext => "plaintext",
+            Self::TooManyRoomKeys => "too_many_room_keys",
+        }
+    }
+}
+
+/// What was rejected in one sync.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rejections {
+    pub(super) named: Vec<ToDeviceRejected>,
+    pub(super) count: usize,
+}
+
+impl Rejections {
+    pub(super) fn add(&mut self, sender: Option<OwnedUserId>, event_type: &str, reason: ToDeviceRejectedReason) {
+        self.count += 1;
+        if self.named.len() < MAX_NAMED {
+            self.named.push(ToDeviceRejected {
+                sender,
+                event_type: event_type.chars().take(64).collect(),
+                reason,
+            });
+        }
+    }
+}
+
+/// What every to-device event has.
+#[derive(Deserialize)]
+struct Header {
+    #[serde(rename = "type")]
+    event_type: String,
+    sender: OwnedUserId,
+    content: Box<RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Encrypted {
+    algorithm: String,
+    #[serde(default)]
+    sender_key: String,
+    #[serde(default)]
+    ciphertext: Option<Box<RawValue>>,
+}
+
+/// An Olm message for us, before anything was done with it.
+#[derive(Clone, Debug)]
+pub(super) struct Letter {
+    pub(super) sender: OwnedUserId,
+    /// The Curve25519 key of the device that says to have sent it.
+    pub(super) sender_key: String,
+    pub(super) message: OlmMessage,
+}
+
+impl Letter {
+    /// Read an encrypted to-device event that has been through [`checked`].
+    pub(super) fn read(event: &Raw<AnyToDeviceEvent>) -> Option<Self> {
+        let header: Header = serde_json::from_str(event.json().get()).ok()?;
+        let content: Encrypted = serde_json::from_str(header.content.get()).ok()?;
+        let entries: BTreeMap<String, OlmMessage> = serde_json::from_str(content.ciphertext?.get()).ok()?;
+        Some(Self {
+            sender: header.sender,
+            sender_key: content.sender_key,
+            message: entries.into_values().next()?,
+        })
+    }
+
+    /// The session that a message which opens sessions is for.
+    fn new_session(&self) -> Option<String> {
+        if let OlmMessage::PreKey(message) = &self.message {
+            Some(PreKeyMessage::session_id(message))
+        } else {
+            None
+        }
+    }
+}
+
+/// Sessions that the messages of a sync may open, by the device that opens them, the newest last.
+pub(super) type Opening = BTreeMap<String, Vec<String>>;
+
+/// Leave out what is too much or not for us; of the rest, keep the one entry of each ciphertext that is ours.
+pub(super) fn checked(
+    events: Vec<Raw<AnyToDeviceEvent>>,
+    our_key: &str,
+    rejections: &mut Rejections,
+    opening: &mut Opening,
+) -> Vec<Raw<AnyToDeviceEvent>> {
+    let mut kept = Vec::with_capacity(events.len());
+    for event in events {
+        if event.json().get().len() > MAX_EVENT_BYTES {
+            rejections.add(None, "", ToDeviceRejectedReason::TooLarge);
+            continue;
+        }
+        let Ok(header) = serde_json::from_str::<Header>(event.json().get()) else {
+            rejections.add(None, "", ToDeviceRejectedReason::Invalid);
+            continue;
+        };
+        if header.event_type != "m.room.encrypted" {
+            kept.push(event);
+            continue;
+        }
+        match ours(&event, &header, our_key) {
+            Ok(event) => {
+                if let Some(letter) = Letter::read(&event)
+                    && let Some(session) = letter.new_session()
+                {
+                    let sessions = opening.entry(letter.sender_key).or_default();
+                    sessions.retain(|known| *known != session);
+                    sessions.push(session);
+                }
+                kept.push(event);
+            }
+            Err(reason) => rejections.add(Some(header.sender), &header.event_type, reason),
+        }
+    }
+    kept
+}
+
+/// An encrypted event with the one entry of its ciphertext that is for us.
+fn ours(
+    event: &Raw<AnyToDeviceEvent>,
+    header: &Header,
+    our_key: &str,
+) -> std::result::Result<Raw<AnyToDeviceEvent>, ToDeviceRejectedReason> {
+    let Ok(content) = serde_json::from_str::<Encrypted>(header.content.get()) else {
+        return Err(ToDeviceRejectedReason::Invalid);
+    };
+    if content.algorithm != OLM {
+        return Err(ToDeviceRejectedReason::UnsupportedAlgorithm);
+    }
+    let entries: BTreeMap<String, Box<RawValue>> = content
+        .ciphertext
+        .and_then(|raw| serde_json::from_str(raw.get()).ok())
+        .ok_or(ToDeviceRejectedReason::Invalid)?;
+    let Some(entry) = entries.get(our_key) else {
+        return Err(ToDeviceRejectedReason::NotForThisDevice);
+    };
+    if entries.len() == 1 {
+        return Ok(event.clone());
+    }
+    let mut whole: serde_json::Value =
+        serde_json::from_str(event.json().get()).map_err(|_| ToDeviceRejectedReason::Invalid)?;
+    let content = whole
+        .get_mut("content")
+        .and_then(serde_json::Value::as_object_mut)
+        .ok_or(ToDeviceRejectedReason::Invalid)?;
+    content.insert("ciphertext".to_owned(), serde_json::json!({our_key: entry}));
+    let raw = serde_json::value::to_raw_value(&whole).map_err(|_| ToDeviceRejectedReason::Invalid)?;
+    Ok(Raw::from_json(raw))
+}
+
+/// What the engine made of one to-device event, as far as it concerns us.
+pub(super) enum Took {
+    /// A room key came, or something else that was decrypted.
+    Decrypted { sender_key: Option<String>, inside: Inside },
+    /// It was for us and could not be decrypted.
+    Closed(Option<Letter>),
+    /// A sender told us that it withholds a room key.
+    Withheld { room: OwnedRoomId, session: String },
+    /// A sender told us that it could not open a session with us.
+    NoSession { sender: OwnedUserId, sender_key: String },
+    /// Nothing that concerns us.
+    Nothing,
+}
+
+/// What was inside of a decrypted to-device event, as far as it concerns us.
+#[derive(Deserialize)]
+pub(super) struct Inside {
+    #[serde(rename = "type", default)]
+    pub(super) event_type: String,
+    #[serde(default)]
+    pub(super) sender: Option<OwnedUserId>,
+    #[serde(default)]
+    content: Named,
+}
+
+/// Which session a room key is for. The key itself is not read.
+#[derive(Default, Deserialize)]
+struct Named {
+    #[serde(default)]
+    room_id: serde_json::Value,
+    #[serde(default)]
+    session_id: serde_json::Value,
+}
+
+impl Inside {
+    /// The session that a room key is for.
+    pub(super) fn room_key(&self) -> Option<(OwnedRoomId, String)> {
+        if self.event_type != "m.room_key" {
+            return None;
+        }
+        Some((
+            OwnedRoomId::try_from(self.content.room_id.as_str()?).ok()?,
+            self.content.session_id.as_str()?.to_owned(),
+        ))
+    }
+}
+
+/// Events that carry secrets, and mean nothing as plaintext.
+const ALWAYS_ENCRYPTED: [&str; 5] = [
+    "m.room_key",
+    "m.forwarded_room_key",
+    "m.secret.send",
+    "m.room_key_bundle",
+    "io.element.msc4268.room_key_bundle",
+];
+
+/// Types that the engine or this crate handles: the others are for the app.
+pub(super) fn is_known(event_type: &str) -> bool {
+    [
+        "m.dummy",
+        "m.room_key",
+        "m.forwarded_room_key",
+        "m.secret.",
+        "m.key.verification.",
+        "io.element.msc4268.",
+    ]
+    .iter()
+    .any(|known| event_type.starts_with(known))
+}
+
+/// Look at what the engine made of an event.
+pub(super) fn look(processed: &ProcessedToDeviceEvent, rejections: &mut Rejections) -> Took {
+    match processed {
+        ProcessedToDeviceEvent::Decrypted { raw, encryption_info } => {
+            let sender_key = match &encryption_info.algorithm_info {
+                AlgorithmInfo::OlmV1Curve25519AesSha2 {
+                    curve25519_public_key_base64,
+                } => Some(curve25519_public_key_base64.clone()),
+                AlgorithmInfo::MegolmV1AesSha2 { .. } => None,
+            };
+            match serde_json::from_str::<Inside>(raw.json().get()) {
+                Ok(inside) => Took::Decrypted { sender_key, inside },
+                Err(_) => Took::Nothing,
+            }
+        }
+        ProcessedToDeviceEvent::UnableToDecrypt { encrypted_event, .. } => Took::Closed(Letter::read(encrypted_event)),
+        ProcessedToDeviceEvent::PlainText(raw) => {
+            let Ok(header) = serde_json::from_str::<Header>(raw.json().get()) else {
+                rejections.add(None, "", ToDeviceRejectedReason::Invalid);
+                return Took::Nothing;
+            };
+            if ALWAYS_ENCRYPTED.contains(&header.event_type.as_str()) {
+                rejections.add(
+                    Some(header.sender),
+                    &header.event_type,
+                    ToDeviceRejectedReason::Plaintext,
+                );
+                return Took::Nothing;
+            }
+            withheld(&header).unwrap_or(Took::Nothing)
+        }
+        ProcessedToDeviceEvent::Invalid(_) => {
+            rejections.add(None, "", ToDeviceRejectedReason::Invalid);
+            Took::Nothing
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Withheld {
+    code: String,
+    room_id: Option<OwnedRoomId>,
+    session_id: Option<String>,
+    #[serde(default)]
+    sender_key: String,
+}
+
+fn withheld(header: &Header) -> Option<Took> {
+    if header.event_type != "m.room_key.withheld" {
+        return None;
+    }
+    let content: Withheld = serde_json::from_str(header.content.get()).ok()?;
+    if content.code == "m.no_olm" {
+        return Some(Took::NoSession {
+            sender: header.sender.clone(),
+            sender_key: content.sender_key,
+        });
+    }
+    Some(Took::Withheld {
+        room: content.room_id?,
+        session: content.session_id?,
+    })
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct OfTheDay {
+    since_ms: u64,
+    count: u64,
+}
+
+/// Count the room keys that users gave us. Returns those that are too many: the caller lets them go.
+pub(super) async fn over_quota(
+    unit: &Unit,
+    keys: &[(OwnedUserId, OwnedRoomId, String)],
+    now_ms: u64,
+) -> Result<Vec<(OwnedUserId, OwnedRoomId, String)>> {
+    let mut over = Vec::new();
+    let senders: BTreeSet<&OwnedUserId> = keys.iter().map(|(sender, ..)| sender).collect();
+    for sender in senders {
+        let id = RecordId::named(ROOM_KEYS, &[], sender.as_str());
+        let mut day: OfTheDay = unit.get(&id).await?.unwrap_or_default();
+        // A clock that was set back begins a new day, too.
+        if now_ms < day.since_ms || now_ms - day.since_ms > DAY_MS {
+            day = OfTheDay {
+                since_ms: now_ms,
+                count: 0,
+            };
+        }
+        for key in keys.iter().filter(|(of, ..)| of == sender) {
+            day.count = day.count.saturating_add(1);
+            if day.count > MAX_ROOM_KEYS {
+                over.push(key.clone());
+            }
+        }
+        unit.put(&id, &day)?;
+    }
+    Ok(over)
+}
