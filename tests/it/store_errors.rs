@@ -94,11 +94,13 @@ async fn at_every_read(story: &Story, expected: &[String]) -> u64 {
         let outcome = client.sync().await;
         let Some(place) = plan.struck() else {
             outcome.unwrap();
+            plan.arm(Point::dry(reads));
             assert_eq!(all(&client).await, expected);
             return nth - 1;
         };
         let Err(error) = outcome else { unreachable!("{place}") };
         assert!(error.code().starts_with("store"), "{place}: {} {error}", error.code());
+        // The first read is for the token: without it nothing is asked.
         let token = since(&server);
         drop(client);
         let client = device.open(&server, &Plan::default()).await.unwrap();
@@ -112,7 +114,7 @@ async fn at_every_read(story: &Story, expected: &[String]) -> u64 {
             .map(|(_, token)| Some(token))
             .collect();
         // What was read before the commit failed is asked for again; what failed after it was taken.
-        assert!(tokens.contains(&token), "{place}");
+        assert!(token.is_none() || tokens.contains(&token), "{place}");
     }
     unreachable!("a sync has an end")
 }
