@@ -267,29 +267,96 @@ async fn kq_40_a_replaced_identity_is_reported() {
 }
 
 #[tokio::test]
+async fn kq_10_a_copied_curve25519_key_of_another_user_attributes_nothing_to_the_copy() {
+    let mut cast = Cast::acquainted().await;
+    // Carol's device carries bob's key; she can sign that, and has not his secret.
+    let carol = EvilPeer::new(&cast.server, "carol", "CDEV");
+    let mut copy = carol.unsigned_device_keys();
+    copy["keys"]["curve25519:CDEV"] = cast.bob.curve25519().to_base64().into();
+    carol.sign(&mut copy);
+    carol.publish_keys(&json!({"device_keys": copy}));
+    cast.room.invite(carol.user()).await.unwrap();
+    carol.join(cast.room.id());
+    cast.sync().await;
+    cast.send("both are known now").await;
+    assert!(cast.knows(carol.user(), carol.device()).await);
+    let olm = cast
+        .bob
+        .newest_olm_session(cast.alice.user_id(), cast.alice.device_id());
+    let mut session = cast.bob.megolm_session(cast.room.id());
+    cast.bob.share_room_key(&olm.unwrap(), &session);
+    cast.bob.send_text(&mut session, "from bob");
+    let events = cast.events().await;
+    let [Event::Message(message)] = events.as_slice() else {
+        unreachable!("{events:?}")
+    };
+    assert_eq!(message.sender, cast.bob.user());
+    let encryption = message.encryption.as_ref().unwrap();
+    assert_eq!(encryption.sender_device.as_deref(), Some(cast.bob.device()));
+    // The same event in carol's name is read as nobody's: her device is found by the key, and is not who signed.
+    let stolen = cast.server.timeline(cast.room.id()).last().unwrap()["content"].clone();
+    cast.server
+        .inject(cast.room.id(), carol.user(), "m.room.encrypted", stolen);
+    let events: Vec<Value> = cast.events().await.iter().map(|event| json!(event)).collect();
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0]["kind"], "undecryptable");
+}
+
+#[tokio::test]
+async fn kq_41_a_device_id_that_is_a_cross_signing_key_is_a_device_id() {
+    let mut cast = Cast::fresh().await;
+    cast.bob.publish();
+    let identity = cast.bob.new_cross_signing();
+    cast.bob.publish_cross_signing(&identity);
+    let master = identity.master.public_key().to_base64();
+    let mut namesake = EvilPeer::new(&cast.server, "bob", &master);
+    namesake.publish();
+    cast.sync().await;
+    let receipt = cast.send("x").await;
+    let devices: Vec<&str> = receipt.devices.iter().map(|device| device.device_id.as_str()).collect();
+    assert_eq!(receipt.readable_by(), 2);
+    assert!(devices.contains(&"BDEV") && devices.contains(&master.as_str()));
+    assert_eq!(cast.read_by(&mut namesake), ["x"]);
+    // Looked up by the id, it is the device with the device's keys, and the identity is untouched.
+    use matrix_sdk_crypto::store::CryptoStore;
+    let found = cast
+        .device()
+        .store()
+        .get_device(namesake.user(), namesake.device())
+        .await;
+    assert_eq!(found.unwrap().unwrap().ed25519_key(), Some(namesake.ed25519()));
+    assert!(has_identity(&cast).await);
+}
+
+#[tokio::test]
 async fn kq_42_a_device_that_comes_back_is_the_same_and_reads_from_then_on() {
     let mut cast = Cast::acquainted().await;
-    let honest = cast.bob.device_keys();
     let mut keeper = EvilPeer::new(&cast.server, "bob", "BDEV2");
     keeper.publish();
     cast.sync().await;
-    cast.send("both").await;
-    cast.server.delete_device(cast.bob.user(), cast.bob.device());
+    let both = cast.send("both").await;
+    let told = |body: &mut Value| body["device_lists"]["changed"] = json!(["@bob:localhost"]);
+    cast.rewrite("/sync", told);
+    cast.rewrite("/keys/query", |body| {
+        if let Some(bob) = body["device_keys"]["@bob:localhost"].as_object_mut() {
+            bob.remove("BDEV");
+        }
+    });
     cast.sync().await;
     let without = cast.send("without").await;
     assert!(without.new_session);
-    let mut back = EvilPeer::new(&cast.server, "bob", "BDEV");
-    std::mem::swap(back.account(), cast.bob.account());
-    let one_time_keys = back.one_time_keys(5);
-    back.publish_keys(&json!({"device_keys": honest, "one_time_keys": one_time_keys}));
+    assert!(!cast.knows(cast.bob.user(), cast.bob.device()).await);
+    cast.server.behave();
+    cast.rewrite("/sync", told);
     cast.sync().await;
     let with = cast.send("with").await;
-    assert!(!with.new_session);
     assert_eq!(with.session_id, without.session_id);
-    back.receive();
+    assert_eq!(outcomes(&with)[0], ("BDEV".to_owned(), DeviceOutcome::Reached));
+    cast.bob.receive();
     assert_eq!(
-        back.reads_from(&with.session_id),
-        None,
-        "the Olm session it had is gone with its store"
+        cast.bob.reads_from(&with.session_id),
+        Some(1),
+        "not what was said meanwhile"
     );
+    assert_eq!(cast.bob.reads_from(&both.session_id), Some(0), "what it had before");
 }
