@@ -35,7 +35,8 @@
 //!
 //! # What is absent on purpose
 //! No code here opens a socket or a file, and none of it does cryptography: the engine does, and only
-//! `machine.rs`, `keys.rs`, `devices.rs`, `claims.rs`, `receive.rs` and `send.rs` with their parts name it.
+//! `machine.rs`, `outgoing.rs`, `rollback.rs`, `error.rs`, and `keys.rs`, `devices.rs`, `claims.rs`, `receive.rs` and `send.rs`
+//! with their parts name it.
 
 mod claims;
 mod clock;

@@ -8,6 +8,7 @@ mod gaps;
 pub(crate) mod inbox;
 mod inside;
 mod letters;
+mod quota;
 mod replay;
 mod retry;
 mod rooms;

@@ -225,3 +225,27 @@ async fn a_waiting_event_is_explained_in_words() {
     let text = bob.client.explain(&other).await.unwrap().to_string();
     assert!(text.contains("older than this device"), "{text}");
 }
+
+#[tokio::test]
+async fn td_23_word_that_a_key_is_withheld_never_closes_what_the_key_opens() {
+    let Pair {
+        server,
+        alice,
+        bob,
+        room,
+        ..
+    } = pair().await;
+    bob.events().await;
+    let receipt = room.send_text("one").await.unwrap();
+    assert_eq!(bob.bodies().await, ["one"]);
+    let word = |session: &str| {
+        json!({"type": "m.room_key.withheld", "sender": alice.client.user_id(), "content": {
+            "algorithm": "m.megolm.v1.aes-sha2", "code": "m.blacklisted", "room_id": room.id(),
+            "session_id": session, "sender_key": "hPQNcabIABgGnx3/ACv/jmMmiQHoeFfuLB17tzWp6Hw"}})
+    };
+    // Of a key that we have, and of one that nobody has.
+    give(&server, &bob, vec![word(&receipt.session_id), word("nobodys session")]);
+    room.send_text("two").await.unwrap();
+    assert_eq!(bob.bodies().await, ["two"]);
+    assert_eq!(bob.client.waiting_counts().await.unwrap().waiting, 0);
+}

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 
-use crate::{crash, demo, deny, package, process, tidy};
+use crate::{catalogue, crash, demo, deny, package, process, tidy};
 
 /// Everything that has to be true before a change lands: what CI runs.
 #[derive(Debug, clap::Args)]
@@ -16,7 +16,7 @@ pub(crate) struct Options {
 
 type Step = (&'static str, fn() -> anyhow::Result<()>);
 
-const STEPS: [Step; 13] = [
+const STEPS: [Step; 14] = [
     ("fmt", || cargo(&["fmt", "--all", "--check"])),
     ("clippy", || {
         cargo(&[
@@ -46,6 +46,7 @@ const STEPS: [Step; 13] = [
     }),
     ("engines", engines),
     ("tidy", || tidy::run(&tidy::Options::default())),
+    ("catalogue", || catalogue::check(&["KQ", "KC", "KU", "TD", "MG", "SY"])),
     ("deny", || deny::run(&deny::Options::default())),
     ("doc", doc),
     ("test", || cargo(&["test", "--workspace"])),

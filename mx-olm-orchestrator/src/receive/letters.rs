@@ -17,7 +17,7 @@ use ruma::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    Context, Taken, decryption_settings, explain,
+    Context, Taken, decryption_settings, explain, quota,
     to_device::{self, Letter, Opening, Rejections, ToDeviceRejectedReason, Took},
     unwedge,
 };
@@ -227,7 +227,7 @@ impl<'a> Letters<'a> {
 
     /// Let go of what one sender gave too much of.
     async fn hold_limits(&mut self) -> Result<()> {
-        let over = to_device::over_quota(self.unit, &self.given, self.context.now_ms).await?;
+        let over = quota::over_quota(self.unit, &self.given, self.context.now_ms).await?;
         if !over.is_empty() {
             let gone: Vec<(OwnedRoomId, String)> =
                 over.iter().map(|(_, room, id)| (room.clone(), id.clone())).collect();

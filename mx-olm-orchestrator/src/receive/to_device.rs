@@ -4,29 +4,19 @@
 //! The engine looks at the first entry of a message's `ciphertext` only, takes sessions and room keys of anybody without
 //! a limit, and tells of most rejections in its log alone (reference: engine, gaps B12, B19, B22).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use matrix_sdk_common::deserialized_responses::{AlgorithmInfo, ProcessedToDeviceEvent};
 use matrix_sdk_crypto::vodozemac::olm::{OlmMessage, PreKeyMessage};
-use mx_crypto_store::{Family, RecordId, Unit};
 use ruma::{OwnedRoomId, OwnedUserId, events::AnyToDeviceEvent, serde::Raw};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
-
-use crate::Result;
 
 /// More than a room key, a secret or a verification ever needs, in bytes.
 const MAX_EVENT_BYTES: usize = 1024 * 1024;
 
 /// As many rejections of one sync are named; all are counted.
 const MAX_NAMED: usize = 100;
-
-/// Room keys that one user may give us in a day.
-const MAX_ROOM_KEYS: u64 = 1_000;
-
-const DAY_MS: u64 = 24 * 60 * 60 * 1000;
-
-const ROOM_KEYS: Family = Family::new("room-keys-of-the-day");
 
 const OLM: &str = "m.olm.v1.curve25519-aes-sha2";
 
@@ -200,7 +190,7 @@ fn ours(
     event: &Raw<AnyToDeviceEvent>,
     header: &Header,
     our_key: &str,
-) -> std::result::Result<Raw<AnyToDeviceEvent>, ToDeviceRejectedReason> {
+) -> Result<Raw<AnyToDeviceEvent>, ToDeviceRejectedReason> {
     let Ok(content) = serde_json::from_str::<Encrypted>(header.content.get()) else {
         return Err(ToDeviceRejectedReason::Invalid);
     };
@@ -366,39 +356,4 @@ fn withheld(header: &Header) -> Option<Took> {
         room: content.room_id?,
         session: content.session_id?,
     })
-}
-
-#[derive(Default, Serialize, Deserialize)]
-struct OfTheDay {
-    since_ms: u64,
-    count: u64,
-}
-
-/// Count the room keys that users gave us. Returns those that are too many: the caller lets them go.
-pub(super) async fn over_quota(
-    unit: &Unit,
-    keys: &[(OwnedUserId, OwnedRoomId, String)],
-    now_ms: u64,
-) -> Result<Vec<(OwnedUserId, OwnedRoomId, String)>> {
-    let mut over = Vec::new();
-    let senders: BTreeSet<&OwnedUserId> = keys.iter().map(|(sender, ..)| sender).collect();
-    for sender in senders {
-        let id = RecordId::named(ROOM_KEYS, &[], sender.as_str());
-        let mut day: OfTheDay = unit.get(&id).await?.unwrap_or_default();
-        // A clock that was set back begins a new day, too.
-        if now_ms < day.since_ms || now_ms - day.since_ms > DAY_MS {
-            day = OfTheDay {
-                since_ms: now_ms,
-                count: 0,
-            };
-        }
-        for key in keys.iter().filter(|(of, ..)| of == sender) {
-            day.count = day.count.saturating_add(1);
-            if day.count > MAX_ROOM_KEYS {
-                over.push(key.clone());
-            }
-        }
-        unit.put(&id, &day)?;
-    }
-    Ok(over)
 }
