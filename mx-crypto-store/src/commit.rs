@@ -6,16 +6,22 @@
 //! nobody learns of anything that a crash could take back. When a write fails, it takes with it whatever was built on
 //! top of it, and the store is poisoned.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    task::{Context, Waker},
+};
 
-use tokio::sync::oneshot;
+use tokio::{runtime::Handle, sync::oneshot};
 
 use crate::{
     Result, StoreError,
     backend::{BackendError, Batch},
     layers::{Core, Overlay},
     manifest::{Change, Manifest, Missing, ROOT_ROW, Root, leaf_of},
-    seal::Sealer,
+    seal::{Sealer, Unsealed},
 };
 
 /// Units that ended and are not on the disk yet, the newest last.
@@ -64,8 +70,35 @@ impl Submitted {
 impl Core {
     /// The open unit ends: it is on its way to the disk, and the next may begin.
     pub(crate) fn submit(self: &Arc<Self>) -> Result<Submitted> {
+        let (submitted, writer) = self.enqueue()?;
+        if let Some((runtime, writer)) = writer {
+            // A runtime that is shut down drops the writer here.
+            runtime.spawn(write_queue(writer));
+        }
+        Ok(submitted)
+    }
+
+    /// As [`submit`](Self::submit), for one who waits at once: the write begins on this thread, because the way to
+    /// another one takes longer than sealing a few records.
+    pub(crate) fn submit_and_begin(self: &Arc<Self>) -> Result<Submitted> {
+        let (submitted, writer) = self.enqueue()?;
+        if let Some((runtime, writer)) = writer {
+            let mut queue = Box::pin(write_queue(writer));
+            // Only its beginning: the runtime drives it from here on, so that it waits for nobody who waits for it.
+            let nobody = &mut Context::from_waker(Waker::noop());
+            let begun = catch_unwind(AssertUnwindSafe(|| queue.as_mut().poll(nobody)));
+            // An engine that panics ends the writer, here as in its task.
+            if begun.is_ok_and(|begun| begun.is_pending()) {
+                runtime.spawn(queue);
+            }
+        }
+        Ok(submitted)
+    }
+
+    /// The open unit ends and waits to be written: by what comes with it, or by what is writing.
+    fn enqueue(self: &Arc<Self>) -> Result<(Submitted, Option<(Handle, Writer)>)> {
         // The layer above needs a runtime anyway: the engines work on its blocking threads.
-        let runtime = tokio::runtime::Handle::try_current().map_err(|error| {
+        let runtime = Handle::try_current().map_err(|error| {
             StoreError::Backend(BackendError::with_source(crate::backend::BackendErrorKind::Io, error))
         })?;
         self.check_writable()?;
@@ -76,7 +109,7 @@ impl Core {
         };
         if unit.overlay.is_empty() && !layers.queue.active {
             let _answered = done.send(Ok(()));
-            return Ok(Submitted(durable));
+            return Ok((Submitted(durable), None));
         }
         layers.queue.waiting.push_back(Waiting {
             overlay: Arc::new(unit.overlay),
@@ -84,15 +117,11 @@ impl Core {
         });
         let idle = !std::mem::replace(&mut layers.queue.active, true);
         drop(layers);
-        if idle {
-            // A runtime that is shut down drops the writer here.
-            let writer = Writer {
-                core: Arc::clone(self),
-                by_itself: false,
-            };
-            runtime.spawn(write_queue(writer));
-        }
-        Ok(Submitted(durable))
+        let writer = idle.then(|| Writer {
+            core: Arc::clone(self),
+            by_itself: false,
+        });
+        Ok((Submitted(durable), writer.map(|writer| (runtime, writer))))
     }
 
     /// Wait until nothing is on its way to the disk.
@@ -163,25 +192,28 @@ pub(crate) fn change_of(manifest: &Manifest, overlay: &Overlay) -> std::result::
 
 /// An overlay and what it changes in the manifest, sealed.
 pub(crate) fn sealed_batch(sealer: &Sealer, overlay: &Overlay, change: Option<&Change>) -> Result<Batch> {
-    let mut batch = Batch::new();
     let newest = change.map_or(0, |change| change.root.counter);
-    for (row, value) in overlay {
+    let nodes = change.map_or_else(Vec::new, Change::rows);
+    let records = overlay.iter().map(|(row, value)| {
         let version = if leaf_of(row).is_some() { newest } else { 0 };
-        batch = match value {
-            Some(value) => batch.put(row.clone(), sealer.seal(row, version, value)?),
-            None => batch.delete(row.clone()),
-        };
+        (row, version, value.as_ref().map(|value| value.as_slice()))
+    });
+    let nodes = nodes.iter().map(|(row, value)| (row, newest, value.as_deref()));
+    let (mut puts, mut gone) = (Vec::with_capacity(overlay.len()), Vec::new());
+    for (row, version, value) in records.chain(nodes) {
+        match value {
+            Some(value) => puts.push(Unsealed { row, version, value }),
+            None => gone.push(row),
+        }
     }
-    for (row, value) in change.iter().flat_map(|change| change.rows()) {
-        batch = match value {
-            Some(value) => {
-                let sealed = sealer.seal(&row, newest, &value)?;
-                batch.put(row, sealed)
-            }
-            None => batch.delete(row),
-        };
-    }
-    Ok(batch)
+    // A row is among them once, so that their order is of no matter.
+    let sealed = sealer.seal_all(&puts)?;
+    let batch = Batch::new();
+    let batch = puts
+        .iter()
+        .zip(sealed)
+        .fold(batch, |batch, (record, sealed)| batch.put(record.row, sealed));
+    Ok(gone.into_iter().fold(batch, |batch, row| batch.delete(row.as_slice())))
 }
 
 /// Write what waits until nothing does.

@@ -70,6 +70,7 @@ mod random;
 mod record;
 mod seal;
 mod sealed;
+mod spread;
 #[cfg(feature = "engine")]
 mod store;
 mod unit;

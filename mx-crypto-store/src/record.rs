@@ -143,7 +143,11 @@ pub(crate) fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T> {
 }
 
 pub(crate) fn encode<T: serde::Serialize + ?Sized>(value: &T) -> Result<Vec<u8>> {
-    serde_json::to_vec(value).map_err(|_| StoreError::Encode {
+    serde_json::to_vec(value).map_err(|_| encode_failed::<T>())
+}
+
+pub(crate) fn encode_failed<T: ?Sized>() -> StoreError {
+    StoreError::Encode {
         what: std::any::type_name::<T>(),
-    })
+    }
 }

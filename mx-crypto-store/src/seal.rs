@@ -13,7 +13,7 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::{Result, StoreError, header::SCHEMA, layout::Table, random};
+use crate::{Result, StoreError, header::SCHEMA, layout::Table, random, spread::Spread};
 
 /// The length of a store's id, in bytes.
 pub(crate) const STORE_ID: usize = 16;
@@ -86,12 +86,20 @@ pub(crate) struct Sealer {
     keys: Keys,
     mac: Hmac<Sha256>,
     store_id: [u8; STORE_ID],
+    spread: Spread,
 }
 
 impl std::fmt::Debug for Sealer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sealer").finish_non_exhaustive()
     }
+}
+
+/// A version of a record on its way to the disk.
+pub(crate) struct Unsealed<'a> {
+    pub(crate) row: &'a [u8],
+    pub(crate) version: u64,
+    pub(crate) value: &'a [u8],
 }
 
 /// A record that opened, and which version of it this is.
@@ -108,7 +116,14 @@ impl Sealer {
                 .map_err(|_| StoreError::Encode { what: "a key" })?,
             keys,
             store_id,
+            spread: Spread::new(),
         })
+    }
+
+    /// How work on many records is spread.
+    #[cfg(feature = "engine")]
+    pub(crate) const fn spread(&self) -> Spread {
+        self.spread
     }
 
     pub(crate) const fn keys(&self) -> &Keys {
@@ -125,18 +140,39 @@ impl Sealer {
 
     /// Seal a version of a record for its row.
     pub(crate) fn seal(&self, row: &[u8], version: u64, plaintext: &[u8]) -> Result<Vec<u8>> {
-        let nonce: [u8; NONCE] = random::bytes("a nonce")?;
-        let version = version.to_be_bytes();
-        let mut sealed = Vec::with_capacity(VERSION + NONCE + plaintext.len() + 16);
+        let record = Unsealed {
+            row,
+            version,
+            value: plaintext,
+        };
+        self.seal_with(&random::bytes("a nonce")?, &record)
+    }
+
+    /// Seal versions of many records, each with a random nonce of its own; they stay in their order.
+    pub(crate) fn seal_all(&self, records: &[Unsealed<'_>]) -> Result<Vec<Vec<u8>>> {
+        let parts = self.spread.over(records, |part| {
+            let mut nonces = vec![[0; NONCE]; part.len()];
+            random::fill(nonces.as_flattened_mut(), "nonces")?;
+            let sealed = nonces.iter().zip(part);
+            sealed.map(|(nonce, record)| self.seal_with(nonce, record)).collect()
+        });
+        let sealed: Result<Vec<Vec<_>>> = parts.into_iter().collect();
+        Ok(sealed?.into_iter().flatten().collect())
+    }
+
+    /// `nonce` is used for nothing else, ever.
+    fn seal_with(&self, nonce: &[u8; NONCE], record: &Unsealed<'_>) -> Result<Vec<u8>> {
+        let version = record.version.to_be_bytes();
+        let mut sealed = Vec::with_capacity(VERSION + NONCE + record.value.len() + 16);
         sealed.extend_from_slice(&version);
-        sealed.extend_from_slice(&nonce);
-        sealed.extend_from_slice(plaintext);
+        sealed.extend_from_slice(nonce);
+        sealed.extend_from_slice(record.value);
         let (_, content) = sealed.split_at_mut(VERSION + NONCE);
         let tag = self
             .cipher
             .encrypt_in_place_detached(
-                XNonce::from_slice(&nonce),
-                &self.associated_data(&version, row),
+                XNonce::from_slice(nonce),
+                &self.associated_data(&version, record.row),
                 content,
             )
             .map_err(|_| StoreError::Encode { what: "a record" })?;
@@ -183,6 +219,8 @@ impl Sealer {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -211,6 +249,34 @@ mod tests {
         }
         let elsewhere = Sealer::new(Keys::decode(&sealer.keys.encode()).unwrap(), [8; STORE_ID]).unwrap();
         assert!(elsewhere.open_record(b"row", &sealed).is_err(), "from another store");
+    }
+
+    #[test]
+    fn many_are_sealed_each_for_its_row_with_its_own_nonce() {
+        let sealer = sealer();
+        let rows: Vec<[u8; 8]> = (0_u64..1_000).map(u64::to_be_bytes).collect();
+        let records: Vec<Unsealed<'_>> = rows
+            .iter()
+            .zip(0..)
+            .map(|(row, version)| Unsealed {
+                row,
+                version,
+                value: row,
+            })
+            .collect();
+        let sealed = sealer.seal_all(&records).unwrap();
+        assert_eq!(sealed.len(), records.len());
+        let mut nonces = BTreeSet::new();
+        for (record, sealed) in records.iter().zip(&sealed) {
+            let opened = sealer.open_record(record.row, sealed).unwrap();
+            assert_eq!(
+                (opened.version, opened.value.as_slice()),
+                (record.version, record.value)
+            );
+            nonces.insert(&sealed[VERSION..VERSION + NONCE]);
+        }
+        assert_eq!(nonces.len(), records.len());
+        assert!(sealer.seal_all(&[]).unwrap().is_empty());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `PickleStore`: the engine's `CryptoStore` over any `Backend`, with its writes in the unit of work that is open.
 
 mod account;
+mod by_sender;
 mod crypto_store;
 mod decoded;
 mod devices;
@@ -10,17 +11,14 @@ mod outbound;
 mod requests;
 mod retention;
 mod rooms;
+mod rows;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Arc, MutexGuard},
-};
+use std::sync::{Arc, MutexGuard};
 
 #[cfg(feature = "testing")]
 use matrix_sdk_crypto::olm::StaticAccountData;
-use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId};
-use serde::{Serialize, de::DeserializeOwned};
-use zeroize::Zeroizing;
+use ruma::{OwnedDeviceId, OwnedUserId};
+use serde::de::DeserializeOwned;
 
 use crate::{
     Cursor, Family, KeySource, Record, RecordId, Result, SealedStore, StoreError, Unit,
@@ -30,9 +28,12 @@ use crate::{
     record,
 };
 
-use self::decoded::{Decoded, Kept, KnownInbound, Stamp};
-pub(crate) use self::inbound::sender_index;
+pub(crate) use self::by_sender::sender_index;
 pub use self::retention::{Retention, Retired};
+use self::{
+    decoded::{Decoded, Kept, Stamp},
+    rows::{Keep, Rows},
+};
 
 /// The engine's store. Cheap to clone; all clones are the same store.
 ///
@@ -184,9 +185,10 @@ impl PickleStore {
 
     /// Write in one's turn. What was decoded is kept once it is in a unit, and not before.
     async fn write_in(&self, turn: Option<Unit>, rows: Rows) -> Result<()> {
-        let Rows { mut writes, keep, .. } = rows;
+        let Some((mut writes, keep)) = rows.into_writes() else {
+            return Ok(());
+        };
         let unit = match turn {
-            _ if writes.is_empty() => return Ok(()),
             Some(unit) => unit,
             None if self.sealed.core.join_unit(&mut writes) => {
                 self.keep_all(keep);
@@ -220,49 +222,6 @@ impl PickleStore {
     /// Keep what was read since `stamp`.
     fn keep(&self, stamp: Stamp, put: impl FnOnce(&mut Kept)) {
         self.decoded.keep(stamp, self.sealed.core.undone(), put);
-    }
-}
-
-/// What is kept in memory of something that was written.
-type Keep = Box<dyn FnOnce(&mut Kept) + Send>;
-
-/// Rows to be written together, and what is kept in memory of them.
-#[derive(Default)]
-struct Rows {
-    writes: Vec<(Row, Option<Plain>)>,
-    keep: Vec<Keep>,
-    /// The inbound sessions among them: one may be saved twice in one call.
-    inbound: BTreeMap<Row, KnownInbound>,
-    /// The rooms of the outbound sessions among them.
-    outbound: BTreeSet<OwnedRoomId>,
-}
-
-impl Rows {
-    fn json<T: Serialize + ?Sized>(&mut self, row: Row, value: &T) -> Result<()> {
-        self.bytes(row, record::encode(value)?);
-        Ok(())
-    }
-
-    /// Pickles hold keys as arrays of bytes, which MessagePack writes in a quarter of JSON's space.
-    fn pickle<T: Serialize + ?Sized>(&mut self, row: Row, value: &T) -> Result<()> {
-        let encoded = rmp_serde::to_vec_named(value).map_err(|_| StoreError::Encode {
-            what: std::any::type_name::<T>(),
-        })?;
-        self.bytes(row, encoded);
-        Ok(())
-    }
-
-    fn bytes(&mut self, row: Row, value: Vec<u8>) {
-        self.writes.push((row, Some(Arc::new(Zeroizing::new(value)))));
-    }
-
-    /// Once the rows are in a unit, keep this.
-    fn keep(&mut self, keep: impl FnOnce(&mut Kept) + Send + 'static) {
-        self.keep.push(Box::new(keep));
-    }
-
-    fn delete(&mut self, row: Row) {
-        self.writes.push((row, None));
     }
 }
 

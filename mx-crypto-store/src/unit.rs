@@ -110,8 +110,12 @@ impl Unit {
     ///
     /// # Cancel safety
     /// A call that was dropped may have been carried out: whole, or not at all.
-    pub async fn commit(self) -> Result<()> {
-        self.submit()?.durable().await
+    pub async fn commit(mut self) -> Result<()> {
+        let submitted = self.core.submit_and_begin();
+        let durable = self.ended(submitted)?.durable();
+        // The next unit may begin.
+        drop(self);
+        durable.await
     }
 
     /// End this unit and begin its way to the disk. The next unit may begin at once, on top of this one; all that wait
@@ -122,6 +126,10 @@ impl Unit {
     /// [`StoreError::Poisoned`](crate::StoreError::Poisoned) when a write failed since: nothing is written.
     pub fn submit(mut self) -> Result<Submitted> {
         let submitted = self.core.submit();
+        self.ended(submitted)
+    }
+
+    fn ended(&mut self, submitted: Result<Submitted>) -> Result<Submitted> {
         if submitted.is_ok() {
             self.open = false;
         }

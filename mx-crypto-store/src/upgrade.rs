@@ -78,8 +78,9 @@ fn rewrite(sealer: &Sealer, overlay: &mut Overlay, row: Vec<u8>, plain: Plain) -
     match Table::of(&row) {
         #[cfg(feature = "engine")]
         Some(Table::InboundGroupSession) => {
-            let (index, value) = crate::store::sender_index(sealer, &plain)?;
-            overlay.insert(index, Some(Plain::new(Zeroizing::new(value))));
+            if let Some((index, value)) = crate::store::sender_index(sealer, &plain)? {
+                overlay.insert(index, Some(Plain::new(Zeroizing::new(value))));
+            }
             overlay.insert(row, Some(plain));
         }
         #[cfg(not(feature = "engine"))]

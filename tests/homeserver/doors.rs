@@ -19,6 +19,12 @@ const SOCKET_WAIT: Duration = Duration::from_millis(100);
 /// The door without a socket gives an exchange without a deadline up after this long, as HTTP clients do.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long the sender of a request waits for its answer.
+pub(crate) fn patience(request: &http::Request<Bytes>) -> Duration {
+    let deadline = request.extensions().get::<Deadline>();
+    deadline.map_or(PATIENCE, |deadline| deadline.0)
+}
+
 /// The door without a socket. A sync waits for news as long as it asks for.
 #[derive(Clone, Debug)]
 pub(crate) struct InProcess(pub(crate) Homeserver);
@@ -26,11 +32,7 @@ pub(crate) struct InProcess(pub(crate) Homeserver);
 #[async_trait]
 impl Transport for InProcess {
     async fn send(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>, TransportError> {
-        let patience = request
-            .extensions()
-            .get::<Deadline>()
-            .map_or(PATIENCE, |deadline| deadline.0);
-        tokio::time::timeout(patience, self.exchange(&request))
+        tokio::time::timeout(patience(&request), self.exchange(&request))
             .await
             .unwrap_or_else(|_| Err(TransportError::new(TransportErrorKind::Timeout)))
     }

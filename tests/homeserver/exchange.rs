@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::{
     Exchange, Homeserver,
+    doors::patience,
     faults::{Hook, Kind, Outcome, Told},
     lock, log, reply,
     router::Parts,
@@ -24,7 +25,8 @@ impl Homeserver {
         };
         let told = self.suffer(&parts, fault);
         let outcome = self.rewritten(request, &path, told.outcome);
-        {
+        // An answer that comes after its reader has gone was not given.
+        if told.after < patience(request) {
             let state = lock(&self.0.state);
             lock(&self.0.oracle).answered(&state, session.as_ref(), &parts, &outcome);
         }

@@ -32,7 +32,7 @@ impl Parked {
         }
     }
 
-    fn copy(&self) -> Self {
+    pub(crate) fn copy(&self) -> Self {
         Self {
             disk: self.disk.copy(),
             ..self.clone()
@@ -74,8 +74,35 @@ impl Parked {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reader {
     pub(crate) inbox: Inbox,
-    /// What was said to it, in order.
+    /// What was confirmed to be said to it, in order.
     pub(crate) said: Vec<String>,
+    /// What was meant to be, whether it was confirmed or not.
+    tried: Vec<String>,
+}
+
+impl Reader {
+    /// All that was confirmed was read, and what was read was said; each once, in order.
+    fn has_read_everything(&self) {
+        let read = self.inbox.texts();
+        let places = read
+            .iter()
+            .map(|text| self.tried.iter().position(|tried| tried == text));
+        assert!(
+            places.clone().all(|place| place.is_some()) && places.is_sorted(),
+            "read {read:?}, tried {:?}",
+            self.tried
+        );
+        for text in &self.said {
+            assert!(
+                read.contains(text),
+                "I7: {text:?} is missing: read {read:?}, said {:?}",
+                self.said
+            );
+        }
+        for event in &self.inbox.others {
+            assert!(matches!(event, Event::Invite(_)), "{event:?}");
+        }
+    }
 }
 
 /// A beginning.
@@ -116,6 +143,16 @@ pub(crate) async fn read(client: &Client, inbox: &mut Inbox) -> mx_e2ee::Result<
 impl History {
     /// Some turns of everything that can happen before.
     pub(crate) async fn of(seed: &mut Seed) -> Self {
+        let turns = seed.below(7);
+        Self::begin(seed, turns).await
+    }
+
+    /// Three devices in a room, and nothing was said.
+    pub(crate) async fn new() -> Self {
+        Self::begin(&mut Seed::new(""), 0).await
+    }
+
+    async fn begin(seed: &mut Seed, turns: u64) -> Self {
         let server = Homeserver::new();
         let plan = Plan::default();
         let parked = ["alice", "bob", "carol"].map(Parked::new);
@@ -146,7 +183,7 @@ impl History {
             room,
             told,
         };
-        for _ in 0..seed.below(7) {
+        for _ in 0..turns {
             history.turn(seed, &clients).await;
         }
         for client in clients {
@@ -179,11 +216,11 @@ impl History {
         client.sync().await.unwrap();
         let text = self.told.text(who);
         client.room(&self.room).send_text(text.clone()).await.unwrap();
-        if who != "bob" {
-            self.told.bob.said.push(text.clone());
-        }
-        if who != "alice" {
-            self.told.alice.said.push(text);
+        for (reader, name) in [(&mut self.told.bob, "bob"), (&mut self.told.alice, "alice")] {
+            if name != who {
+                reader.tried.push(text.clone());
+                reader.said.push(text.clone());
+            }
         }
     }
 
@@ -198,7 +235,6 @@ impl History {
             carol: self.carol.copy(),
             room: self.room.clone(),
             told: self.told.clone(),
-            bob_sent: Vec::new(),
             server,
         }
     }
@@ -223,24 +259,35 @@ pub(crate) struct Scene {
     carol: Parked,
     pub(crate) room: OwnedRoomId,
     told: Told,
-    /// What bob's sends were told to be in the room.
-    bob_sent: Vec<String>,
 }
 
 impl Scene {
     /// Alice says something.
     pub(crate) async fn alice_says(&mut self) {
+        self.alice_tries_to_say().await.unwrap();
+    }
+
+    /// Alice says something, if nothing stops her.
+    pub(crate) async fn alice_tries_to_say(&mut self) -> mx_e2ee::Result<()> {
         let text = self.told.text("alice");
-        self.alice.sync().await.unwrap();
-        self.alice.room(&self.room).send_text(text.clone()).await.unwrap();
+        self.told.bob.tried.push(text.clone());
+        self.alice.sync().await?;
+        self.world.say(&self.alice.room(&self.room), &text).await?;
         self.told.bob.said.push(text);
+        Ok(())
+    }
+
+    /// Alice reads once. False: there was nothing.
+    pub(crate) async fn alice_reads(&mut self) -> mx_e2ee::Result<bool> {
+        read(&self.alice, &mut self.told.alice.inbox).await
     }
 
     /// Bob says something, from this process. Only what is confirmed has to arrive.
     pub(crate) async fn bob_says(&mut self, bob: &Client) -> mx_e2ee::Result<()> {
         let text = self.told.text("bob");
-        bob.room(&self.room).send_text(text.clone()).await?;
-        self.bob_sent.push(text);
+        self.told.alice.tried.push(text.clone());
+        self.world.say(&bob.room(&self.room), &text).await?;
+        self.told.alice.said.push(text);
         Ok(())
     }
 
@@ -255,6 +302,17 @@ impl Scene {
         turn_carol(&self.alice, &carol, &self.room, self.told.carol_is_in).await;
         self.told.carol_is_in = !self.told.carol_is_in;
         carol.close().await.unwrap();
+    }
+
+    /// Carol goes, if nothing stops her.
+    pub(crate) async fn carol_tries_to_leave(&mut self) -> mx_e2ee::Result<()> {
+        let carol = self.carol.open(&self.server, &Plan::default()).await?;
+        carol.room(&self.room).leave().await
+    }
+
+    /// What fails when something happened that never may.
+    pub(crate) fn world(&self) -> &World {
+        &self.world
     }
 
     /// Carol is in the room.
@@ -276,6 +334,11 @@ impl Scene {
     /// A process of bob's has ended, wherever it was.
     pub(crate) fn bob_ended(&mut self) {
         self.told.bob.inbox.restarted();
+        self.bob_was_interrupted();
+    }
+
+    /// What bob's process was doing was dropped: it may have encrypted something that it has not put.
+    pub(crate) fn bob_was_interrupted(&self) {
         let user = ruma::user_id!("@bob:localhost");
         for device in self.server.devices_of(user) {
             self.server.expect_late_event(user, device.as_str().into());
@@ -290,21 +353,9 @@ impl Scene {
         self.bob_says(&bob).await.unwrap();
         self.alice_says().await;
         while self.bob_reads(&bob).await.unwrap() {}
-        while read(&self.alice, &mut self.told.alice.inbox).await.unwrap() {}
-        let Told {
-            bob: told_bob, alice, ..
-        } = &self.told;
-        assert_eq!(
-            told_bob.inbox.texts(),
-            told_bob.said,
-            "I7: what was said to bob, in order"
-        );
-        for text in alice.said.iter().chain(&self.bob_sent) {
-            assert!(alice.inbox.texts().contains(text), "I7, I9: {text:?} was confirmed");
-        }
-        for event in told_bob.inbox.others.iter().chain(&alice.inbox.others) {
-            assert!(matches!(event, Event::Invite(_)), "{event:?}");
-        }
+        while self.alice_reads().await.unwrap() {}
+        self.told.bob.has_read_everything();
+        self.told.alice.has_read_everything();
         bob.close().await.unwrap();
         drop(self.world);
     }

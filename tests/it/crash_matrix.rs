@@ -18,8 +18,8 @@
 //! | K21 | any operation of a send that has to make a new room key, because somebody went or came |
 //! | K24 | any operation of the acknowledgement of what the app was given |
 //!
-//! Not here: K2 (the key file beside the header) needs real files, and is tested where the key file is; K20 (upgrades)
-//! is tested with the store; K22 (logout) moves real files; K23 (refresh tokens) the product does not have.
+//! Not here: K2 (the key file beside the header), K20 (upgrades) and K22 (logout) make and move real files, which this
+//! disk does not have; K23 (refresh tokens) the product does not have.
 
 mod points;
 
@@ -28,7 +28,7 @@ use mx_test_homeserver::Exchange;
 use crate::{
     crash_history::{History, Parked, Scene},
     disks::{Moment, Operation, Plan, Point, Trouble},
-    world::seed::{Seed, tell},
+    world::seed::{Seed, rounds, tell},
 };
 use points::{Act, KillPoint};
 
@@ -37,17 +37,11 @@ const ROUNDS: u64 = 60;
 /// How many of them begin with the same history.
 const ROUNDS_OF_A_HISTORY: u64 = 20;
 
-/// How many rounds are asked for.
-fn rounds() -> u64 {
-    let asked = std::env::var("MX_CRASH_ROUNDS").ok();
-    asked.map_or(ROUNDS, |rounds| rounds.parse().unwrap())
-}
-
 /// Every round of a kill point.
 fn matrix(name: &str) {
     let point = KillPoint::named(name).unwrap();
     let (mut struck, mut told) = (0, 0);
-    for history in 0..rounds().div_ceil(ROUNDS_OF_A_HISTORY) {
+    for history in 0..rounds().unwrap_or(ROUNDS).div_ceil(ROUNDS_OF_A_HISTORY) {
         let beginning = beginning(&point, history);
         for round in 0..ROUNDS_OF_A_HISTORY {
             struck += u64::from(play(&point, &beginning, history, round).0);

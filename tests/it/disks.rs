@@ -28,7 +28,7 @@ use mx_transport::{Transport, TransportError};
 
 use self::plan::Turn;
 pub(crate) use self::plan::{Counts, Moment, Operation, Plan, Point, Trouble};
-use crate::world::seed::Seed;
+use crate::world::{leaks, seed::Seed};
 
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -258,6 +258,7 @@ impl Handle {
     }
 
     async fn write(&self, batch: Batch) -> Result<(), BackendError> {
+        leaks::look_at_rows(&batch);
         self.images().await.commit(batch)
     }
 }

@@ -85,7 +85,10 @@ fn at_every(act: Act, counts: Counts, moment: Moment, trouble: Trouble, expected
             let done = tokio::time::timeout(NEVER, act.done(&mut scene, &bob)).await;
             let code = match &done {
                 Ok(Ok(())) => "ok",
-                Ok(Err(error)) => error.code(),
+                Ok(Err(error)) => {
+                    scene.world().examine(error);
+                    error.code()
+                }
                 Err(_) => "waited",
             };
             let place = format!("{act:?}: {}: {code}", plan.struck().unwrap_or_default());

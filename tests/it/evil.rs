@@ -91,9 +91,14 @@ pub(crate) fn text(session: &MegolmSession, body: &str) -> String {
 
 /// The messages among events.
 pub(crate) fn messages(events: &[Event]) -> Vec<&Message> {
-    let message = |event| match event {
-        &Event::Message(ref message) => Some(message),
-        _ => None,
-    };
-    events.iter().filter_map(message).collect()
+    events
+        .iter()
+        .filter_map(|event| {
+            if let Event::Message(message) = event {
+                Some(message)
+            } else {
+                None
+            }
+        })
+        .collect()
 }

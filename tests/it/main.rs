@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod bad_input;
+mod cancel;
 mod cli;
 mod crash;
 mod crash_history;
@@ -18,6 +19,7 @@ mod engine_send;
 mod engine_store;
 mod engine_unwedge;
 mod evil;
+mod fault_matrix;
 mod keys;
 mod keys_cast;
 mod keys_claim;
@@ -36,8 +38,15 @@ mod megolm_queue;
 mod receiving;
 mod rollback;
 mod sending;
+mod store_errors;
 mod story;
 mod sync_answers;
+mod td_confusion;
+mod td_envelope;
+mod td_ignored;
+mod td_room_key;
+mod td_session;
+mod td_store_error;
 mod to_device_limits;
 mod unwedging;
 mod world;

@@ -10,19 +10,29 @@ use crate::{
 };
 
 fn rejected(events: &[Event]) -> Vec<&Rejected> {
-    let rejected = |event| match event {
-        &Event::Rejected(ref rejected) => Some(rejected),
-        _ => None,
-    };
-    events.iter().filter_map(rejected).collect()
+    events
+        .iter()
+        .filter_map(|event| {
+            if let Event::Rejected(rejected) = event {
+                Some(rejected)
+            } else {
+                None
+            }
+        })
+        .collect()
 }
 
 fn reasons(events: &[Event]) -> Vec<&UndecryptableReason> {
-    let reason = |event| match event {
-        &Event::Undecryptable(ref event) => Some(&event.reason),
-        _ => None,
-    };
-    events.iter().filter_map(reason).collect()
+    events
+        .iter()
+        .filter_map(|event| {
+            if let Event::Undecryptable(event) = event {
+                Some(&event.reason)
+            } else {
+                None
+            }
+        })
+        .collect()
 }
 
 #[tokio::test]

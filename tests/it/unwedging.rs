@@ -68,14 +68,7 @@ impl Evil {
     }
 
     fn claims(&self) -> usize {
-        let alice = self.alice.client.user_id();
-        let log = self.server.log();
-        let of_alice = |path: &str| {
-            log.iter()
-                .filter(|exchange| exchange.path.ends_with(path) && exchange.user.as_deref() == Some(alice.as_str()))
-                .count()
-        };
-        of_alice("/keys/claim")
+        self.requests("/keys/claim")
     }
 
     /// How many `m.dummy` bob has been sent since last time.
@@ -229,4 +222,31 @@ async fn td_32_a_replayed_message_is_no_wedge() {
     assert_eq!(codes, ["replay", "replay", "replay"]);
     evil.bodies().await;
     assert_eq!((evil.claims(), evil.dummies()), (claims, 0));
+}
+
+#[tokio::test]
+async fn td_36_strangers_do_not_keep_a_member_from_being_helped() {
+    let mut evil = evil().await;
+    evil.bodies().await;
+    let mallory = EvilPeer::new(&evil.server, "mallory", "MDEV");
+    let ours = evil.alice_key();
+    let message = [&[3, 0x0a, 32][..], &[9; 32], &[0x10, 0, 0x22, 16], &[1; 16], &[0; 8]].concat();
+    let body = vodozemac::base64_encode(message);
+    let event = |number: u8| {
+        let key = vodozemac::base64_encode([&[100 + number; 31][..], &[0]].concat());
+        json!({"type": "m.room.encrypted", "sender": mallory.user(), "content": {
+            "algorithm": "m.olm.v1.curve25519-aes-sha2", "sender_key": key,
+            "ciphertext": {&ours: {"type": 1, "body": &body}}}})
+    };
+    let (user, device) = (
+        evil.alice.client.user_id().to_owned(),
+        evil.alice.client.device_id().to_owned(),
+    );
+    evil.server
+        .queue_to_device(&user, &device, (0..60).map(event).collect());
+    evil.bodies().await;
+    let claims = evil.claims();
+    evil.send_on_unknown_session();
+    evil.bodies().await;
+    assert_eq!((evil.claims(), evil.dummies()), (claims + 1, 1));
 }

@@ -16,7 +16,8 @@ const ROUNDS_OF_RECEIVING: u32 = 200;
 ///
 /// The same code as the test `crash` of mx-crypto-store, with more rounds. One line an engine says what was done; a store
 /// that lost something stays on the disk, and its seed is printed. With `--receive`, it is a device that is killed, at
-/// each kill point of receiving: the same code as the tests `crash_matrix`, with more rounds.
+/// each kill point of receiving, and the network fails at every request: the same code as the tests `crash_matrix` and
+/// `fault_matrix`, with more rounds.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Options {
     /// How often each engine, or each kill point, is killed. Default: 1000, and 200 with `--receive`.

@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, reason = "a task talks to people")]
 
 mod bench;
+mod catalogue;
 mod ci;
 mod crash;
 mod demo;
@@ -29,6 +30,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Task {
     Bench(bench::Options),
+    Catalogue(catalogue::Options),
     Ci(ci::Options),
     Crash(crash::Options),
     Demo(demo::Options),
@@ -42,6 +44,7 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Bench(options) => bench::run(&options),
+        Task::Catalogue(options) => catalogue::run(&options),
         Task::Ci(options) => ci::run(&options),
         Task::Crash(options) => crash::run(&options),
         Task::Demo(options) => demo::run(&options),

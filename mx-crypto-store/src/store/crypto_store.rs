@@ -43,9 +43,8 @@ impl PickleStore {
         for hash in &changes.message_hashes {
             self.put_message_hash(&mut rows, hash);
         }
-        for session in &changes.inbound_group_sessions {
-            self.put_inbound(&mut rows, session, None).await?;
-        }
+        self.put_inbounds(&mut rows, &changes.inbound_group_sessions, None)
+            .await?;
         for session in &changes.outbound_group_sessions {
             self.put_outbound(&mut rows, session).await?;
         }
@@ -55,9 +54,8 @@ impl PickleStore {
         for identity in changes.identities.new.iter().chain(&changes.identities.changed) {
             self.put_identity(&mut rows, identity)?;
         }
-        for device in changes.devices.new.iter().chain(&changes.devices.changed) {
-            self.put_device(&mut rows, device)?;
-        }
+        let devices: Vec<_> = changes.devices.new.iter().chain(&changes.devices.changed).collect();
+        self.put_devices(&mut rows, &devices)?;
         for device in &changes.devices.deleted {
             self.delete_device(&mut rows, device);
         }
@@ -137,7 +135,7 @@ impl CryptoStore for PickleStore {
         sessions: Vec<InboundGroupSession>,
         backed_up_to: Option<&str>,
     ) -> Result<()> {
-        let saved = self.put_inbounds(&sessions, backed_up_to).await;
+        let saved = self.save_inbounds(&sessions, backed_up_to).await;
         self.taint(saved)
     }
 

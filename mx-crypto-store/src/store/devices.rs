@@ -8,21 +8,27 @@ use ruma::{DeviceId, OwnedDeviceId, UserId};
 use super::{PickleStore, Rows};
 use crate::{
     Result, StoreError,
-    layout::{self, Table},
+    layout::{self, Row, Table},
 };
 
 impl PickleStore {
-    pub(super) fn put_device(&self, rows: &mut Rows, device: &DeviceData) -> Result<()> {
+    pub(super) fn put_devices(&self, rows: &mut Rows, devices: &[&DeviceData]) -> Result<()> {
+        if devices.is_empty() {
+            return Ok(());
+        }
         // Our own device's keys may have been decoded before a signature was added.
         rows.keep(|kept| kept.device_keys = None);
-        rows.json(
-            self.row(Table::Device, &[device.user_id().as_str()], device.device_id().as_str()),
-            device,
-        )
+        rows.of_many(self.sealed.core.sealer.spread(), devices, |device, encoded| {
+            encoded.json(self.device_row(device.user_id(), device.device_id()), device)
+        })
+    }
+
+    fn device_row(&self, user: &UserId, device: &DeviceId) -> Row {
+        self.row(Table::Device, &[user.as_str()], device.as_str())
     }
 
     pub(super) fn delete_device(&self, rows: &mut Rows, device: &DeviceData) {
-        rows.delete(self.row(Table::Device, &[device.user_id().as_str()], device.device_id().as_str()));
+        rows.delete(self.device_row(device.user_id(), device.device_id()));
     }
 
     pub(super) async fn device_of(&self, user: &UserId, device: &DeviceId) -> Result<Option<DeviceData>> {

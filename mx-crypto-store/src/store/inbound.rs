@@ -1,4 +1,4 @@
-//! Megolm sessions that came: found by room and id, and by the device that made them.
+//! Megolm sessions that came, found by room and id.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,21 +7,27 @@ use matrix_sdk_crypto::{
     store::types::RoomKeyCounts,
     vodozemac::Curve25519PublicKey,
 };
-use ruma::{OwnedRoomId, RoomId};
+use ruma::RoomId;
 use serde::{Deserialize, Serialize};
 
-use super::{PickleStore, Rows, damaged, decoded::KnownInbound, unpickle};
+use super::{
+    PickleStore,
+    by_sender::{BySender, is_indexed, sender_row},
+    damaged,
+    decoded::KnownInbound,
+    rows::{Encoded, Rows},
+    unpickle,
+};
 use crate::{
     Result,
     layers::View,
     layout::{self, Row, Table},
-    record,
     seal::Sealer,
 };
 
 /// A session as it is kept.
 #[derive(Serialize, Deserialize)]
-struct Inbound {
+pub(super) struct Inbound {
     pickle: PickledInboundGroupSession,
     backed_up_to: Option<String>,
     /// When it was first saved, in milliseconds since 1970. 0: before this was noted.
@@ -30,7 +36,7 @@ struct Inbound {
 }
 
 impl Inbound {
-    fn open(self) -> Result<KnownInbound> {
+    pub(super) fn open(self) -> Result<KnownInbound> {
         let sender_data_type = self.pickle.sender_data.to_type();
         let sender_key = self.pickle.sender_key;
         Ok(KnownInbound {
@@ -43,51 +49,30 @@ impl Inbound {
     }
 }
 
-/// What finds the sessions of a sending device.
-#[derive(Serialize, Deserialize)]
-struct BySender {
-    room: OwnedRoomId,
+/// A session that is about to be saved.
+struct ToSave {
+    row: Row,
     session: String,
+    /// Where the index by sender has it, if it has this kind.
+    indexed_as: Option<(Curve25519PublicKey, SenderDataType)>,
+    record: Inbound,
 }
 
-/// Sessions are found by who sent them and by what is known of the sender: the engine asks for those it knows little
-/// of, again and again, and these are few.
-fn sender_group(sender_key: Curve25519PublicKey, kind: SenderDataType) -> [String; 2] {
-    [sender_key.to_base64(), (kind as u8).to_string()]
-}
-
-fn sender_row(
-    sealer: &Sealer,
-    sender_key: Curve25519PublicKey,
-    kind: SenderDataType,
-    room: &RoomId,
-    session: &str,
-) -> Row {
-    let group = sender_group(sender_key, kind);
-    let group: Vec<&str> = group.iter().map(String::as_str).collect();
-    layout::named(
-        sealer,
-        Table::InboundGroupSessionBySenderData,
-        &group,
-        &format!("{room}|{session}"),
-    )
-}
-
-/// The row of the index by sender that belongs to the record of a session.
-pub(crate) fn sender_index(sealer: &Sealer, record: &[u8]) -> Result<(Row, Vec<u8>)> {
-    let known = unpickle::<Inbound>(record)?.open()?;
-    let entry = BySender {
-        room: known.session.room_id().to_owned(),
-        session: known.session.session_id().to_owned(),
-    };
-    let row = sender_row(
-        sealer,
-        known.sender_key,
-        known.sender_data_type,
-        &entry.room,
-        &entry.session,
-    );
-    Ok((row, record::encode(&entry)?))
+impl ToSave {
+    fn encode(&self, sealer: &Sealer, encoded: &mut Encoded) -> Result<()> {
+        let pickle = &self.record.pickle;
+        let index = (pickle.sender_key, pickle.sender_data.to_type());
+        if self.indexed_as != Some(index) {
+            let row_of = |(sender_key, kind)| sender_row(sealer, sender_key, kind, &pickle.room_id, &self.session);
+            if let Some(before) = self.indexed_as {
+                encoded.delete(row_of(before));
+            }
+            if is_indexed(index.1) {
+                encoded.json(row_of(index), &BySender::new(&pickle.room_id, &self.session))?;
+            }
+        }
+        encoded.pickle(self.row.clone(), &self.record)
+    }
 }
 
 pub(super) fn now_ms() -> u64 {
@@ -120,36 +105,19 @@ impl PickleStore {
         Ok(known.map(|known| known.session))
     }
 
-    /// Save a session. `backed_up_to`: the backup that has it; `None` keeps what is known.
-    pub(super) async fn put_inbound(
+    /// What a save of a session writes. `backed_up_to`: the backup that has it; `None` keeps what is known.
+    async fn to_save(
         &self,
         rows: &mut Rows,
         session: &InboundGroupSession,
         backed_up_to: Option<&str>,
-    ) -> Result<()> {
-        let pickle = session.pickle().await;
-        let (room, id) = (session.room_id(), session.session_id());
-        let row = self.inbound_row(room, id);
+    ) -> Result<ToSave> {
+        let row = self.inbound_row(session.room_id(), session.session_id());
         let before = match rows.inbound.get(&row) {
             Some(before) => Some(before.clone()),
             None => self.known_inbound(&row).await?,
         };
-        let sender_key = pickle.sender_key;
-        let sender_data_type = pickle.sender_data.to_type();
-        let sealer = &self.sealed.core.sealer;
-        let indexed_as = before
-            .as_ref()
-            .map(|before| (before.sender_key, before.sender_data_type));
-        if indexed_as != Some((sender_key, sender_data_type)) {
-            if let Some((sender_key, sender_data_type)) = indexed_as {
-                rows.delete(sender_row(sealer, sender_key, sender_data_type, room, id));
-            }
-            let entry = BySender {
-                room: room.to_owned(),
-                session: id.to_owned(),
-            };
-            rows.json(sender_row(sealer, sender_key, sender_data_type, room, id), &entry)?;
-        }
+        let pickle = session.pickle().await;
         let known = KnownInbound {
             session: session.clone(),
             backed_up_to: match (backed_up_to, &before) {
@@ -157,31 +125,49 @@ impl PickleStore {
                 (None, Some(before)) => before.backed_up_to.clone(),
                 (None, None) => None,
             },
-            saved_at_ms: before.map_or_else(now_ms, |before| before.saved_at_ms),
-            sender_key,
-            sender_data_type,
+            saved_at_ms: before.as_ref().map_or_else(now_ms, |before| before.saved_at_ms),
+            sender_key: pickle.sender_key,
+            sender_data_type: pickle.sender_data.to_type(),
         };
-        let inbound = Inbound {
-            pickle,
-            backed_up_to: known.backed_up_to.clone(),
-            saved_at_ms: known.saved_at_ms,
+        let saved = ToSave {
+            row: row.clone(),
+            session: session.session_id().to_owned(),
+            indexed_as: before.map(|before| (before.sender_key, before.sender_data_type)),
+            record: Inbound {
+                pickle,
+                backed_up_to: known.backed_up_to.clone(),
+                saved_at_ms: known.saved_at_ms,
+            },
         };
-        rows.pickle(row.clone(), &inbound)?;
-        rows.inbound.insert(row.clone(), known.clone());
-        rows.keep(|kept| kept.inbound.insert(row, known));
-        Ok(())
+        rows.inbound.insert(row, known);
+        Ok(saved)
     }
 
+    /// Save sessions. `backed_up_to`: the backup that has them; `None` keeps what is known.
     pub(super) async fn put_inbounds(
+        &self,
+        rows: &mut Rows,
+        sessions: &[InboundGroupSession],
+        backed_up_to: Option<&str>,
+    ) -> Result<()> {
+        let mut to_save = Vec::with_capacity(sessions.len());
+        for session in sessions {
+            to_save.push(self.to_save(rows, session, backed_up_to).await?);
+        }
+        let sealer = &self.sealed.core.sealer;
+        rows.of_many(sealer.spread(), &to_save, |session, encoded| {
+            session.encode(sealer, encoded)
+        })
+    }
+
+    pub(super) async fn save_inbounds(
         &self,
         sessions: &[InboundGroupSession],
         backed_up_to: Option<&str>,
     ) -> Result<()> {
         let turn = self.turn().await?;
         let mut rows = Rows::default();
-        for session in sessions {
-            self.put_inbound(&mut rows, session, backed_up_to).await?;
-        }
+        self.put_inbounds(&mut rows, sessions, backed_up_to).await?;
         self.write_in(turn, rows).await
     }
 
@@ -202,42 +188,6 @@ impl PickleStore {
         let prefix = self.group(Table::InboundGroupSession, &[room.as_str()]);
         let all = self.inbounds_under(&prefix).await?;
         Ok(all.into_iter().map(|(_, known)| known.session).collect())
-    }
-
-    pub(super) async fn inbounds_of_device(
-        &self,
-        sender_key: Curve25519PublicKey,
-        kind: SenderDataType,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<InboundGroupSession>> {
-        let group = sender_group(sender_key, kind);
-        let group: Vec<&str> = group.iter().map(String::as_str).collect();
-        let prefix = self.group(Table::InboundGroupSessionBySenderData, &group);
-        let mut found: Vec<BySender> = self.all_json(&prefix).await?;
-        found.retain(|entry| after.is_none_or(|after| entry.session.as_str() > after));
-        found.sort_by(|one, other| one.session.cmp(&other.session));
-        let mut sessions = Vec::new();
-        for entry in found {
-            if sessions.len() >= limit {
-                break;
-            }
-            // The sessions themselves are not guarded: one that is gone is missed when a message needs it.
-            sessions.extend(self.inbound(&entry.room, &entry.session).await?);
-        }
-        Ok(sessions)
-    }
-
-    /// The row that finds a session by its sender.
-    pub(super) fn sender_row_of(&self, known: &KnownInbound) -> Row {
-        let (room, id) = (known.session.room_id(), known.session.session_id());
-        sender_row(
-            &self.sealed.core.sealer,
-            known.sender_key,
-            known.sender_data_type,
-            room,
-            id,
-        )
     }
 
     pub(super) async fn inbound_counts(&self, version: Option<&str>) -> Result<RoomKeyCounts> {
@@ -266,16 +216,18 @@ impl PickleStore {
 
     pub(super) async fn mark_backed_up(&self, version: &str, sessions: &[(&RoomId, &str)]) -> Result<()> {
         let turn = self.turn().await?;
-        let mut rows = Rows::default();
+        let mut marked = Vec::with_capacity(sessions.len());
         for (room, session) in sessions {
             if let Some(session) = self.inbound(room, session).await? {
                 // A copy: the mark of the one that is kept would stand when this is not written.
                 let pickle = session.pickle().await;
                 let session = self.taint(InboundGroupSession::from_pickle(pickle).map_err(|_| damaged()))?;
                 session.mark_as_backed_up();
-                self.put_inbound(&mut rows, &session, Some(version)).await?;
+                marked.push(session);
             }
         }
+        let mut rows = Rows::default();
+        self.put_inbounds(&mut rows, &marked, Some(version)).await?;
         self.write_in(turn, rows).await
     }
 }

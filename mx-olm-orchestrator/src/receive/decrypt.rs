@@ -33,6 +33,8 @@ pub(super) struct Opened {
 
 pub(super) struct Closed {
     pub(super) reason: UndecryptableReason,
+    /// It is not only undecryptable: it must not be believed.
+    pub(super) rejected: Option<RejectedReason>,
     pub(super) place: Option<MessagePlace>,
 }
 
@@ -45,7 +47,11 @@ pub(super) enum Outcome {
 
 impl Outcome {
     const fn closed(reason: UndecryptableReason) -> Self {
-        Self::Closed(Closed { reason, place: None })
+        Self::Closed(Closed {
+            reason,
+            rejected: None,
+            place: None,
+        })
     }
 }
 
@@ -65,6 +71,7 @@ pub(super) async fn decrypt(machine: &OlmMachine, room: &RoomId, raw: &RawValue)
     if !is_canonical(raw, &place.ciphertext) {
         return Ok(Outcome::Closed(Closed {
             reason: UndecryptableReason::BadCiphertext,
+            rejected: None,
             place: Some(place),
         }));
     }
@@ -78,6 +85,9 @@ pub(super) async fn decrypt(machine: &OlmMachine, room: &RoomId, raw: &RawValue)
             })),
             RoomEventDecryptionResult::UnableToDecrypt(info) => Outcome::Closed(Closed {
                 reason: reason_of(&info),
+                // The key that signs the session is not the one of the device that gave it.
+                rejected: matches!(info.reason, UnableToDecryptReason::MismatchedIdentityKeys)
+                    .then_some(RejectedReason::SenderUnattributed),
                 place: Some(place),
             }),
         },

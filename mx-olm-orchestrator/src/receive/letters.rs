@@ -203,7 +203,7 @@ impl<'a> Letters<'a> {
             Took::Closed(letter) => self.closed(letter).await?,
             Took::Withheld { room, session } => self.post.add(room, session),
             Took::NoSession { sender, sender_key } => {
-                unwedge::note(self.unit, sender, &sender_key, self.context.now_ms).await?;
+                unwedge::note(self.machine, self.unit, sender, &sender_key, self.context.now_ms).await?;
             }
             Took::Nothing => {}
         }
@@ -217,7 +217,8 @@ impl<'a> Letters<'a> {
             if self.replayed.contains(&hash(&letter).hash) {
                 reason = ToDeviceRejectedReason::Replay;
             } else {
-                unwedge::note(self.unit, letter.sender, &letter.sender_key, self.context.now_ms).await?;
+                let now_ms = self.context.now_ms;
+                unwedge::note(self.machine, self.unit, letter.sender, &letter.sender_key, now_ms).await?;
             }
         }
         self.rejections.add(sender, "m.room.encrypted", reason);

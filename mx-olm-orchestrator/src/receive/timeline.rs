@@ -112,6 +112,11 @@ impl<'a> Timelines<'a> {
                 self.opened(&room, header, *opened, Some(waited_ms)).await?;
             }
             Outcome::Closed(closed) => {
+                if let Some(reason) = closed.rejected {
+                    undecryptable::forget(self.unit, &waiting).await?;
+                    self.reject(&room, header, reason);
+                    return Ok(());
+                }
                 let reason = self.dated(closed.reason, header.origin_server_ts);
                 if reason == waiting.report.reason {
                     return Ok(());
@@ -326,6 +331,10 @@ impl<'a> Timelines<'a> {
     async fn closed(&mut self, room: &RoomId, header: Header, raw: Box<RawValue>, closed: Closed) -> Result<()> {
         if self.context.first_sync && header.origin_server_ts < self.device_since_ms {
             self.summary.before_this_device += 1;
+            return Ok(());
+        }
+        if let Some(reason) = closed.rejected {
+            self.reject(room, header, reason);
             return Ok(());
         }
         if closed.reason == UndecryptableReason::BadPayload

@@ -60,6 +60,8 @@ pub enum ToDeviceRejectedReason {
     Replay,
     /// It has to be encrypted, and is not.
     Plaintext,
+    /// Room keys of others are not taken from anybody who offers them.
+    Unsolicited,
     /// Its sender has given us as many room keys as one user may in a day.
     TooManyRoomKeys,
 }
@@ -76,6 +78,7 @@ impl ToDeviceRejectedReason {
             Self::Undecryptable => "undecryptable",
             Self::Replay => "replay",
             Self::Plaintext => "plaintext",
+            Self::Unsolicited => "unsolicited",
             Self::TooManyRoomKeys => "too_many_room_keys",
         }
     }
@@ -306,7 +309,13 @@ pub(super) fn look(processed: &ProcessedToDeviceEvent, rejections: &mut Rejectio
                 AlgorithmInfo::MegolmV1AesSha2 { .. } => None,
             };
             match serde_json::from_str::<Inside>(raw.json().get()) {
-                Ok(inside) => Took::Decrypted { sender_key, inside },
+                Ok(inside) => {
+                    if inside.event_type == "m.forwarded_room_key" {
+                        let reason = ToDeviceRejectedReason::Unsolicited;
+                        rejections.add(inside.sender.clone(), &inside.event_type, reason);
+                    }
+                    Took::Decrypted { sender_key, inside }
+                }
                 Err(_) => Took::Nothing,
             }
         }

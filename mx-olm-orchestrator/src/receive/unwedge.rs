@@ -30,11 +30,11 @@ const DUMMIES: Family = Family::new("dummies");
 const HOUR_MS: u64 = 60 * 60 * 1000;
 /// A claim that failed is tried again after this.
 const RETRY_MS: u64 = 5 * 60 * 1000;
-/// A device that is not known after this is not waited for.
-const FORGET_MS: u64 = 24 * HOUR_MS;
 
-/// At most this many devices are helped after one sync.
+/// At most this many devices are helped after one sync,
 const MOST: usize = 20;
+/// of at most this many that are looked at: those whose hour is not over must not keep the others from it.
+const LOOKED_AT: usize = 1_000;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Wedged {
@@ -66,20 +66,28 @@ fn renewed_id(sender_key: &str) -> RecordId {
     RecordId::named(RENEWED, &[], sender_key)
 }
 
-/// A message of this device could not be opened.
-pub(super) async fn note(unit: &Unit, user: OwnedUserId, sender_key: &str, now_ms: u64) -> Result<()> {
+/// A message of this device could not be opened. Noted is only a device that is known, of a user with whom we share a room:
+/// of others, anybody could name as many as he likes, so that nobody's turn would come.
+pub(super) async fn note(
+    machine: &OlmMachine,
+    unit: &Unit,
+    user: OwnedUserId,
+    sender_key: &str,
+    now_ms: u64,
+) -> Result<()> {
     let id = wedged_id(sender_key);
-    if unit.get::<Wedged>(&id).await?.is_none() {
-        unit.put(
-            &id,
-            &Wedged {
-                user,
-                sender_key: sender_key.to_owned(),
-                since_ms: now_ms,
-            },
-        )?;
+    let wedged = Wedged {
+        user,
+        sender_key: sender_key.to_owned(),
+        since_ms: now_ms,
+    };
+    if unit.get::<Wedged>(&id).await?.is_some()
+        || !machine.tracked_users().await?.contains(&wedged.user)
+        || device_of(machine, &wedged).await?.is_none()
+    {
+        return Ok(());
     }
-    Ok(())
+    Ok(unit.put(&id, &wedged)?)
 }
 
 /// A message of this device was opened: whatever was wrong is over.
@@ -99,19 +107,26 @@ impl Orchestrator {
     /// Of the store; of the request.
     pub(crate) async fn unwedge(&self) -> Result<()> {
         self.send_dummies().await?;
-        let waiting = self.store().scan(WEDGED, &[], None, MOST).await?;
-        let mut first = None;
+        let waiting = self.store().scan(WEDGED, &[], None, LOOKED_AT).await?;
+        let (mut first, mut helped) = (None, 0);
         for record in waiting {
-            let wedged: Wedged = record.decode()?;
-            if let Err(error) = self.renew(wedged).await {
-                first.get_or_insert(error);
+            if helped == MOST {
+                break;
+            }
+            match self.renew(record.decode()?).await {
+                Ok(renewed) => helped += usize::from(renewed),
+                Err(error) => {
+                    helped += 1;
+                    first.get_or_insert(error);
+                }
             }
         }
         self.send_dummies().await?;
         first.map_or(Ok(()), Err)
     }
 
-    async fn renew(&self, wedged: Wedged) -> Result<()> {
+    /// Returns whether it was time for it.
+    async fn renew(&self, wedged: Wedged) -> Result<bool> {
         let now_ms = self.now_ms();
         let asked = wedged.clone();
         let device = self
@@ -120,7 +135,7 @@ impl Orchestrator {
                 Box::pin(async move { Ok(Ending::Commit(to_renew(machine, unit, &asked, now_ms).await?)) })
             })
             .await?;
-        let Some(device) = device else { return Ok(()) };
+        let Some(device) = device else { return Ok(false) };
         let mut request = claim_keys::v3::Request::new([].into());
         request.one_time_keys.insert(
             wedged.user.clone(),
@@ -142,10 +157,10 @@ impl Orchestrator {
                     {
                         // There is none to be had: in an hour there may be.
                         finished(unit, &wedged, now_ms)?;
-                        return Ok(Ending::Commit(()));
+                        return Ok(Ending::Commit(true));
                     }
                     queue_dummy(machine, unit, &wedged, &device, now_ms).await?;
-                    Ok(Ending::Commit(()))
+                    Ok(Ending::Commit(true))
                 })
             })
             .await
@@ -216,12 +231,8 @@ async fn to_renew(machine: &OlmMachine, unit: &Unit, wedged: &Wedged, now_ms: u6
         }
     }
     let Some(device) = device_of(machine, wedged).await? else {
-        if now_ms.saturating_sub(wedged.since_ms) > FORGET_MS {
-            unit.delete(&wedged_id(&wedged.sender_key))?;
-        } else {
-            // The next upkeep asks for the devices of who is tracked.
-            Box::pin(machine.update_tracked_users([wedged.user.as_ref()])).await?;
-        }
+        // It was deleted since.
+        unit.delete(&wedged_id(&wedged.sender_key))?;
         return Ok(None);
     };
     unit.put(

@@ -58,6 +58,10 @@ impl Orchestrator {
     /// Safe: a homeserver takes the same transaction id once.
     pub async fn flush_outbox(&self) -> Result<usize> {
         let _single_flight = self.outbox_lock().await;
+        // A send that was dropped may still be encrypting: its parcel is on the disk when the units before this are.
+        self.machine()
+            .unit(|_, _| Box::pin(async { Ok(Ending::Commit(())) }))
+            .await?;
         let mut sent = 0;
         loop {
             let page = self.store().scan(OUTBOX, &[], None, 64).await?;

@@ -83,9 +83,8 @@ impl Recipients {
         }
         let mut found = Found::new();
         for (user, device) in &targets {
-            if !may_be_written_to(call.state, &call.owner, user, views)
-                && !self.wrote(&(user.clone(), device.clone()), &call.owner)
-            {
+            let answered = views.was_written_to_by(&call.owner, user);
+            if !answered && !may_be_written_to(call.state, &call.owner, user, views) {
                 let words =
                     format!("{user} {device} is sent something encrypted, and is in no encrypted room with the sender");
                 found.push((Invariant::I14, words));
@@ -99,12 +98,6 @@ impl Recipients {
         };
         self.senders.entry(call.owner.clone()).or_default().puts.push(put);
         found
-    }
-
-    /// Whether `from` wrote to `to` before: an answer mends a session that is broken, wherever the two meet.
-    fn wrote(&self, from: &Owner, to: &Owner) -> bool {
-        let puts = self.senders.get(from).map(|sender| sender.puts.as_slice());
-        puts.unwrap_or_default().iter().any(|put| put.targets.contains(to))
     }
 
     fn event(&mut self, call: &Call<'_>, room: &str, views: &Views) -> Found {

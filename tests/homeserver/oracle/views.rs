@@ -13,6 +13,8 @@ struct View {
     /// By room and user, the membership.
     members: BTreeMap<String, BTreeMap<String, String>>,
     devices: BTreeMap<String, BTreeSet<String>>,
+    /// Who sent it something encrypted: an answer may mend a broken session, wherever the two meet.
+    writers: BTreeSet<String>,
 }
 
 /// What each device was shown.
@@ -65,6 +67,11 @@ impl Views {
         devices.is_some_and(|devices| !devices.contains(device))
     }
 
+    /// Whether `owner` was given something encrypted from `user`.
+    pub(super) fn was_written_to_by(&self, owner: &Owner, user: &str) -> bool {
+        self.0.get(owner).is_some_and(|view| view.writers.contains(user))
+    }
+
     /// The rooms of which `owner` was shown that `user` is in them or invited.
     pub(super) fn rooms_with(&self, owner: &Owner, user: &str) -> Vec<&str> {
         let Some(view) = self.0.get(owner) else {
@@ -81,6 +88,11 @@ impl View {
     fn sync(&mut self, own: &str, answer: &Value) {
         if let Some(token) = answer["next_batch"].as_str() {
             self.tokens.insert(token.to_owned());
+        }
+        for event in answer["to_device"]["events"].as_array().into_iter().flatten() {
+            if let (Some("m.room.encrypted"), Some(sender)) = (event["type"].as_str(), event["sender"].as_str()) {
+                self.writers.insert(sender.to_owned());
+            }
         }
         for (room, joined) in answer["rooms"]["join"].as_object().into_iter().flatten() {
             for section in ["state", "timeline"] {

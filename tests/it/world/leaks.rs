@@ -6,6 +6,7 @@
 //! random and belongs to one world.
 
 use std::{
+    cell::Cell,
     io,
     path::Path,
     sync::{
@@ -44,13 +45,32 @@ struct Secret {
 #[derive(Default)]
 struct Book {
     secrets: Vec<Secret>,
-    /// Whose, and where it was found.
-    leaks: Vec<(Option<usize>, String)>,
+    leaks: Vec<Leak>,
+}
+
+struct Leak {
+    /// Whose secret it was.
+    world: Option<usize>,
+    /// The test on whose thread it was found.
+    test: Option<String>,
+    words: String,
 }
 
 static BOOK: Mutex<Option<Book>> = Mutex::new(None);
 /// How many worlds want log lines to be looked at.
 static LISTENING: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    /// How many of them were made on this thread.
+    static LISTENING_HERE: Cell<usize> = const { Cell::new(0) };
+    /// Whether a test runs on this thread, and not something that all tests share.
+    static OF_TEST: bool = of_test().is_some();
+}
+
+/// Whether a log line is wanted: from the threads of the worlds that listen, and from those that are no test's.
+fn listens() -> bool {
+    LISTENING_HERE.get() > 0 || (LISTENING.load(Ordering::Relaxed) > 0 && !OF_TEST.with(|of_test| *of_test))
+}
 
 fn with_book<T>(work: impl FnOnce(&mut Book) -> T) -> T {
     let mut book: MutexGuard<'_, Option<Book>> = BOOK.lock().unwrap_or_else(PoisonError::into_inner);
@@ -79,12 +99,13 @@ fn universal() -> Vec<Secret> {
 pub(super) fn listen() {
     static INSTALLED: Once = Once::new();
     LISTENING.fetch_add(1, Ordering::SeqCst);
+    LISTENING_HERE.set(LISTENING_HERE.get() + 1);
     INSTALLED.call_once(|| {
         let lines = fmt::layer()
             .with_writer(Lines)
             .with_ansi(false)
             .with_span_events(FmtSpan::NEW)
-            .with_filter(dynamic_filter_fn(|_, _| LISTENING.load(Ordering::Relaxed) > 0));
+            .with_filter(dynamic_filter_fn(|_, _| listens()));
         tracing_subscriber::registry().with(lines).init();
     });
 }
@@ -92,6 +113,8 @@ pub(super) fn listen() {
 /// The opposite of [`listen`].
 pub(super) fn rest() {
     LISTENING.fetch_sub(1, Ordering::SeqCst);
+    // It may end on another thread than it began on.
+    LISTENING_HERE.set(LISTENING_HERE.get().saturating_sub(1));
 }
 
 /// This text is a secret of a world.
@@ -104,40 +127,42 @@ pub(super) fn guard(world: usize, what: &'static str, secret: &str) {
     with_book(|book| book.secrets.push(secret));
 }
 
-/// What was found of a world's secrets, and of those that all share on this thread or on one that is nobody's. They are
-/// forgotten.
+/// What was found of a world's secrets, and of those that all share, on this test's thread or on one that is no test's. They
+/// are forgotten.
 pub(super) fn take(world: usize) -> Vec<String> {
+    let test = of_test();
     with_book(|book| {
         book.secrets.retain(|secret| secret.world != Some(world));
         let (ours, others) = std::mem::take(&mut book.leaks)
             .into_iter()
-            .partition(|(of, _)| of.is_none_or(|of| of == world));
+            .partition(|leak| match leak.world {
+                Some(of) => of == world,
+                None => leak.test.is_none() || leak.test == test,
+            });
         book.leaks = others;
-        let ours: Vec<(Option<usize>, String)> = ours;
-        ours.into_iter().map(|(_, words)| words).collect()
+        let ours: Vec<Leak> = ours;
+        ours.into_iter().map(|leak| leak.words).collect()
     })
 }
 
 /// Look for secrets in `bytes`. `token_allowed`: it is the one place where a token is kept.
 pub(super) fn look(bytes: &[u8], place: &str, token_allowed: bool) {
+    let test = of_test();
     with_book(|book| {
-        let mut found: Vec<(Option<usize>, String)> = Vec::new();
         for index in find(bytes, &book.secrets) {
             let Some(secret) = book.secrets.get(index) else {
                 continue;
             };
-            if !(token_allowed && secret.bytes == TOKEN.as_bytes()) {
-                // Whoever shares a secret with all tests cannot be told apart: which test it was is said.
-                let test = if secret.world.is_none() {
-                    of_test()
-                } else {
-                    String::new()
-                };
-                found.push((secret.world, format!("{} is in {place}{test}", secret.what)));
+            if token_allowed && secret.bytes == TOKEN.as_bytes() {
+                continue;
             }
+            let leak = Leak {
+                world: secret.world,
+                test: test.clone(),
+                words: format!("{} is in {place}", secret.what),
+            };
+            book.leaks.push(leak);
         }
-        found.dedup();
-        book.leaks.extend(found);
     });
 }
 
@@ -162,13 +187,17 @@ fn find(bytes: &[u8], secrets: &[Secret]) -> Vec<usize> {
     found
 }
 
-/// The test of this thread, unless it is the one that tests this.
-fn of_test() -> String {
-    let name = super::watchdog::test_name();
-    if name.starts_with("world_guard::") {
-        String::new()
-    } else {
-        format!(" ({name})")
+/// The test that this thread runs. `None`: it is a thread of something that all tests share.
+fn of_test() -> Option<String> {
+    let thread = std::thread::current();
+    thread.name().filter(|name| name.contains("::")).map(str::to_owned)
+}
+
+/// Look at what a disk is given.
+pub(crate) fn look_at_rows(batch: &Batch) {
+    for write in &batch.writes {
+        look(&write.row, "the name of a row", false);
+        look(write.value.as_deref().unwrap_or_default(), "a row of the disk", false);
     }
 }
 
@@ -238,10 +267,7 @@ impl Backend for Watched {
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), BackendError> {
-        for write in &batch.writes {
-            look(&write.row, "the name of a row", false);
-            look(write.value.as_deref().unwrap_or_default(), "a row of the disk", false);
-        }
+        look_at_rows(&batch);
         self.0.commit(batch).await
     }
 

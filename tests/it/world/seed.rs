@@ -55,3 +55,9 @@ pub(crate) fn tell<T>(name: &str, story: impl AsyncFnOnce() -> T) -> T {
         std::panic::resume_unwind(panic)
     })
 }
+
+/// How many rounds a longer run asks for, as CI does: then everything is told, and not a part of it.
+pub(crate) fn rounds() -> Option<u64> {
+    let asked = std::env::var("MX_CRASH_ROUNDS").ok()?;
+    Some(asked.parse().unwrap())
+}

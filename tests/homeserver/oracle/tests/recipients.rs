@@ -87,6 +87,7 @@ fn i14_a_key_for_a_stranger_and_an_answer_to_one() {
     let (mut session, sender) = olm_session();
     alice.to_device("k", &eve, &olm(&mut session, &sender, "a room key"));
     assert_eq!(found(&server), [Invariant::I14]);
+    eve.sync(None);
     eve.to_device("back", &alice, &olm(&mut session, &sender, "an answer"));
     assert_eq!(found(&server), [Invariant::I14], "who was written to may answer");
 }
