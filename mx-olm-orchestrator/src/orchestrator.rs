@@ -74,7 +74,7 @@ impl Orchestrator {
     /// Open the device whose store this is, or mint it in an empty store. Nothing is sent.
     ///
     /// # Errors
-    /// [`Error::StoreOfAnotherDevice`]; of the store.
+    /// [`Error::StoreOfAnotherDevice`](crate::Error::StoreOfAnotherDevice); of the store.
     pub async fn open(
         homeserver: Homeserver,
         store: PickleStore,
