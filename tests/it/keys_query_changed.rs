@@ -293,13 +293,14 @@ async fn kq_10_a_copied_curve25519_key_of_another_user_attributes_nothing_to_the
     assert_eq!(message.sender, cast.bob.user());
     let encryption = message.encryption.as_ref().unwrap();
     assert_eq!(encryption.sender_device.as_deref(), Some(cast.bob.device()));
-    // The same event in carol's name is read as nobody's: her device is found by the key, and is not who signed.
+    // The same event in carol's name is nobody's: her device is found by the key, and is not who signed.
     let stolen = cast.server.timeline(cast.room.id()).last().unwrap()["content"].clone();
     cast.server
         .inject(cast.room.id(), carol.user(), "m.room.encrypted", stolen);
     let events: Vec<Value> = cast.events().await.iter().map(|event| json!(event)).collect();
     assert_eq!(events.len(), 1);
-    assert_eq!(events[0]["kind"], "undecryptable");
+    assert_eq!(events[0]["kind"], "rejected");
+    assert_eq!(events[0]["reason"]["code"], "sender_unattributed");
 }
 
 #[tokio::test]
