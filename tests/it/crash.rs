@@ -137,3 +137,24 @@ async fn a_login_that_was_interrupted_before_its_keys_were_published_is_repeated
         "the same device"
     );
 }
+
+/// Both speak before either has read: the first message makes each of them a session, and the next shares its key again,
+/// from a later index on. Both keys come in one sync.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_shared_again_takes_nothing_away_from_the_first() {
+    let Pair {
+        server,
+        alice,
+        bob,
+        room,
+        bobs_room,
+        ..
+    } = pair().await;
+    room.send_text("one").await.unwrap();
+    bobs_room.send_text("two").await.unwrap();
+    alice.client.sync().await.unwrap();
+    room.send_text("three").await.unwrap();
+    let keys = server.to_device_of(bob.client.user_id(), bob.client.device_id());
+    assert_eq!(keys.len(), 2, "the same key twice");
+    assert_eq!(bob.bodies().await, ["one", "three"]);
+}

@@ -213,7 +213,6 @@ impl History {
     }
 
     async fn say(&mut self, client: &Client, who: &str) {
-        client.sync().await.unwrap();
         let text = self.told.text(who);
         client.room(&self.room).send_text(text.clone()).await.unwrap();
         for (reader, name) in [(&mut self.told.bob, "bob"), (&mut self.told.alice, "alice")] {

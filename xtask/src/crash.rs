@@ -73,13 +73,6 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 fn receive(rounds: u32) -> anyhow::Result<()> {
     let mut command = process::cargo(&process::root()?);
     command.env("MX_CRASH_ROUNDS", rounds.to_string());
-    command.args([
-        "test",
-        "--package",
-        "mx-test-homeserver",
-        "--test",
-        "it",
-        "crash_matrix",
-    ]);
-    process::run(command.args(["--", "--nocapture"]))
+    command.args(["test", "--package", "mx-test-homeserver", "--test", "it", "--"]);
+    process::run(command.args(["crash_matrix", "fault_matrix", "--nocapture"]))
 }
