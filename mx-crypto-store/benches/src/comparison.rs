@@ -4,6 +4,7 @@ mod cases;
 mod inputs;
 mod opening;
 mod reads;
+mod replays;
 mod rounds;
 mod sends;
 mod size;

@@ -6,6 +6,7 @@ use super::{
     inputs,
     opening::Opening,
     reads::{Account, OfDevice, Sessions},
+    replays::Replays,
     rounds::{Subject, Subjects},
     sends::{Floor, How, Sends},
     syncs::{Devices, Syncs},
@@ -43,6 +44,8 @@ enum Kind {
     Sync(usize),
     Devices,
     Open,
+    /// How many messages were decrypted before.
+    Replays(usize),
 }
 
 /// What is made once for all cases.
@@ -94,6 +97,8 @@ impl Case {
             case("batch of device, 10 of 10,000", K::OfDevice { settled: false }, 10_000),
             case("open, 10,000 sessions", K::Open, 10_000),
             slow("open, 100,000 sessions", K::Open, 100_000),
+            case("place of a message, of 1,000", K::Replays(1_000), 0),
+            slow("place of a message, of 1,000,000", K::Replays(1_000_000), 0),
         ]
     }
 
@@ -101,6 +106,10 @@ impl Case {
         let stores = Variant::stores();
         match self.kind {
             Kind::Send(..) => [Variant::Floor].into_iter().chain(stores).collect(),
+            Kind::Replays(_) => stores
+                .into_iter()
+                .filter(|variant| matches!(variant, Variant::Ours(_)))
+                .collect(),
             Kind::Open => stores.into_iter().chain([Variant::MatrixSqliteKey]).collect(),
             _ => stores,
         }
@@ -131,6 +140,7 @@ impl Case {
             Kind::Send(devices, how) => Box::new(Sends::new(variant, devices, how).await?),
             Kind::Sync(keys) => Box::new(Syncs::new(variant, sessions, keys).await?),
             Kind::Devices => Box::new(Devices::new(variant, sessions, &inputs.devices).await?),
+            Kind::Replays(rows) => Box::new(Replays::new(variant, rows).await?),
             Kind::Open => Box::new(Opening::new(variant, sessions).await?),
         })
     }
