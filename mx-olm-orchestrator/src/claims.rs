@@ -176,14 +176,7 @@ impl Orchestrator {
             .unit(move |machine, unit| {
                 Box::pin(async move {
                     let mut answer = answer;
-                    // Nobody asked for the rest.
-                    answer.one_time_keys.retain(|user, devices| {
-                        let asked = wanted.get(user);
-                        devices.retain(|device, _| asked.is_some_and(|asked| asked.contains_key(device)));
-                        devices.values_mut().for_each(keep_one);
-                        devices.retain(|_, keys| !keys.is_empty());
-                        !devices.is_empty()
-                    });
+                    keep_asked(&mut answer, &wanted);
                     let down = servers(&answer.failures);
                     let mut claims = Vec::new();
                     for (user, devices) in &wanted {
@@ -284,6 +277,17 @@ impl Claim {
         }
         Ok(())
     }
+}
+
+/// Of an answer, keep what was asked for: one key for each device.
+pub(crate) fn keep_asked(answer: &mut claim_keys::v3::Response, wanted: &Wanted) {
+    answer.one_time_keys.retain(|user, devices| {
+        let asked = wanted.get(user);
+        devices.retain(|device, _| asked.is_some_and(|asked| asked.contains_key(device)));
+        devices.values_mut().for_each(keep_one);
+        devices.retain(|_, keys| !keys.is_empty());
+        !devices.is_empty()
+    });
 }
 
 /// Why the last claim for each of a user's devices opened no session.

@@ -18,7 +18,7 @@ use ruma::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Orchestrator, Result, machine::Ending, outgoing};
+use crate::{Error, Orchestrator, Result, claims::keep_asked, machine::Ending, outgoing};
 
 /// Devices whose messages cannot be opened, by their Curve25519 key.
 const WEDGED: Family = Family::new("wedged");
@@ -141,10 +141,12 @@ impl Orchestrator {
             wedged.user.clone(),
             [(device.clone(), OneTimeKeyAlgorithm::SignedCurve25519)].into(),
         );
-        let claimed = {
+        let wanted = request.one_time_keys.clone();
+        let mut claimed = {
             let _single_flight = self.claim_lock().await;
             outgoing::claim(self.homeserver(), request).await?
         };
+        keep_asked(&mut claimed, &wanted);
         self.machine()
             .unit(move |machine, unit| {
                 Box::pin(async move {
