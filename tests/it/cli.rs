@@ -226,3 +226,22 @@ async fn exit_codes_are_distinct_and_errors_go_to_stderr() {
     let error: Value = serde_json::from_slice(&error).unwrap();
     assert_eq!(error["error"], "not_in_room");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_its_key_is_listed_and_explained() {
+    let shell = Shell::new().await;
+    let room = shell.pair().await;
+    shell.ok("bob", &["listen", "--once"]).await;
+    crate::edits::hold_keys_back(&shell.server);
+    let event = shell.ok("alice", &["send", &room, "later"]).await;
+    assert_eq!(shell.ok("bob", &["listen", "--once"]).await, "");
+    let listed: Value = serde_json::from_str(&shell.ok("bob", &["--json", "waiting"]).await).unwrap();
+    assert_eq!(listed["event"]["event_id"], event);
+    assert_eq!(listed["event"]["reason"]["code"], "missing_room_key");
+    assert_eq!(listed["findings"][0], "this device does not have the room key");
+    let text = shell.ok("bob", &["waiting", "--limit", "1"]).await;
+    assert!(
+        text.starts_with(&format!("{room} @alice:localhost {event}\n  this device")),
+        "{text}"
+    );
+}

@@ -79,9 +79,18 @@ pub(crate) enum Command {
     Send(Send),
     /// Print what arrives, decrypted, until stopped. What was printed is never printed again.
     Listen(Listen),
+    /// Show the events that wait for their keys, oldest first, and why each cannot be read.
+    Waiting(Waiting),
     /// See and publish this device's keys.
     #[command(subcommand)]
     Keys(KeysCommand),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Waiting {
+    /// How many events.
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub(crate) limit: usize,
 }
 
 #[derive(Debug, Args)]

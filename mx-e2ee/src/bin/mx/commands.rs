@@ -5,6 +5,7 @@ mod listen;
 mod login;
 mod room;
 mod send;
+mod waiting;
 
 use anyhow::Result;
 use mx_e2ee::{Error, Session};
@@ -25,6 +26,7 @@ pub(crate) async fn run(cli: Cli, output: &Output) -> Result<()> {
         Command::Room(room) => room::run(&cli, room, *output).await,
         Command::Send(send) => send::run(&cli, send, *output).await,
         Command::Listen(listen) => listen::run(&cli, listen, *output).await,
+        Command::Waiting(waiting) => waiting::run(&cli, waiting, *output).await,
         Command::Keys(keys) => keys::run(&cli, keys, *output).await,
     }
 }
