@@ -49,14 +49,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     }
     let rounds = options.rounds.unwrap_or(ROUNDS);
     let mut command = process::cargo(&process::root()?);
-    command.env("MX_KILL_ROUNDS", rounds.to_string()).args([
-        "test",
-        "--package",
-        "mx-crypto-store",
-        "--test",
-        "crash",
-        "--",
-    ]);
+    command
+        .env("MX_KILL_ROUNDS", rounds.to_string())
+        .args(["test", "--workspace", "--test", "crash", "--"]);
     if let Some(seed) = options.seed {
         command.env("MX_KILL_SEED", seed.to_string());
     }
@@ -73,6 +68,6 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 fn receive(rounds: u32) -> anyhow::Result<()> {
     let mut command = process::cargo(&process::root()?);
     command.env("MX_CRASH_ROUNDS", rounds.to_string());
-    command.args(["test", "--package", "mx-test-homeserver", "--test", "it", "--"]);
+    command.args(["test", "--workspace", "--test", "it", "--"]);
     process::run(command.args(["crash_matrix", "fault_matrix", "--nocapture"]))
 }
