@@ -45,9 +45,9 @@ pub(crate) enum Upkeep {
     Queries,
 }
 
-/// What became of a request of the engine.
+/// What became of requests of the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Done {
+pub(crate) enum Done {
     Sent,
     /// It waits for a better time.
     Later,
@@ -86,7 +86,8 @@ impl Orchestrator {
         self.refuse_lost_device().await?;
         self.check_own_device(how).await?;
         self.tend_fallback_key().await?;
-        self.upkeep(how).await
+        self.upkeep(how).await?;
+        Ok(())
     }
 
     /// Whether this device's keys were published before, as far as its store knows.
@@ -94,14 +95,13 @@ impl Orchestrator {
     /// # Errors
     /// Of the store.
     pub async fn were_keys_published(&self) -> Result<bool> {
-        let published = RecordId::named(SETTINGS, &[], "keys-published");
-        Ok(self.store().record::<bool>(&published).await? == Some(true))
+        Ok(self.store().record::<bool>(&published()).await? == Some(true))
     }
 
     /// Before keys are published for the first time: the device id must not be taken by other keys, as it is when a
     /// store was lost and the login was kept.
     async fn check_own_device(&self, how: Upkeep) -> Result<()> {
-        if self.store().record::<bool>(&published()).await? == Some(true) {
+        if self.were_keys_published().await? {
             return Ok(());
         }
         let ours = self.identity_keys().await?;
@@ -109,7 +109,9 @@ impl Orchestrator {
             return Err(OwnDevice::Mismatch.error(self.device_id()));
         }
         self.first_fallback_key().await?;
-        self.upkeep(how).await?;
+        if self.upkeep(how).await? == Done::Later {
+            return Ok(());
+        }
         self.machine()
             .unit(move |_, unit| {
                 Box::pin(async move {
@@ -120,12 +122,12 @@ impl Orchestrator {
             .await
     }
 
-    /// Send what the engine wants sent, until it wants nothing. One at a time: the engine forgets which questions are
+    /// Send what the engine wants sent, until it wants nothing, or what is left waits for a better time. One at a time: the engine forgets which questions are
     /// under way when it is asked for its requests again (reference: engine, gap B13).
     ///
     /// # Errors
     /// The first error; the other requests are tried all the same, and everything is tried again next time.
-    pub(crate) async fn upkeep(&self, how: Upkeep) -> Result<()> {
+    pub(crate) async fn upkeep(&self, how: Upkeep) -> Result<Done> {
         let _single_flight = self.upkeep_lock().await;
         let mut asked = BTreeSet::new();
         for _ in 0..MAX_ROUNDS {
@@ -136,10 +138,13 @@ impl Orchestrator {
             requests.retain(|request| how != Upkeep::Queries || is_query(request));
             // The engine asks at once again for users that an answer left out: once in a run is enough.
             requests.retain(|request| is_new(request, &mut asked));
-            let (mut first, mut sent) = (None, false);
+            let (mut first, mut sent, mut later) = (None, false, false);
             for request in &requests {
                 match self.fulfil(request, how).await {
-                    Ok(done) => sent |= done == Done::Sent,
+                    Ok(done) => {
+                        sent |= done == Done::Sent;
+                        later |= done == Done::Later;
+                    }
                     Err(error) => {
                         first.get_or_insert(error);
                     }
@@ -149,14 +154,15 @@ impl Orchestrator {
                 return Err(error);
             }
             if requests.is_empty() && how != Upkeep::Queries {
-                return self.uploads_are_settled().await;
+                self.uploads_are_settled().await?;
+                return Ok(Done::Sent);
             }
             if !sent {
-                return Ok(());
+                return Ok(if later { Done::Later } else { Done::Sent });
             }
         }
         tracing::warn!("the engine still has requests after {MAX_ROUNDS} rounds: they wait for the next sync");
-        Ok(())
+        Ok(Done::Later)
     }
 
     async fn fulfil(&self, request: &OutgoingRequest, how: Upkeep) -> Result<Done> {

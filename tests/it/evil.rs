@@ -1,6 +1,6 @@
 //! An evil peer in a room with a device of ours.
 
-use mx_e2ee::{Event, Message, Options, Room};
+use mx_e2ee::{Event, Message, Options, Rejected, Room};
 use mx_test_homeserver::EvilPeer;
 use mx_test_homeserver::peer::{MegolmSession, OlmSession};
 use serde_json::{Value, json};
@@ -96,6 +96,20 @@ pub(crate) fn messages(events: &[Event]) -> Vec<&Message> {
         .filter_map(|event| {
             if let Event::Message(message) = event {
                 Some(message)
+            } else {
+                None
+            }
+        })
+        .collect()
+}
+
+/// What is rejected among events.
+pub(crate) fn rejected(events: &[Event]) -> Vec<&Rejected> {
+    events
+        .iter()
+        .filter_map(|event| {
+            if let Event::Rejected(rejected) = event {
+                Some(rejected)
             } else {
                 None
             }

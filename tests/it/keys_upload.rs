@@ -3,7 +3,11 @@
 
 use std::sync::{Arc, atomic::AtomicU64};
 
-use mx_crypto_store::backend::MemoryDisk;
+use mx_crypto_store::{
+    PickleStore,
+    backend::{Memory, MemoryDisk},
+};
+use mx_olm_orchestrator::Orchestrator;
 use mx_test_homeserver::{Exchange, Fault, Homeserver, peer::verify};
 
 use serde_json::{Value, json};
@@ -11,7 +15,7 @@ use vodozemac::Ed25519PublicKey;
 
 use crate::{
     keys_cast::{Cast, log_in},
-    world::{World, builder},
+    world::{World, builder, key},
 };
 
 fn uploads(server: &Homeserver) -> Vec<Exchange> {
@@ -244,4 +248,25 @@ async fn ku_14_a_refused_upload_is_an_error_and_counts_as_not_sent() {
         assert!(keys.windows(2).all(|two| two[0] == two[1]), "{status}: the same keys");
         assert_eq!(left(&cast), 50);
     }
+}
+
+#[tokio::test]
+async fn ku_14_a_first_upload_that_waits_is_not_taken_for_published() {
+    let server = World::new();
+    let user = server.register("alice", "password");
+    let homeserver = mx_transport::Homeserver::new("http://localhost", server.transport()).unwrap();
+    homeserver.set_access_token(mx_transport::AccessToken::new(server.token(&user, "DEVICE")).unwrap());
+    let store = PickleStore::open(Arc::new(Memory::new()), key()).await.unwrap();
+    let device = Orchestrator::open(homeserver, store, &user, "DEVICE".into(), mx_e2ee::Options::default())
+        .await
+        .unwrap();
+    let forbidden = r#"{"errcode":"M_FORBIDDEN","error":"no"}"#;
+    server.fault(Fault::status("/keys/upload", 403, forbidden).times(1000));
+    for _ in 0..3 {
+        device.sync(std::time::Duration::ZERO).await.unwrap();
+        assert!(!device.were_keys_published().await.unwrap());
+    }
+    server.behave();
+    device.publish_keys().await.unwrap();
+    assert!(device.were_keys_published().await.unwrap());
 }

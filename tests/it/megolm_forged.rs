@@ -1,26 +1,13 @@
 //! Room events that are replayed, moved, forged or broken: rows MG of the catalogue about what must not be believed.
 
-use mx_e2ee::{Event, Rejected, RejectedReason, Trust, UndecryptableReason};
+use mx_e2ee::{Event, RejectedReason, Trust, UndecryptableReason};
 use mx_test_homeserver::{EvilPeer, peer};
 use serde_json::{Value, json};
 
 use crate::{
     edits::edit_timelines,
-    evil::{Evil, evil, messages, text},
+    evil::{Evil, evil, messages, rejected, text},
 };
-
-fn rejected(events: &[Event]) -> Vec<&Rejected> {
-    events
-        .iter()
-        .filter_map(|event| {
-            if let Event::Rejected(rejected) = event {
-                Some(rejected)
-            } else {
-                None
-            }
-        })
-        .collect()
-}
 
 fn reasons(events: &[Event]) -> Vec<&UndecryptableReason> {
     events

@@ -1,22 +1,9 @@
 //! Room events that come again, as they were or changed: rows MG of the catalogue about replays.
 
-use mx_e2ee::{Event, Rejected, RejectedReason};
+use mx_e2ee::{Event, RejectedReason};
 use serde_json::{Value, json};
 
-use crate::evil::{evil, messages, text};
-
-fn rejected(events: &[Event]) -> Vec<&Rejected> {
-    events
-        .iter()
-        .filter_map(|event| {
-            if let Event::Rejected(rejected) = event {
-                Some(rejected)
-            } else {
-                None
-            }
-        })
-        .collect()
-}
+use crate::evil::{evil, messages, rejected, text};
 
 #[tokio::test]
 async fn mg_02_the_same_event_twice_is_delivered_once_and_is_no_replay() {

@@ -23,7 +23,10 @@ impl Orchestrator {
     /// Of the request, unless the homeserver refuses the history, which is a gap.
     pub(crate) async fn fill_gaps(&self, sync: &mut SyncResponse, since: &str) -> Result<Vec<Gap>> {
         let mut gaps = Vec::new();
+        // A timeline that could not be read names no place: from where this sync ends, then.
+        let end = sync.next_batch.clone();
         for (room, joined) in &mut sync.joined {
+            joined.prev_batch.get_or_insert_with(|| end.clone());
             if joined.limited && !just_joined(joined, self.user_id()) {
                 gaps.extend(self.fill(room, joined, since).await?);
             }
@@ -32,14 +35,13 @@ impl Orchestrator {
     }
 
     async fn fill(&self, room: &OwnedRoomId, joined: &mut JoinedRoom, since: &str) -> Result<Option<Gap>> {
-        // A timeline that could not be read names no place: from the newest event backwards, then.
-        let mut from = Some(joined.prev_batch.clone());
+        let mut from = joined.prev_batch.clone();
         // The newest first.
         let mut missed: Vec<Box<RawValue>> = Vec::new();
         for _ in 0..MAX_PAGES {
             let Some(start) = from.take() else { break };
             let mut request = get_message_events::v3::Request::new(room.clone(), Direction::Backward);
-            request.from = start;
+            request.from = Some(start);
             request.to = Some(since.to_owned());
             request.limit = 100_u32.into();
             let page = match self.homeserver().send_with(request, Call::repeatable()).await {
@@ -57,7 +59,7 @@ impl Orchestrator {
                 }
                 Err(error) => return Err(error.into()),
             };
-            from = page.end.filter(|_| !page.chunk.is_empty()).map(Some);
+            from = page.end.filter(|_| !page.chunk.is_empty());
             missed.extend(page.chunk.into_iter().map(|event| event.into_json()));
         }
         let recovered = missed.len();

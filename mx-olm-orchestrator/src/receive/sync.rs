@@ -12,7 +12,7 @@ use ruma::{
 };
 use tokio::time::Instant;
 
-use super::{Context, SyncSummary};
+use super::{Context, SyncSummary, to_device::MAX_NAMED};
 use crate::{Error, Orchestrator, Result, keys::Upkeep, machine::Ending, sync_response::SyncResponse};
 
 /// A send trusts what syncs showed as long as one ended this recently,
@@ -210,6 +210,7 @@ impl SyncSummary {
         self.room_keys += page.room_keys;
         self.to_device_rejected += page.to_device_rejected;
         self.rejected.extend(page.rejected);
+        self.rejected.truncate(MAX_NAMED);
         self.to_device_custom += page.to_device_custom;
         self.waiting += page.waiting;
         self.before_this_device += page.before_this_device;

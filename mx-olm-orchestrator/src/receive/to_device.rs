@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 const MAX_EVENT_BYTES: usize = 1024 * 1024;
 
 /// As many rejections of one sync are named; all are counted.
-const MAX_NAMED: usize = 100;
+pub(super) const MAX_NAMED: usize = 100;
 
 const OLM: &str = "m.olm.v1.curve25519-aes-sha2";
 
