@@ -4,6 +4,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 
+mod caught;
 mod error;
 #[cfg(any(feature = "redb", feature = "sled", feature = "sqlite"))]
 mod home;
@@ -17,6 +18,7 @@ mod sqlite;
 #[cfg(any(feature = "redb", feature = "sled", feature = "sqlite"))]
 mod worker;
 
+pub(crate) use self::caught::Caught;
 #[cfg(feature = "redb")]
 pub use self::redb::Redb;
 #[cfg(feature = "sled")]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     KeySource, Record, RecordId, Result, StoreError, Unit,
-    backend::{Backend, Batch},
+    backend::{Backend, Batch, Caught},
     copy::UNFINISHED_ROW,
     header::Header,
     key::{Minted, StoreKey},
@@ -33,6 +33,7 @@ impl SealedStore {
     /// when the backend is empty and the key file is there; [`StoreError::Corrupt`], [`StoreError::RolledBack`];
     /// [`StoreError::SchemaTooNew`]; of the engine. Nothing was written then, but for an upgrade that had begun.
     pub async fn open(backend: Arc<dyn Backend>, key: KeySource) -> Result<Self> {
+        let backend = Caught::over(backend);
         match Self::open_or_absent(&backend, &key).await? {
             Some(store) => Ok(store),
             None => Self::create(backend, &key).await,
@@ -44,7 +45,9 @@ impl SealedStore {
     /// # Errors
     /// As [`open`](Self::open); [`StoreError::Empty`] when the backend is empty.
     pub async fn open_existing(backend: Arc<dyn Backend>, key: KeySource) -> Result<Self> {
-        Self::open_or_absent(&backend, &key).await?.ok_or(StoreError::Empty)
+        Self::open_or_absent(&Caught::over(backend), &key)
+            .await?
+            .ok_or(StoreError::Empty)
     }
 
     async fn open_or_absent(backend: &Arc<dyn Backend>, key: &KeySource) -> Result<Option<Self>> {

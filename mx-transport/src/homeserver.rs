@@ -4,7 +4,11 @@ mod inputs;
 
 use std::{
     borrow::Cow,
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
     sync::{Arc, RwLock},
+    task::Poll,
     time::Duration,
 };
 
@@ -18,7 +22,9 @@ use tokio::sync::OnceCell;
 use url::Url;
 
 pub use self::inputs::{Authenticate, PathInput};
-use crate::{AccessToken, Deadline, Idempotent, RequestError, Transport, retry::named_pause};
+use crate::{
+    AccessToken, Deadline, Idempotent, RequestError, Transport, TransportError, TransportErrorKind, retry::named_pause,
+};
 
 /// What a homeserver says about an error is cut to this many characters: two one-time keys fit, which Synapse quotes.
 const MAX_MESSAGE_CHARS: usize = 2_000;
@@ -249,13 +255,29 @@ impl Homeserver {
         if call.repeatable {
             request.extensions_mut().insert(Idempotent);
         }
-        let response = self.0.transport.send(request).await?;
+        let response = caught(self.0.transport.send(request)).await?;
         if response.status().is_success() {
             Ok(response)
         } else {
             Err(refusal(&response, endpoint))
         }
     }
+}
+
+/// A transport that panics has broken the connection, and nothing else: what the caller holds stays in order.
+async fn caught<T>(call: impl Future<Output = Result<T, TransportError>> + Send) -> Result<T, TransportError> {
+    let mut call = pin!(call);
+    poll_fn(
+        |context| match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context))) {
+            Ok(polled) => polled,
+            Err(_) => {
+                tracing::error!("the transport panicked");
+                let error = TransportError::with_source(TransportErrorKind::Interrupted, "the transport panicked");
+                Poll::Ready(Err(error))
+            }
+        },
+    )
+    .await
 }
 
 /// The path of an endpoint with the names of its parameters: what an error may show.

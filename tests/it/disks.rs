@@ -272,8 +272,10 @@ pub(crate) struct Line {
 
 impl Line {
     async fn turn(&self, path: &str, moment: Moment) {
-        if let Turn::Stops(Trouble::Kill | Trouble::Hang) = self.plan.turn(Operation::Request, path, moment) {
-            std::future::pending::<()>().await;
+        match self.plan.turn(Operation::Request, path, moment) {
+            Turn::Stops(Trouble::Kill | Trouble::Hang) => std::future::pending().await,
+            Turn::Stops(Trouble::Panic) => std::panic::resume_unwind(Box::new("the transport stops")),
+            _ => {}
         }
     }
 }

@@ -125,10 +125,53 @@ fn a_sender_whose_disk_fails_at_any_operation_uses_no_index_twice() {
 }
 
 #[test]
-fn an_engine_that_panics_at_any_commit_stops_one_process_and_nothing_else() {
-    let expected = ["engine_stopped", "store_poisoned"];
-    at_every(Act::Reads, COMMITS, Moment::Before, Trouble::Panic, &expected);
+fn cr_c3_an_engine_that_panics_at_any_operation_stops_one_process_and_nothing_else() {
+    let expected = ["store_io", "store_poisoned"];
+    at_every(Act::Reads, DISK, Moment::Before, Trouble::Panic, &expected);
+    at_every(Act::Says, DISK, Moment::Before, Trouble::Panic, &expected);
     at_every(Act::Says, COMMITS, Moment::After, Trouble::Panic, &expected);
+}
+
+#[test]
+fn cr_c3_a_transport_that_panics_at_any_request_fails_one_call_and_the_process_goes_on() {
+    const REQUESTS: Counts = |operation, _| operation == Operation::Request;
+    let history = history();
+    for (act, moment) in [
+        (Act::Reads, Moment::Before),
+        (Act::Says, Moment::Before),
+        (Act::Says, Moment::After),
+    ] {
+        for nth in 1.. {
+            let struck = tell("", async || {
+                let plan = Plan::default();
+                let (mut scene, _, bob) = prepared(&history, &plan).await;
+                plan.arm(Point {
+                    nth,
+                    moment,
+                    trouble: Trouble::Panic,
+                    ..Point::dry(REQUESTS)
+                });
+                let done = act.done(&mut scene, &bob).await;
+                let place = format!("{act:?}: {:?}: {done:?}", plan.struck());
+                if let Err(error) = done {
+                    assert!(
+                        ["interrupted", "claim_failed", "send_pending"].contains(&error.code()),
+                        "{place}"
+                    );
+                }
+                let struck = plan.struck().is_some();
+                plan.arm(Point::dry(REQUESTS));
+                // The same process goes on: nothing is locked for ever, and nothing is missing.
+                scene.bob_was_interrupted();
+                scene.ends_well(bob).await;
+                struck
+            });
+            if !struck {
+                assert!(nth > 2, "{act:?} has {nth} requests");
+                break;
+            }
+        }
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! `crash`: kill a process that writes to a store, or a device that receives, thousands of times.
 
+use std::process::Command;
+
 use anyhow::bail;
 
 use crate::process;
@@ -26,6 +28,9 @@ pub(crate) struct Options {
     /// Kill a device of the whole stack while it receives.
     #[arg(long, conflicts_with_all = ["engine", "seed"])]
     receive: bool,
+    /// Build in release, with overflow checks: a few minutes that ten thousand rounds are worth.
+    #[arg(long)]
+    release: bool,
     /// One engine only.
     #[arg(long, value_name = "NAME")]
     engine: Option<String>,
@@ -45,13 +50,13 @@ pub(crate) fn run_all() -> anyhow::Result<()> {
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     if options.receive {
-        return receive(options.rounds.unwrap_or(ROUNDS_OF_RECEIVING));
+        return receive(options);
     }
     let rounds = options.rounds.unwrap_or(ROUNDS);
-    let mut command = process::cargo(&process::root()?);
+    let mut command = test(options)?;
     command
         .env("MX_KILL_ROUNDS", rounds.to_string())
-        .args(["test", "--workspace", "--test", "crash", "--"]);
+        .args(["--test", "crash", "--"]);
     if let Some(seed) = options.seed {
         command.env("MX_KILL_SEED", seed.to_string());
     }
@@ -65,9 +70,23 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 /// A device of the whole stack, on an image of a disk. A failure prints its seed, for `cargo xtask replay`.
-fn receive(rounds: u32) -> anyhow::Result<()> {
-    let mut command = process::cargo(&process::root()?);
+fn receive(options: &Options) -> anyhow::Result<()> {
+    let rounds = options.rounds.unwrap_or(ROUNDS_OF_RECEIVING);
+    let mut command = test(options)?;
     command.env("MX_CRASH_ROUNDS", rounds.to_string());
-    command.args(["test", "--workspace", "--test", "it", "--"]);
+    command.args(["--test", "it", "--"]);
     process::run(command.args(["crash_matrix", "fault_matrix", "--nocapture"]))
+}
+
+/// `cargo test` with the features of the whole workspace, so that nothing is built twice.
+fn test(options: &Options) -> anyhow::Result<Command> {
+    let mut command = process::cargo(&process::root()?);
+    command.args(["test", "--workspace"]);
+    if options.release {
+        command
+            .arg("--release")
+            .env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true")
+            .env("CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS", "true");
+    }
+    Ok(command)
 }

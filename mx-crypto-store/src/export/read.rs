@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::{Decryptor, MAGIC, MAX_HEADER, MAX_SEGMENT, NONCE, damaged, decode};
 use crate::{
     KeySource, Result, SealedStore, StoreError,
-    backend::Backend,
+    backend::{Backend, Caught},
     commit::{change_of, sealed_batch},
     copy::begin_anew,
     header::Header,
@@ -64,7 +64,7 @@ impl SealedStore {
         }
         sealed::finish_new(&*backend, &sealer, &manifest, header).await?;
         new_key.settle(&minted.key)?;
-        Ok(Self::over(backend, sealer, manifest))
+        Ok(Self::over(Caught::over(backend), sealer, manifest))
     }
 }
 
