@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use mx_e2ee::{Client, Event};
 use mx_test_homeserver::Homeserver;
+use mx_transport::Transport;
 use ruma::OwnedRoomId;
 use tempfile::TempDir;
 
@@ -40,8 +41,12 @@ impl Parked {
     }
 
     fn builder(&self, server: &Homeserver, plan: &Plan) -> mx_e2ee::ClientBuilder {
+        self.builder_over(server.transport(), plan)
+    }
+
+    fn builder_over(&self, inner: Arc<dyn Transport>, plan: &Plan) -> mx_e2ee::ClientBuilder {
         let line = Line {
-            inner: server.transport(),
+            inner,
             plan: plan.clone(),
         };
         Client::builder()
@@ -59,6 +64,11 @@ impl Parked {
     /// A process begins with a password.
     pub(crate) async fn login(&self, server: &Homeserver, plan: &Plan) -> mx_e2ee::Result<Client> {
         self.builder(server, plan).login(self.name, "password").await
+    }
+
+    /// The same, over another line.
+    pub(crate) async fn login_over(&self, inner: Arc<dyn Transport>, plan: &Plan) -> mx_e2ee::Result<Client> {
+        self.builder_over(inner, plan).login(self.name, "password").await
     }
 
     /// A process begins in whatever way the last one left open.

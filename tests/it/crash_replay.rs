@@ -2,7 +2,7 @@
 
 use mx_test_homeserver::Exchange;
 
-use crate::crash_matrix;
+use crate::{crash_matrix, interleavings};
 
 /// What went over the wire, without what differs between two tellings: keys, ciphertexts and transaction ids are random,
 /// by the operating system, whatever a story chooses.
@@ -38,6 +38,7 @@ fn a_seed_is_the_same_story_again() {
         ["crash", point, history, round] => {
             told(point, history.parse().unwrap(), round.parse().unwrap());
         }
+        ["order", _] => interleavings::replay(&seed),
         _ => unreachable!("{seed:?} is no seed of these tests"),
     }
 }

@@ -30,7 +30,7 @@ use self::plan::Turn;
 pub(crate) use self::plan::{Counts, Moment, Operation, Plan, Point, Trouble};
 use crate::world::{leaks, seed::Seed};
 
-type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+pub(crate) type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -97,6 +97,11 @@ impl Disk {
         }
     }
 
+    /// What a process would find.
+    pub(crate) fn content(&self) -> Rows {
+        lock(&self.0).seen()
+    }
+
     /// How many commits are not synced.
     pub(crate) fn unsynced(&self) -> usize {
         lock(&self.0).unsynced.len()
@@ -146,12 +151,17 @@ fn apply(rows: &mut Rows, writes: Vec<Write>) {
 impl Plan {
     /// The disk's side of a turn. `Ok`: the operation goes on, or has ended well.
     async fn disk_turn(&self, operation: Operation, moment: Moment, disk: &Disk) -> Result<(), BackendError> {
+        self.pause().await;
         match self.turn(operation, "", moment) {
             Turn::GoesOn => Ok(()),
             Turn::Stops(Trouble::Fail(kind)) => Err(BackendError::new(kind)),
             Turn::Stops(Trouble::Panic) => std::panic::resume_unwind(Box::new("the engine stops")),
             Turn::Stops(Trouble::Lie) => {
                 lock(&disk.0).lies = true;
+                Ok(())
+            }
+            Turn::Stops(Trouble::Wait) => {
+                self.waits().await;
                 Ok(())
             }
             Turn::Stops(Trouble::Kill | Trouble::Hang) => std::future::pending().await,
@@ -272,7 +282,9 @@ pub(crate) struct Line {
 
 impl Line {
     async fn turn(&self, path: &str, moment: Moment) {
+        self.plan.pause().await;
         match self.plan.turn(Operation::Request, path, moment) {
+            Turn::Stops(Trouble::Wait) => self.plan.waits().await,
             Turn::Stops(Trouble::Kill | Trouble::Hang) => std::future::pending().await,
             Turn::Stops(Trouble::Panic) => std::panic::resume_unwind(Box::new("the transport stops")),
             _ => {}

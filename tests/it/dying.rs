@@ -180,6 +180,56 @@ fn a_disk_that_hangs_at_any_commit_is_waited_for_and_given_up() {
     at_every(Act::Says, COMMITS, Moment::After, Trouble::Hang, &["waited"]);
 }
 
+#[test]
+fn cr_c2_a_call_that_is_dropped_while_its_commit_runs_is_carried_out() {
+    let history = history();
+    for (act, moment) in [
+        (Act::Reads, Moment::Before),
+        (Act::Reads, Moment::After),
+        (Act::Says, Moment::Before),
+        (Act::Says, Moment::After),
+    ] {
+        for nth in 1.. {
+            let struck = tell("", async || {
+                let plan = Plan::default();
+                let (mut scene, device, bob) = prepared(&history, &plan).await;
+                plan.arm(Point {
+                    nth,
+                    moment,
+                    trouble: Trouble::Wait,
+                    ..Point::dry(COMMITS)
+                });
+                let ended = plan.until_struck(act.done(&mut scene, &bob)).await;
+                if let Some(ended) = ended {
+                    ended.unwrap();
+                    plan.go_on();
+                    scene.ends_well(bob).await;
+                    return false;
+                }
+                let before = device.disk.content();
+                plan.go_on();
+                // Nobody waits for it: its own task brings it to the disk.
+                for _ in 0..1000 {
+                    tokio::task::yield_now().await;
+                }
+                let written = device.disk.content() != before;
+                assert_eq!(
+                    written,
+                    moment == Moment::Before,
+                    "{act:?} {nth}: what was under way is on the disk"
+                );
+                scene.bob_was_interrupted();
+                scene.ends_well(bob).await;
+                true
+            });
+            if !struck {
+                assert!(nth > 2, "{act:?} has {nth} commits");
+                break;
+            }
+        }
+    }
+}
+
 /// The disk lies from some commit on, and then the power is cut. What became of it.
 fn after_a_lie(history: &History, round: u64, loss: Loss) -> String {
     tell("", async || {

@@ -20,6 +20,7 @@ mod engine_store;
 mod engine_unwedge;
 mod evil;
 mod fault_matrix;
+mod interleavings;
 mod keys;
 mod keys_cast;
 mod keys_claim;

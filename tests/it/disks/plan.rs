@@ -1,11 +1,16 @@
 //! What happens to a process, and at which of its operations.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    pin::pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use mx_crypto_store::backend::BackendErrorKind as Kind;
 use tokio::sync::Notify;
 
 use super::lock;
+use crate::world::seed::Seed;
 
 /// A kind of operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +41,8 @@ pub(crate) enum Trouble {
     Hang,
     /// From here on the disk only says that it syncs.
     Lie,
+    /// It waits until the test says [`Plan::go_on`].
+    Wait,
 }
 
 /// Which operations count. A request counts by its path.
@@ -76,6 +83,10 @@ struct Planned {
     struck: Option<String>,
     dead: bool,
     failing: Option<Kind>,
+    /// What waits may go on.
+    goes_on: bool,
+    /// How long each operation takes.
+    pace: Option<Seed>,
 }
 
 /// What happens in one process. Cheap to clone; the disk and the line of a process share one.
@@ -109,12 +120,54 @@ impl Plan {
 
     /// Wait until the process is killed.
     pub(crate) async fn killed(&self) {
+        self.until(|planned| planned.dead).await;
+    }
+
+    /// Run `work` until something has happened, and drop it there. `Some`: it ended before.
+    pub(crate) async fn until_struck<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.until(|planned| planned.struck.is_some()) => None,
+            done = work => Some(done),
+        }
+    }
+
+    /// Let go on what waits.
+    pub(crate) fn go_on(&self) {
+        lock(&self.0).goes_on = true;
+        self.1.notify_waiters();
+    }
+
+    /// Until the test says so.
+    pub(super) async fn waits(&self) {
+        self.until(|planned| planned.goes_on).await;
+    }
+
+    async fn until(&self, is_so: fn(&Planned) -> bool) {
         loop {
-            let notified = self.1.notified();
-            if lock(&self.0).dead {
+            let mut notified = pin!(self.1.notified());
+            notified.as_mut().enable();
+            if is_so(&lock(&self.0)) {
                 return;
             }
             notified.await;
+        }
+    }
+
+    /// From now on each operation takes a few milliseconds, as this seed has it: with paused time, another order of
+    /// everything that runs beside each other.
+    pub(crate) fn stagger(&self, seed: Seed) {
+        lock(&self.0).pace = Some(seed);
+    }
+
+    /// The time that an operation takes.
+    pub(super) async fn pause(&self) {
+        let pause = lock(&self.0).pace.as_mut().map(|seed| seed.below(8));
+        match pause {
+            // Half of them take none, so that one may overtake many.
+            Some(ms @ 4..) => tokio::time::sleep(Duration::from_millis(ms)).await,
+            Some(_) => tokio::task::yield_now().await,
+            None => {}
         }
     }
 
@@ -158,13 +211,11 @@ impl Plan {
             point.trouble, point.nth
         ));
         match point.trouble {
-            Trouble::Kill => {
-                planned.dead = true;
-                self.1.notify_waiters();
-            }
+            Trouble::Kill => planned.dead = true,
             Trouble::Fail(kind) => planned.failing = Some(kind),
-            Trouble::Panic | Trouble::Hang | Trouble::Lie => {}
+            Trouble::Panic | Trouble::Hang | Trouble::Lie | Trouble::Wait => {}
         }
+        self.1.notify_waiters();
         Turn::Stops(point.trouble)
     }
 }
