@@ -41,17 +41,20 @@ impl Parked {
     }
 
     fn builder(&self, server: &Homeserver, plan: &Plan) -> mx_e2ee::ClientBuilder {
-        self.builder_over(server.transport(), plan)
+        self.builder_over(Self::line(server, plan), plan)
     }
 
-    fn builder_over(&self, inner: Arc<dyn Transport>, plan: &Plan) -> mx_e2ee::ClientBuilder {
-        let line = Line {
-            inner,
+    fn line(server: &Homeserver, plan: &Plan) -> Arc<dyn Transport> {
+        Arc::new(Line {
+            inner: server.transport(),
             plan: plan.clone(),
-        };
+        })
+    }
+
+    fn builder_over(&self, line: Arc<dyn Transport>, plan: &Plan) -> mx_e2ee::ClientBuilder {
         Client::builder()
             .homeserver("http://localhost")
-            .transport(Arc::new(line))
+            .transport(line)
             .backend(self.disk.open(plan), key())
             .directory(self.directory.path())
     }
@@ -66,9 +69,15 @@ impl Parked {
         self.builder(server, plan).login(self.name, "password").await
     }
 
-    /// The same, over another line.
-    pub(crate) async fn login_over(&self, inner: Arc<dyn Transport>, plan: &Plan) -> mx_e2ee::Result<Client> {
-        self.builder_over(inner, plan).login(self.name, "password").await
+    /// The same, with somebody on the line.
+    pub(crate) async fn login_over(
+        &self,
+        server: &Homeserver,
+        plan: &Plan,
+        over: impl FnOnce(Arc<dyn Transport>) -> Arc<dyn Transport>,
+    ) -> mx_e2ee::Result<Client> {
+        let line = over(Self::line(server, plan));
+        self.builder_over(line, plan).login(self.name, "password").await
     }
 
     /// A process begins in whatever way the last one left open.

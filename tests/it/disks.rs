@@ -151,7 +151,7 @@ fn apply(rows: &mut Rows, writes: Vec<Write>) {
 impl Plan {
     /// The disk's side of a turn. `Ok`: the operation goes on, or has ended well.
     async fn disk_turn(&self, operation: Operation, moment: Moment, disk: &Disk) -> Result<(), BackendError> {
-        self.pause().await;
+        self.pause(operation).await;
         match self.turn(operation, "", moment) {
             Turn::GoesOn => Ok(()),
             Turn::Stops(Trouble::Fail(kind)) => Err(BackendError::new(kind)),
@@ -282,7 +282,7 @@ pub(crate) struct Line {
 
 impl Line {
     async fn turn(&self, path: &str, moment: Moment) {
-        self.plan.pause().await;
+        self.plan.pause(Operation::Request).await;
         match self.plan.turn(Operation::Request, path, moment) {
             Turn::Stops(Trouble::Wait) => self.plan.waits().await,
             Turn::Stops(Trouble::Kill | Trouble::Hang) => std::future::pending().await,

@@ -160,12 +160,13 @@ impl Plan {
         lock(&self.0).pace = Some(seed);
     }
 
-    /// The time that an operation takes.
-    pub(super) async fn pause(&self) {
+    /// The time that an operation takes. One request takes that of many operations of a disk.
+    pub(super) async fn pause(&self, operation: Operation) {
         let pause = lock(&self.0).pace.as_mut().map(|seed| seed.below(8));
+        let ms = if operation == Operation::Request { 20 } else { 1 };
         match pause {
             // Half of them take none, so that one may overtake many.
-            Some(ms @ 4..) => tokio::time::sleep(Duration::from_millis(ms)).await,
+            Some(times @ 4..) => tokio::time::sleep(Duration::from_millis(times * ms)).await,
             Some(_) => tokio::task::yield_now().await,
             None => {}
         }
