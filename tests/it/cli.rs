@@ -3,14 +3,14 @@
 use std::{
     io::{BufRead, BufReader},
     path::PathBuf,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
 };
 
 use mx_test_homeserver::{Homeserver, Listening};
 use serde_json::Value;
 
-struct Shell {
-    server: Homeserver,
+pub(crate) struct Shell {
+    pub(crate) server: Homeserver,
     listening: Listening,
     data: tempfile::TempDir,
 }
@@ -32,7 +32,7 @@ fn binary() -> PathBuf {
 }
 
 impl Shell {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let server = Homeserver::new();
         for name in ["alice", "bob"] {
             let _user = server.register(name, &format!("{name}-password"));
@@ -44,7 +44,7 @@ impl Shell {
         }
     }
 
-    fn command(&self, profile: &str, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, profile: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command
             .args(["--profile", profile, "--directory"])
@@ -56,6 +56,36 @@ impl Shell {
         command
     }
 
+    /// A process that may have so much memory.
+    pub(crate) fn begin_within(&self, profile: &str, arguments: &[&str], bytes: u64) -> Child {
+        let whole = self.command(profile, arguments);
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &format!("ulimit -v {}; exec \"$0\" \"$@\"", bytes / 1024)])
+            .arg(whole.get_program())
+            .args(whole.get_args());
+        for (name, value) in whole.get_envs() {
+            command.env(name, value.unwrap());
+        }
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    /// Another device of somebody.
+    pub(crate) async fn new_device(&self, user: &str, profile: &str) {
+        let uri = self.listening.uri();
+        let mut command = self.command(profile, &["login", "--homeserver", &uri, "--user", user]);
+        command.env("MX_PASSWORD", format!("{user}-password"));
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap())
+            .await
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
     async fn run(&self, profile: &str, arguments: &[&str]) -> Output {
         let mut command = self.command(profile, arguments);
         tokio::task::spawn_blocking(move || command.output().unwrap())
@@ -63,7 +93,7 @@ impl Shell {
             .unwrap()
     }
 
-    async fn ok(&self, profile: &str, arguments: &[&str]) -> String {
+    pub(crate) async fn ok(&self, profile: &str, arguments: &[&str]) -> String {
         let output = self.run(profile, arguments).await;
         assert!(
             output.status.success(),
@@ -87,7 +117,7 @@ impl Shell {
         }
     }
 
-    async fn pair(&self) -> String {
+    pub(crate) async fn pair(&self) -> String {
         let uri = self.listening.uri();
         for name in ["alice", "bob"] {
             self.ok(name, &["login", "--homeserver", &uri, "--user", name]).await;

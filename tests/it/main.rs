@@ -11,6 +11,7 @@ mod crash_replay;
 mod disks;
 mod dying;
 mod edits;
+mod ending;
 mod engine_disk;
 mod engine_keys;
 mod engine_machine;

@@ -25,7 +25,8 @@ Exit codes:
   5  refused to send: recipients are unknown, or none can be given the key
   6  room: not in it, not encrypted, forbidden
   7  store: in use, wrong key, damaged, of another device
-  8  content: malformed or too large";
+  8  content: malformed or too large
+  9  ended by a signal before it was done";
 
 const SECRETS: &str = "\
 The password is never an argument, which every process of the machine could see. It comes from the

@@ -14,20 +14,27 @@ use serde_json::json;
 use crate::{
     cli::{Cli, Command},
     output::Output,
-    profile,
+    profile, signals,
 };
 
-/// Run what was typed.
+/// Run what was typed. Signals let it finish for a while; a listener, which never is, ends with the event that it shows.
 pub(crate) async fn run(cli: Cli, output: &Output) -> Result<()> {
     match &cli.command {
-        Command::Login(login) => login::login(&cli, login, *output).await,
-        Command::Logout => login::logout(&cli, *output).await,
-        Command::Whoami => whoami(&cli, *output),
-        Command::Room(room) => room::run(&cli, room, *output).await,
-        Command::Send(send) => send::run(&cli, send, *output).await,
-        Command::Listen(listen) => listen::run(&cli, listen, *output).await,
-        Command::Waiting(waiting) => waiting::run(&cli, waiting, *output).await,
-        Command::Keys(keys) => keys::run(&cli, keys, *output).await,
+        Command::Listen(listen) if !listen.once => listen::run(&cli, listen, *output).await,
+        _ => signals::finishing(output, dispatch(&cli, output)).await,
+    }
+}
+
+async fn dispatch(cli: &Cli, output: &Output) -> Result<()> {
+    match &cli.command {
+        Command::Login(login) => login::login(cli, login, *output).await,
+        Command::Logout => login::logout(cli, *output).await,
+        Command::Whoami => whoami(cli, *output),
+        Command::Room(room) => room::run(cli, room, *output).await,
+        Command::Send(send) => send::run(cli, send, *output).await,
+        Command::Listen(listen) => listen::run(cli, listen, *output).await,
+        Command::Waiting(waiting) => waiting::run(cli, waiting, *output).await,
+        Command::Keys(keys) => keys::run(cli, keys, *output).await,
     }
 }
 

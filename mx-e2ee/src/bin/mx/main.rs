@@ -4,8 +4,9 @@ mod cli;
 mod commands;
 mod output;
 mod profile;
+mod signals;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
 
@@ -15,18 +16,22 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log(cli.verbose);
     let output = Output::new(cli.json);
+    // This thread and one more. tokio waits for ever for its first thread when it cannot have its second.
     let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(1)
         .enable_all()
         .build()
     {
         Ok(runtime) => runtime,
         Err(error) => return output.failure(&error.into()),
     };
-    match runtime.block_on(commands::run(cli, &output)) {
+    let ended = match runtime.block_on(commands::run(cli, &output)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => output.failure(&error),
-    }
+    };
+    // A thread that waits for a password or a slow disk does not hold the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
 }
 
 /// Warnings by default, on stderr; `MX_LOG` chooses more, in the syntax of the crate tracing-subscriber.

@@ -9,6 +9,8 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
+use crate::signals::Ended;
+
 /// How results are shown.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Output {
@@ -60,9 +62,13 @@ impl Output {
         {
             return ExitCode::SUCCESS;
         }
-        let code = error
-            .downcast_ref::<mx_e2ee::Error>()
-            .map_or("unexpected", mx_e2ee::Error::code);
+        let code = if error.is::<Ended>() {
+            "ended"
+        } else {
+            error
+                .downcast_ref::<mx_e2ee::Error>()
+                .map_or("unexpected", mx_e2ee::Error::code)
+        };
         let text = clean(&format!("{error:#}"));
         if self.json {
             let _nobody_reads = writeln!(io::stderr(), "{}", json!({"error": code, "message": text}));
@@ -109,6 +115,7 @@ fn exit_code(code: &str) -> u8 {
         | "forbidden"
         | "not_found" => 6,
         "bad_content" | "too_large" => 8,
+        "ended" => 9,
         code if code.starts_with("store_") => 7,
         "invalid_id" | "configuration" => 2,
         _ => 1,
@@ -153,6 +160,7 @@ mod tests {
             ("room_not_encrypted", 6),
             ("store_in_use", 7),
             ("bad_content", 8),
+            ("ended", 9),
             ("engine", 1),
         ] {
             assert_eq!(exit_code(code), expected, "{code}");

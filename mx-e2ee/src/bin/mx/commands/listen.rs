@@ -9,6 +9,7 @@ use crate::{
     cli::{Cli, Listen},
     output::{Output, clean},
     profile,
+    signals::asked_to_end,
 };
 
 pub(crate) async fn run(cli: &Cli, listen: &Listen, output: Output) -> Result<()> {
@@ -23,21 +24,10 @@ pub(crate) async fn run(cli: &Cli, listen: &Listen, output: Output) -> Result<()
     ));
     let listened = tokio::select! {
         listened = follow(&client, listen.count, output) => listened,
-        _ = tokio::signal::ctrl_c() => Ok(()),
-        () = terminated() => Ok(()),
+        () = asked_to_end() => Ok(()),
     };
     client.close().await?;
     listened
-}
-
-/// The service manager's way to end it.
-async fn terminated() {
-    #[cfg(unix)]
-    if let Ok(mut signal) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        signal.recv().await;
-        return;
-    }
-    std::future::pending().await
 }
 
 async fn follow(client: &Client, count: Option<u64>, output: Output) -> Result<()> {
