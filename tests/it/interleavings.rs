@@ -31,17 +31,20 @@ use crate::{
 
 const ROUNDS: u64 = 25;
 
+/// An endpoint, and whom a request to it is about.
+type Subject = (String, BTreeSet<String>);
+
 /// A line that notes which requests are under way beside each other and must not be.
 #[derive(Debug)]
 struct OneAtATime {
     inner: Arc<dyn Transport>,
-    under_way: Arc<Mutex<Vec<(String, BTreeSet<String>)>>>,
+    under_way: Arc<Mutex<Vec<Subject>>>,
     doubled: Arc<Mutex<Vec<String>>>,
 }
 
 impl OneAtATime {
     /// Whom a request is about: two for the same are one too many. `None`: it may be repeated as one likes.
-    fn subject(request: &http::Request<Bytes>) -> Option<(String, BTreeSet<String>)> {
+    fn subject(request: &http::Request<Bytes>) -> Option<Subject> {
         let endpoint = ["/keys/upload", "/keys/claim", "/keys/query"]
             .into_iter()
             .find(|endpoint| request.uri().path().ends_with(endpoint))?;
@@ -65,7 +68,7 @@ impl Transport for OneAtATime {
         };
         {
             let mut under_way = lock();
-            let same = |other: &&(String, BTreeSet<String>)| other.0 == subject.0 && !other.1.is_disjoint(&subject.1);
+            let same = |other: &&Subject| other.0 == subject.0 && !other.1.is_disjoint(&subject.1);
             if let Some(other) = under_way.iter().find(same) {
                 let mut doubled = self.doubled.lock().unwrap_or_else(PoisonError::into_inner);
                 doubled.push(format!("{} for {:?} and {:?}", subject.0, other.1, subject.1));
@@ -163,11 +166,12 @@ async fn round(name: &str) {
     server.exhaust_keys(bob.client.user_id(), bob.client.device_id());
     let again = Device::new(&server, "carol").await;
     bob.plan.stagger(Seed::new(name));
-    let heard = Mutex::new(Vec::new());
     let listening = async {
+        let mut heard = Vec::new();
         for _ in 0..6 {
-            heard.lock().unwrap().extend(reads(&bob.client).await);
+            heard.extend(reads(&bob.client).await);
         }
+        heard
     };
     let tending = async {
         for _ in 0..3 {
@@ -181,8 +185,7 @@ async fn round(name: &str) {
         says(other.clone(), "third"),
     ]);
     let answering = says(alice.client.room(both.id()), "alice");
-    tokio::join!(sending, listening, tending, answering);
-    let mut heard = heard.into_inner().unwrap();
+    let (_, mut heard, (), ()) = tokio::join!(sending, listening, tending, answering);
     heard.extend(reads(&bob.client).await);
     assert_eq!(of(&heard, "alice"), all_of("alice"), "{name}");
     for device in [&alice, &carol, &again] {
