@@ -11,10 +11,17 @@ mod sample;
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
-use mx_crypto_store::{KeySource, PickleStore, backend::Sqlite};
+use async_trait::async_trait;
+use mx_crypto_store::{
+    KeySource, PickleStore,
+    backend::{Backend, BackendError, BackendErrorKind, Batch, Promises, Sqlite},
+};
 
 use self::sample::{Facts, check_the_rest, facts, fill};
 
@@ -81,6 +88,109 @@ fn copy_directory(from: &Path, to: &Path) {
             std::fs::copy(entry.path(), &target).unwrap();
             #[cfg(unix)]
             std::fs::set_permissions(&target, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        }
+    }
+}
+
+/// An engine whose process dies at one of its operations: before it, or after it and before anybody learns of it.
+#[derive(Debug)]
+struct Dies {
+    engine: Sqlite,
+    /// How many operations are left, and whether the last of them is carried out.
+    left: AtomicU64,
+    after: bool,
+}
+
+impl Dies {
+    async fn call<T>(&self, call: impl Future<Output = Result<T, BackendError>> + Send) -> Result<T, BackendError> {
+        let dead = || BackendError::new(BackendErrorKind::Io);
+        match self
+            .left
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+        {
+            Err(_) => Err(dead()),
+            Ok(1) if self.after => call.await.and_then(|_| Err(dead())),
+            Ok(1) => Err(dead()),
+            Ok(_) => call.await,
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for Dies {
+    fn promises(&self) -> Promises {
+        self.engine.promises()
+    }
+
+    async fn get(&self, row: &[u8]) -> Result<Option<Vec<u8>>, BackendError> {
+        self.call(self.engine.get(row)).await
+    }
+
+    async fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, BackendError> {
+        self.call(self.engine.scan(prefix, after, limit)).await
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<(), BackendError> {
+        self.call(self.engine.commit(batch)).await
+    }
+
+    async fn compact(&self) -> Result<(), BackendError> {
+        self.call(self.engine.compact()).await
+    }
+
+    async fn size_bytes(&self) -> Result<Option<u64>, BackendError> {
+        self.engine.size_bytes().await
+    }
+
+    async fn close(&self) -> Result<(), BackendError> {
+        self.engine.close().await
+    }
+}
+
+/// Row K20, and ST-34 and ST-35: an upgrade, and a change of the key, that die at any operation of the disk. Whoever opens
+/// next has all of the store, with the key file that is there.
+#[tokio::test]
+async fn k20_an_upgrade_or_a_rekeying_that_dies_anywhere_is_done_or_not_begun() {
+    for (schema, rekeys) in [(1, false), (SCHEMA, true)] {
+        for after in [false, true] {
+            let mut died = 0;
+            for operations in 1.. {
+                let copy = tempfile::tempdir().unwrap();
+                copy_directory(&golden().join(format!("schema-{schema}")), copy.path());
+                let facts_file = std::fs::read(copy.path().join("facts.json")).unwrap();
+                let expected: Facts = serde_json::from_slice(&facts_file).unwrap();
+                let file = KeySource::File(copy.path().join("pickle.key"));
+                let dies = Arc::new(Dies {
+                    engine: Sqlite::open(copy.path().join("store")).await.unwrap(),
+                    left: AtomicU64::new(operations),
+                    after,
+                });
+                let opened = PickleStore::open_existing(Arc::clone(&dies) as Arc<dyn Backend>, file.clone()).await;
+                let done = match opened {
+                    Ok(store) if rekeys => store.sealed().rekey(&file).await.is_ok(),
+                    Ok(_) => true,
+                    Err(_) => false,
+                };
+                dies.engine.close().await.unwrap();
+                drop(dies);
+                let store = open(copy.path()).await;
+                let place = format!("schema {schema}, after {operations} operations");
+                assert_eq!(facts(&store, &expected.peer_curve25519).await, expected, "{place}");
+                check_the_rest(&store).await;
+                assert!(store.sealed().verify().await.unwrap().is_whole(), "{place}");
+                store.shutdown().await.unwrap();
+                assert!(!copy.path().join("pickle.key.new").exists(), "{place}");
+                if done {
+                    break;
+                }
+                died += 1;
+            }
+            assert!(died >= 3, "schema {schema} died {died} times");
         }
     }
 }

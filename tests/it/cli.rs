@@ -11,8 +11,8 @@ use serde_json::Value;
 
 pub(crate) struct Shell {
     pub(crate) server: Homeserver,
-    listening: Listening,
-    data: tempfile::TempDir,
+    pub(crate) listening: Listening,
+    pub(crate) data: tempfile::TempDir,
 }
 
 /// The binary beside this test's. A whole run of the workspace's tests has built it.
@@ -86,7 +86,7 @@ impl Shell {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    async fn run(&self, profile: &str, arguments: &[&str]) -> Output {
+    pub(crate) async fn run(&self, profile: &str, arguments: &[&str]) -> Output {
         let mut command = self.command(profile, arguments);
         tokio::task::spawn_blocking(move || command.output().unwrap())
             .await

@@ -18,8 +18,9 @@
 //! | K21 | any operation of a send that has to make a new room key, because somebody went or came |
 //! | K24 | any operation of the acknowledgement of what the app was given |
 //!
-//! Not here: K2 (the key file beside the header), K20 (upgrades) and K22 (logout) make and move real files, which this
-//! disk does not have; K23 (refresh tokens) the product does not have.
+//! Not here, because this disk has no files: K2 (the key file beside the header) and K22 (logout) are in `ending.rs`, with
+//! processes; K20 (upgrades and new keys) is in the store's tests of golden stores. K23 (refresh tokens) the product does
+//! not have.
 
 mod points;
 

@@ -1,15 +1,19 @@
 //! `mx` that is asked to end, and `mx` that has no memory: a message goes out once, and what was not printed is printed
-//! later. Rows CR-C6 and CR-C8.
+//! later. Rows CR-C6 and CR-C8. And `mx` that is killed where files are made and moved, which the disks of the crash matrix
+//! do not have: kill points K2 and K22.
 
 use std::{
     process::{Child, Output, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use mx_test_homeserver::Fault;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::cli::Shell;
+use crate::{cli::Shell, world::seed::rounds};
+
+/// How often a login and a logout are killed.
+const ROUNDS: u64 = 25;
 
 const SLOW: Duration = Duration::from_millis(400);
 /// Longer than anything here takes, on any machine.
@@ -146,6 +150,89 @@ async fn cr_c6_a_listener_that_is_asked_to_end_succeeds_and_loses_nothing() {
         .map(|round| format!("{room} @alice:localhost: message {round}"))
         .collect();
     assert_eq!(read, expected);
+}
+
+/// Kill a command some time after it began; the moments go from its beginning to its end. How often it died.
+async fn killed_on_the_way(
+    shell: &Shell,
+    profile: &str,
+    arguments: &[&str],
+    round: u64,
+    of: u64,
+    whole: Duration,
+) -> bool {
+    let child = begin(shell, profile, arguments);
+    tokio::time::sleep(whole.mul_f64(round as f64 / of as f64)).await;
+    signal(&child, Signal::KILL);
+    !end(child).await.status.success()
+}
+
+/// How long a command takes when nobody kills it, and a little more.
+async fn measured(shell: &Shell, arguments: &[&str]) -> Duration {
+    let begun = Instant::now();
+    shell.ok("alice", arguments).await;
+    begun.elapsed().mul_f64(1.2)
+}
+
+/// The same command again: done, or it says that there is nothing to do.
+async fn again(shell: &Shell, arguments: &[&str], or: &str, round: u64) {
+    let output = shell.run("alice", arguments).await;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() || said.contains(or), "round {round}: {said}");
+}
+
+/// A first login makes the key file, the store and the login.
+#[tokio::test(flavor = "multi_thread")]
+async fn k2_a_login_that_is_killed_is_ended_by_the_same_command() {
+    let shell = Shell::new().await;
+    let uri = shell.listening.uri();
+    let login = ["login", "--homeserver", &uri, "--user", "alice"];
+    let whole = measured(&shell, &login).await;
+    let rounds = rounds().unwrap_or(ROUNDS);
+    let mut died = 0;
+    for round in 0..rounds {
+        shell.ok("alice", &["logout"]).await;
+        died += u64::from(killed_on_the_way(&shell, "alice", &login, round, rounds, whole).await);
+        again(&shell, &login, "already_logged_in", round).await;
+        let staged = shell.data.path().join("alice").join("pickle.key.new");
+        assert!(!staged.exists(), "round {round}: the key has its name");
+        shell.ok("alice", &["listen", "--once"]).await;
+        assert!(shell.ok("alice", &["keys", "status"]).await.contains("(published)"));
+    }
+    assert!(died > 0, "of {rounds} logins none was killed");
+    let violations = shell.server.violations();
+    assert!(violations.is_empty(), "{violations:?}");
+}
+
+/// A logout deletes the device and moves its files away.
+#[tokio::test(flavor = "multi_thread")]
+async fn k22_a_logout_that_is_killed_is_ended_by_the_same_command() {
+    let shell = Shell::new().await;
+    let uri = shell.listening.uri();
+    let login = ["login", "--homeserver", &uri, "--user", "alice"];
+    shell.ok("alice", &login).await;
+    let whole = measured(&shell, &["logout"]).await;
+    let rounds = rounds().unwrap_or(ROUNDS);
+    let mut died = 0;
+    for round in 0..rounds {
+        shell.ok("alice", &login).await;
+        let whoami = shell.ok("alice", &["whoami"]).await;
+        died += u64::from(killed_on_the_way(&shell, "alice", &["logout"], round, rounds, whole).await);
+        again(&shell, &["logout"], "not_logged_in", round).await;
+        let device = whoami.split_whitespace().nth(2).unwrap().to_owned();
+        let left = shell.server.devices_of(ruma::user_id!("@alice:localhost"));
+        assert!(
+            !left.contains(&device),
+            "round {round}: the device is gone from the homeserver"
+        );
+        for file in ["session.json", "store", "pickle.key"] {
+            let path = shell.data.path().join("alice").join(file);
+            assert!(!path.exists(), "round {round}: {file} is put aside");
+        }
+    }
+    assert!(died > 0, "of {rounds} logouts none was killed");
+    let violations = shell.server.violations();
+    assert!(violations.is_empty(), "{violations:?}");
 }
 
 /// In steps from too little to begin with to enough. Where it dies is not chosen; that it dies in many places is.
