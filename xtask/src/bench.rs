@@ -60,7 +60,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let root = process::root()?;
     let mut command = process::cargo(&root);
     command.args(["run", "--release", "--locked", "--manifest-path"]);
-    command.arg(root.join("mx-crypto-store/benches/Cargo.toml"));
+    command.arg(root.join("tests/benches/Cargo.toml"));
     if env::var_os("CARGO_TARGET_DIR").is_none() {
         command.arg("--target-dir").arg(root.join("target/bench"));
     }
