@@ -1,4 +1,4 @@
-//! `bench`: measure the store against matrix-sdk-sqlite, and the storage engines against each other.
+//! `bench`: measure messages and the store against matrix-sdk-sqlite, and the storage engines against each other.
 
 use std::env;
 
@@ -6,7 +6,7 @@ use clap::Subcommand;
 
 use crate::process;
 
-/// Measure the store, or the storage engines under it, and print a table.
+/// Measure messages, the store, or the storage engines under it, and print a table.
 ///
 /// Builds a package of its own in release: the main workspace never compiles what the store is compared with. Figures
 /// hold within one run only, as ratios; leave the machine alone meanwhile.
@@ -39,6 +39,21 @@ enum Measurement {
         #[arg(long, value_name = "TEXT")]
         filter: Option<String>,
     },
+    /// Messages sent and keys given to rooms, against the bare engine on matrix-sdk-sqlite and against vodozemac alone.
+    Send(Messages),
+    /// Messages read and keys taken, against the same.
+    Receive(Messages),
+}
+
+/// How messages are measured.
+#[derive(Debug, clap::Args)]
+struct Messages {
+    /// Fewer rounds and no rooms of thousands: to look whether something changed, not to write it down.
+    #[arg(long)]
+    quick: bool,
+    /// Only cases whose name contains this.
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
 }
 
 impl Measurement {
@@ -47,6 +62,8 @@ impl Measurement {
         let (name, quick, filter, variant) = match self {
             Self::Store { quick, filter, variant } => ("store", *quick, filter.as_ref(), variant.as_ref()),
             Self::Engines { quick, filter } => ("engines", *quick, filter.as_ref(), None),
+            Self::Send(messages) => ("send", messages.quick, messages.filter.as_ref(), None),
+            Self::Receive(messages) => ("receive", messages.quick, messages.filter.as_ref(), None),
         };
         let mut arguments = vec![name.to_owned()];
         arguments.extend(quick.then(|| "--quick".to_owned()));

@@ -9,7 +9,7 @@ mod rounds;
 mod sends;
 mod size;
 mod syncs;
-mod variant;
+pub(crate) mod variant;
 
 use std::{env, time::Duration};
 

@@ -113,6 +113,11 @@ impl Store {
         }
     }
 
+    /// The store of ours that it is, if it is one.
+    pub(crate) fn into_ours(self) -> Option<PickleStore> {
+        self.ours
+    }
+
     /// An engine of the protocol on this store; it makes the account of a new one.
     pub(crate) async fn machine(&self) -> anyhow::Result<OlmMachine> {
         Ok(OlmMachine::with_store(user(), device(), Arc::clone(&self.engine), None).await?)
