@@ -1,6 +1,7 @@
 //! A homeserver: its address, our token, what it supports, and typed requests to it.
 
 mod inputs;
+mod media;
 
 use std::{
     borrow::Cow,
@@ -224,18 +225,28 @@ impl Homeserver {
         R::Authentication: Authenticate,
         R::PathBuilder: PathInput,
     {
+        let http = self.head(request, versions)?;
+        self.raw(http, call, endpoint).await
+    }
+
+    /// The request in HTTP, with our token where it belongs.
+    fn head<R>(&self, request: R, versions: &SupportedVersions) -> Result<http::Request<Vec<u8>>, RequestError>
+    where
+        R: OutgoingRequest,
+        R::Authentication: Authenticate,
+        R::PathBuilder: PathInput,
+    {
         let token = self.access_token();
         if R::Authentication::REQUIRED && token.is_none() {
             return Err(RequestError::NoAccessToken);
         }
-        let http: http::Request<Vec<u8>> = request
+        request
             .try_into_http_request(
                 self.base_url(),
                 R::Authentication::input(token.as_ref()),
                 R::PathBuilder::input(Cow::Borrowed(versions)),
             )
-            .map_err(RequestError::build)?;
-        self.raw(http, call, endpoint).await
+            .map_err(RequestError::build)
     }
 
     async fn raw(

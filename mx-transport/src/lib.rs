@@ -2,7 +2,7 @@
 //!
 //! [`Transport`] carries one complete HTTP request to one complete response. [`ReqwestTransport`] is the client that
 //! most people want, [`Retry`] a transport around another one, and [`Homeserver`] turns ruma's request types into
-//! their answers.
+//! their answers. Bodies that do not fit into memory have a seam of their own, [`Streams`], which a transport may have.
 //!
 //! ```no_run
 //! # #[cfg(feature = "reqwest")]
@@ -30,6 +30,7 @@ mod homeserver;
 #[cfg(feature = "reqwest")]
 mod reqwest;
 mod retry;
+mod stream;
 mod token;
 mod transport;
 
@@ -39,6 +40,7 @@ pub use self::{
     error::RequestError,
     homeserver::{Authenticate, Call, Homeserver, PathInput, UrlError},
     retry::Retry,
+    stream::{Chunks, FileSink, FileSource, Sink, Source, Streams},
     token::{AccessToken, InvalidToken},
     transport::{Deadline, Idempotent, Transport, TransportError, TransportErrorKind},
 };

@@ -1,12 +1,14 @@
 //! The one HTTP client: reqwest with rustls.
 
+mod streams;
+
 use std::{error::Error as StdError, time::Duration};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use url::{Host, Url};
 
-use crate::{Deadline, Transport, TransportError, TransportErrorKind as Kind};
+use crate::{Deadline, Streams, Transport, TransportError, TransportErrorKind as Kind};
 
 /// No answer is larger than this unless the caller allows it, in bytes after decompression: the first sync of an
 /// account in a thousand rooms stays well below.
@@ -21,6 +23,7 @@ pub struct ReqwestTransport {
     client: reqwest::Client,
     max_body_bytes: usize,
     total: Duration,
+    idle: Duration,
     allow_plain_http: bool,
 }
 
@@ -30,6 +33,7 @@ pub struct ReqwestTransportBuilder {
     user_agent: String,
     connect: Duration,
     total: Duration,
+    idle: Duration,
     max_body_bytes: usize,
     allow_plain_http: bool,
 }
@@ -40,6 +44,7 @@ impl Default for ReqwestTransportBuilder {
             user_agent: concat!("mx-e2ee/", env!("CARGO_PKG_VERSION")).to_owned(),
             connect: Duration::from_secs(10),
             total: Duration::from_secs(60),
+            idle: Duration::from_secs(60),
             max_body_bytes: MAX_BODY_BYTES,
             allow_plain_http: false,
         }
@@ -68,7 +73,14 @@ impl ReqwestTransportBuilder {
         self
     }
 
-    /// How large an answer may be, in bytes after decompression. Default: 256 MiB.
+    /// How long the exchange of a file may stand still, whatever its [`Deadline`]. Default: 60 seconds.
+    #[must_use]
+    pub const fn idle_timeout(mut self, idle: Duration) -> Self {
+        self.idle = idle;
+        self
+    }
+
+    /// How large an answer may be that is held in memory, in bytes after decompression. Default: 256 MiB.
     #[must_use]
     pub const fn max_body_bytes(mut self, max: usize) -> Self {
         self.max_body_bytes = max;
@@ -98,6 +110,7 @@ impl ReqwestTransportBuilder {
             client,
             max_body_bytes: self.max_body_bytes,
             total: self.total,
+            idle: self.idle,
             allow_plain_http: self.allow_plain_http,
         })
     }
@@ -127,10 +140,11 @@ impl ReqwestTransport {
         }
     }
 
-    async fn exchange(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>, TransportError> {
+    /// Send it to where tokens may go, and nowhere else.
+    async fn execute(&self, request: http::Request<reqwest::Body>) -> Result<reqwest::Response, TransportError> {
         let request = reqwest::Request::try_from(request).map_err(|error| failed(error, Kind::Build))?;
         self.allowed(request.url())?;
-        let mut response = self
+        let response = self
             .client
             .execute(request)
             .await
@@ -138,21 +152,13 @@ impl ReqwestTransport {
         if response.status().is_redirection() {
             return Err(TransportError::new(Kind::Redirect));
         }
-        let mut body = BytesMut::new();
-        while let Some(chunk) = response
-            .chunk()
-            .await
-            .map_err(|error| failed(error, Kind::Interrupted))?
-        {
-            if body.len() + chunk.len() > self.max_body_bytes {
-                return Err(TransportError::new(Kind::BodyTooLarge));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        let mut complete = http::Response::new(body.freeze());
-        *complete.status_mut() = response.status();
-        *complete.headers_mut() = std::mem::take(response.headers_mut());
-        Ok(complete)
+        Ok(response)
+    }
+
+    async fn exchange(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>, TransportError> {
+        let mut response = self.execute(request.map(reqwest::Body::from)).await?;
+        let body = collect(&mut response, self.max_body_bytes).await?;
+        Ok(complete(&mut response, body))
     }
 }
 
@@ -168,6 +174,33 @@ impl Transport for ReqwestTransport {
             Err(_) => Err(TransportError::new(Kind::Timeout)),
         }
     }
+
+    fn streams(&self) -> Option<&dyn Streams> {
+        Some(self)
+    }
+}
+
+fn complete(response: &mut reqwest::Response, body: Bytes) -> http::Response<Bytes> {
+    let mut complete = http::Response::new(body);
+    *complete.status_mut() = response.status();
+    *complete.headers_mut() = std::mem::take(response.headers_mut());
+    complete
+}
+
+/// The whole body, which is not longer than this.
+async fn collect(response: &mut reqwest::Response, max_bytes: usize) -> Result<Bytes, TransportError> {
+    let mut body = BytesMut::new();
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|error| failed(error, Kind::Interrupted))?
+    {
+        if body.len() + chunk.len() > max_bytes {
+            return Err(TransportError::new(Kind::BodyTooLarge));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body.freeze())
 }
 
 /// The kind of a reqwest error. Its URL, which may hold a query, is left out.

@@ -5,16 +5,16 @@
 //! and errors may be tried again depends on the request, a server may name the pause itself, and a pause that does not
 //! fit into the deadline ends the attempts at once.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use backon::{BackoffBuilder, ExponentialBuilder};
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use bytes::Bytes;
 use http::{Method, StatusCode, header::RETRY_AFTER};
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use crate::{Deadline, Idempotent, Transport, TransportError};
+use crate::{Deadline, Idempotent, Sink, Source, Streams, Transport, TransportError, TransportErrorKind};
 
 /// A transport that tries again: after 429 always, since nothing was processed; after 502, 503, 504, 500 and a broken
 /// or missing connection where sending twice does no harm.
@@ -64,51 +64,113 @@ impl<T: Transport> Retry<T> {
         self
     }
 
-    /// A 429 may come with a pause that is longer than an exchange usually takes: it is waited for within this.
-    fn budget(&self, request: &http::Request<Bytes>) -> Duration {
-        request
-            .extensions()
-            .get::<Deadline>()
-            .map_or(self.total, |deadline| deadline.0.max(self.total))
+    /// The attempts of one request. A 429 may come with a pause that is longer than an exchange usually takes: it is
+    /// waited for within the larger of both.
+    fn attempts_of<B>(&self, request: &http::Request<B>) -> Attempts {
+        let deadline = request.extensions().get::<Deadline>();
+        let budget = deadline.map_or(self.total, |deadline| deadline.0.max(self.total));
+        Attempts {
+            left: self.attempts,
+            end: Instant::now() + budget,
+            repeatable: is_repeatable(request),
+            longest: self.max_pause,
+            pauses: ExponentialBuilder::default()
+                .with_min_delay(self.min_pause)
+                .with_max_delay(self.max_pause)
+                .with_jitter()
+                .without_max_times()
+                .build(),
+        }
+    }
+
+    fn inner_streams(&self) -> Result<&dyn Streams, TransportError> {
+        self.inner
+            .streams()
+            .ok_or_else(|| TransportError::with_source(TransportErrorKind::Build, "this transport carries no files"))
+    }
+}
+
+/// What is left of the attempts of one request.
+struct Attempts {
+    left: usize,
+    end: Instant,
+    repeatable: bool,
+    longest: Duration,
+    pauses: ExponentialBackoff,
+}
+
+impl Attempts {
+    /// Wait before the next attempt. `false`: there is none, and the answer is the last one.
+    async fn again(&mut self, answer: &Result<http::Response<Bytes>, TransportError>) -> bool {
+        let named = match answer {
+            Ok(response) if response.status() == StatusCode::TOO_MANY_REQUESTS => named_pause(response),
+            Ok(response) if self.repeatable && is_failure_of_the_moment(response.status()) => named_pause(response),
+            Err(error) if error.is_transient() && (self.repeatable || !error.may_have_been_processed()) => None,
+            _ => return false,
+        };
+        let pause = named.or_else(|| self.pauses.next()).unwrap_or(self.longest);
+        self.left = self.left.saturating_sub(1);
+        if self.left == 0 || Instant::now() + pause >= self.end {
+            return false;
+        }
+        tracing::debug!(
+            left = self.left,
+            pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+            "trying a request again"
+        );
+        tokio::time::sleep(pause).await;
+        true
     }
 }
 
 #[async_trait]
 impl<T: Transport> Transport for Retry<T> {
     async fn send(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>, TransportError> {
-        let end = Instant::now() + self.budget(&request);
-        let repeatable = is_repeatable(&request);
-        let mut pauses = ExponentialBuilder::default()
-            .with_min_delay(self.min_pause)
-            .with_max_delay(self.max_pause)
-            .with_jitter()
-            .without_max_times()
-            .build();
-        for attempt in 1.. {
+        let mut attempts = self.attempts_of(&request);
+        loop {
             let answer = self.inner.send(request.clone()).await;
-            let named = match &answer {
-                Ok(response) if response.status() == StatusCode::TOO_MANY_REQUESTS => named_pause(response),
-                Ok(response) if repeatable && is_failure_of_the_moment(response.status()) => named_pause(response),
-                Err(error) if error.is_transient() && (repeatable || !error.may_have_been_processed()) => None,
-                _ => return answer,
-            };
-            let pause = named.or_else(|| pauses.next()).unwrap_or(self.max_pause);
-            if attempt >= self.attempts || Instant::now() + pause >= end {
+            if !attempts.again(&answer).await {
                 return answer;
             }
-            tracing::debug!(
-                attempt,
-                pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
-                "trying a request again"
-            );
-            tokio::time::sleep(pause).await;
         }
-        // The loop above has no end of its own.
-        Err(TransportError::new(crate::TransportErrorKind::Timeout))
+    }
+
+    fn streams(&self) -> Option<&dyn Streams> {
+        self.inner.streams().map(|_| self as _)
     }
 }
 
-fn is_repeatable(request: &http::Request<Bytes>) -> bool {
+/// Every attempt sends the source from its start, and fills the sink anew.
+#[async_trait]
+impl<T: Transport> Streams for Retry<T> {
+    async fn upload(&self, request: http::Request<Arc<dyn Source>>) -> Result<http::Response<Bytes>, TransportError> {
+        let streams = self.inner_streams()?;
+        let mut attempts = self.attempts_of(&request);
+        loop {
+            let answer = streams.upload(request.clone()).await;
+            if !attempts.again(&answer).await {
+                return answer;
+            }
+        }
+    }
+
+    async fn download(
+        &self,
+        request: http::Request<Bytes>,
+        sink: &mut dyn Sink,
+    ) -> Result<http::Response<Bytes>, TransportError> {
+        let streams = self.inner_streams()?;
+        let mut attempts = self.attempts_of(&request);
+        loop {
+            let answer = streams.download(request.clone(), sink).await;
+            if !attempts.again(&answer).await {
+                return answer;
+            }
+        }
+    }
+}
+
+fn is_repeatable<B>(request: &http::Request<B>) -> bool {
     matches!(
         *request.method(),
         Method::GET | Method::HEAD | Method::PUT | Method::DELETE

@@ -5,6 +5,8 @@ use std::{error::Error as StdError, fmt, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::Streams;
+
 /// Something that carries one HTTP request to its response.
 ///
 /// Wrappers are transports themselves, so that they stack: `Retry<ReqwestTransport>` is one.
@@ -24,12 +26,22 @@ pub trait Transport: fmt::Debug + Send + Sync {
     /// # Cancel safety
     /// Dropping the future closes the exchange; whether the server processed it is not known then.
     async fn send(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>, TransportError>;
+
+    /// The same for bodies that do not fit into memory. `None`: it carries none, and files cannot be sent or received.
+    /// A wrapper gives itself, where what it wraps does.
+    fn streams(&self) -> Option<&dyn Streams> {
+        None
+    }
 }
 
 #[async_trait]
 impl<T: Transport + ?Sized> Transport for std::sync::Arc<T> {
     async fn send(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>, TransportError> {
         (**self).send(request).await
+    }
+
+    fn streams(&self) -> Option<&dyn Streams> {
+        (**self).streams()
     }
 }
 
@@ -62,6 +74,8 @@ pub enum TransportErrorKind {
     BodyTooLarge,
     /// The answer ended early, or the connection broke.
     Interrupted,
+    /// What is to be sent cannot be read here, or what is received cannot be written.
+    LocalBody,
 }
 
 /// No complete response arrived.
@@ -121,6 +135,7 @@ impl TransportError {
             TransportErrorKind::Redirect => "redirect",
             TransportErrorKind::BodyTooLarge => "answer_too_large",
             TransportErrorKind::Interrupted => "interrupted",
+            TransportErrorKind::LocalBody => "local_body",
         }
     }
 }
@@ -139,6 +154,9 @@ impl fmt::Display for TransportError {
             }
             TransportErrorKind::BodyTooLarge => "the homeserver's answer is larger than allowed",
             TransportErrorKind::Interrupted => "the connection to the homeserver broke before its answer was complete",
+            TransportErrorKind::LocalBody => {
+                "the file cannot be read or written here: check the disk and the permissions"
+            }
         })
     }
 }
