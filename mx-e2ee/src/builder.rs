@@ -20,7 +20,7 @@ use ruma::{
     },
 };
 
-use crate::{Client, Error, Result, Session, client, session};
+use crate::{Client, Error, Files, Result, Session, client, session};
 
 /// The parts of a client before it is logged in or opened.
 #[derive(Debug, Default)]
@@ -175,6 +175,22 @@ impl ClientBuilder {
         client::end_login(&homeserver).await?;
         session::forget(directory, &session)?;
         Ok(session)
+    }
+
+    /// What fetches files with the login of the directory. It needs no store, and works while another process uses it.
+    ///
+    /// # Errors
+    /// [`Error::NotLoggedIn`].
+    pub fn files(self) -> Result<Files> {
+        let directory = self.kept_in()?;
+        let Some((session, token)) = session::load(directory)? else {
+            return Err(Error::NotLoggedIn {
+                directory: directory.to_owned(),
+            });
+        };
+        let homeserver = Homeserver::new(&session.homeserver, self.way()?)?;
+        homeserver.set_access_token(token);
+        Ok(Files::new(homeserver))
     }
 
     fn kept_in(&self) -> Result<&Path> {

@@ -89,6 +89,11 @@ impl Client {
         &self.0.device
     }
 
+    /// Where an encrypted file waits for its upload.
+    pub(crate) fn spool_directory(&self) -> PathBuf {
+        self.0.directory.clone().unwrap_or_else(std::env::temp_dir)
+    }
+
     /// A room by its id. Nothing is sent.
     #[must_use]
     pub fn room(&self, room: &RoomId) -> Room {

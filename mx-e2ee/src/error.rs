@@ -6,6 +6,8 @@ use mx_crypto_store::{StoreError, backend::BackendError};
 use mx_transport::{RequestError, TransportError};
 use ruma::OwnedDeviceId;
 
+use crate::AttachmentError;
+
 /// Shorthand of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -16,6 +18,10 @@ pub enum Error {
     /// Sending or receiving failed; most errors are of this kind.
     #[error(transparent)]
     Orchestrator(mx_olm_orchestrator::Error),
+
+    /// A file could not be sent or received.
+    #[error(transparent)]
+    Attachment(#[from] AttachmentError),
 
     /// User name or password are wrong.
     #[error(
@@ -111,6 +117,7 @@ impl Error {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Orchestrator(error) => error.code(),
+            Self::Attachment(error) => error.code(),
             Self::WrongPassword => "wrong_password",
             Self::NoPasswordLogin => "no_password_login",
             Self::NotLoggedIn { .. } => "not_logged_in",

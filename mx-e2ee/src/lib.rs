@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod attachment;
 mod builder;
 mod client;
 mod error;
@@ -17,6 +18,7 @@ pub use mx_transport as transport;
 pub use ruma;
 
 pub use self::{
+    attachment::{Attachment, AttachmentKind, download::Files, error::AttachmentError, received::ReceivedFile},
     builder::ClientBuilder,
     client::Client,
     error::{Error, Result},

@@ -1,10 +1,11 @@
 //! The two ways in: a `Transport` in the process, and a socket through wiremock.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use mx_transport::{Deadline, Transport, TransportError, TransportErrorKind};
+use futures_util::TryStreamExt;
+use mx_transport::{Deadline, Sink, Source, Streams, Transport, TransportError, TransportErrorKind};
 use wiremock::{Mock, MockServer, Respond, ResponseTemplate, matchers::any};
 
 use crate::{
@@ -18,6 +19,9 @@ const SOCKET_WAIT: Duration = Duration::from_millis(100);
 
 /// The door without a socket gives an exchange without a deadline up after this long, as HTTP clients do.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How much of a file is given at once, in bytes.
+const PIECE_BYTES: usize = 1000;
 
 /// How long the sender of a request waits for its answer.
 pub(crate) fn patience(request: &http::Request<Bytes>) -> Duration {
@@ -36,6 +40,49 @@ impl Transport for InProcess {
             .await
             .unwrap_or_else(|_| Err(TransportError::new(TransportErrorKind::Timeout)))
     }
+
+    fn streams(&self) -> Option<&dyn Streams> {
+        Some(self)
+    }
+}
+
+/// In pieces as over a network, and in memory in between: a test's files are small.
+#[async_trait]
+impl Streams for InProcess {
+    async fn upload(&self, request: http::Request<Arc<dyn Source>>) -> Result<http::Response<Bytes>, TransportError> {
+        let (parts, source) = request.into_parts();
+        let mut chunks = source.open();
+        let mut body = Vec::new();
+        while let Some(chunk) = chunks.try_next().await.map_err(local)? {
+            body.extend_from_slice(&chunk);
+        }
+        self.send(http::Request::from_parts(parts, body.into())).await
+    }
+
+    async fn download(
+        &self,
+        request: http::Request<Bytes>,
+        sink: &mut dyn Sink,
+    ) -> Result<http::Response<Bytes>, TransportError> {
+        sink.restart().await.map_err(local)?;
+        let answer = self.send(request).await?;
+        if !answer.status().is_success() {
+            return Ok(answer);
+        }
+        let (parts, mut body) = answer.into_parts();
+        if body.len() as u64 > sink.max_bytes() {
+            return Err(TransportError::new(TransportErrorKind::BodyTooLarge));
+        }
+        while !body.is_empty() {
+            let piece = body.split_to(body.len().min(PIECE_BYTES));
+            sink.write(piece).await.map_err(local)?;
+        }
+        Ok(http::Response::from_parts(parts, Bytes::new()))
+    }
+}
+
+fn local(error: std::io::Error) -> TransportError {
+    TransportError::with_source(TransportErrorKind::LocalBody, error)
 }
 
 impl InProcess {

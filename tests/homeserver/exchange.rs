@@ -36,7 +36,12 @@ impl Homeserver {
     }
 
     fn suffer(&self, parts: &Parts, fault: Option<Kind>) -> Told {
-        let process = || reply::response(lock(&self.0.state).answer(parts));
+        let process = || {
+            let mut state = lock(&self.0.state);
+            state
+                .file(parts)
+                .unwrap_or_else(|| reply::response(state.answer(parts)))
+        };
         let mut after = std::time::Duration::ZERO;
         let outcome = match fault {
             Some(Kind::DropBefore) => Outcome::Dropped,
@@ -86,6 +91,14 @@ impl Homeserver {
             Outcome::Answer(answer) => Some(answer),
             Outcome::Dropped => None,
         };
+        // What a file holds is no use in a log, and some hold much.
+        let is_file = matches!(parts.endpoint().as_slice(), ["media", "upload" | "download", ..]);
+        let shown = |body: &[u8]| match body.len() {
+            length if is_file && length > 0 && !body.starts_with(b"{") => format!("<{length} bytes>").into(),
+            _ => log::readable(body),
+        };
+        let request_body = shown(request.body());
+        let response_body = shown(answer.map(|answer| answer.body().as_ref()).unwrap_or_default());
         lock(&self.0.log).push(Exchange {
             method: parts.method.to_string(),
             path,
@@ -96,9 +109,9 @@ impl Homeserver {
                 .collect(),
             user: session.as_ref().map(|session| session.user.clone()),
             device: session.map(|session| session.device),
-            request_body: log::readable(request.body()),
+            request_body,
             status: answer.map(|answer| answer.status().as_u16()),
-            response_body: log::readable(answer.map(|answer| answer.body().as_ref()).unwrap_or_default()),
+            response_body,
         });
     }
 }

@@ -28,7 +28,7 @@
 //! no answer leaves that a client could not read, unless a fault or a hook makes it so.
 //!
 //! # What is absent on purpose
-//! Federation, permissions beyond membership, media, presence, typing, receipts, push.
+//! Federation, permissions beyond membership, thumbnails, presence, typing, receipts, push.
 
 mod accounts;
 mod doors;
@@ -36,6 +36,7 @@ mod exchange;
 mod faults;
 mod keys;
 mod log;
+mod media;
 mod oracle;
 pub mod peer;
 mod reply;

@@ -16,7 +16,7 @@ pub struct Exchange {
     pub user: Option<String>,
     /// From which device.
     pub device: Option<String>,
-    /// What was sent: JSON, a string where it is none, `null` where it is empty.
+    /// What was sent: JSON, a string where it is none, `null` where it is empty. Of a file only its length.
     pub request_body: Value,
     /// The status. `None`: no answer arrived.
     pub status: Option<u16>,

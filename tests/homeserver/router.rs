@@ -63,11 +63,12 @@ impl Parts {
         }
     }
 
-    /// The path after `/_matrix/client/<version>/`.
+    /// The path after `/_matrix/client/<version>/`; that of an upload as it would be there.
     pub(crate) fn endpoint(&self) -> Vec<&str> {
         let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
         match path.as_slice() {
             ["_matrix", "client", "versions"] => vec!["versions"],
+            ["_matrix", "media", "v3", "upload"] => vec!["media", "upload"],
             ["_matrix", "client", "r0" | "v1" | "v3" | "unstable", rest @ ..] => rest.to_vec(),
             _ => Vec::new(),
         }
@@ -75,7 +76,7 @@ impl Parts {
 
     /// Answer a request of the endpoint `R`: the request has to be one, and the answer has to be one that ruma's clients
     /// read. `arguments` are those of the endpoint's path.
-    fn typed<R>(&self, arguments: &[&str], answer: impl FnOnce() -> Reply) -> Reply
+    pub(crate) fn typed<R>(&self, arguments: &[&str], answer: impl FnOnce() -> Reply) -> Reply
     where
         R: IncomingRequest + OutgoingRequest,
     {
@@ -183,6 +184,7 @@ impl State {
                 .typed::<send_event_to_device::v3::Request>(&[kind, transaction], || {
                     self.send_to_device(session, kind, transaction, body)
                 }),
+            (_, ["media", ..]) => self.of_media(parts, endpoint),
             _ => self.of_rooms(session, parts, endpoint),
         }
     }

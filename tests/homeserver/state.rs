@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use serde_json::Value;
 
 /// The whole of a homeserver.
@@ -20,6 +21,9 @@ pub(crate) struct State {
     /// Who changed devices, and when.
     pub(crate) device_changes: Vec<(u64, String)>,
     pub(crate) now_ms: Option<u64>,
+    /// Files by their addresses.
+    pub(crate) files: BTreeMap<String, Bytes>,
+    pub(crate) max_file_bytes: Option<u64>,
 }
 
 /// An access token's device.

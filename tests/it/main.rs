@@ -1,6 +1,9 @@
 //! The whole stack: devices of the facade against the homeserver of the tests. One behaviour a file.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod attachments;
+mod attachments_large;
+mod attachments_received;
 mod bad_input;
 mod cancel;
 mod cli;

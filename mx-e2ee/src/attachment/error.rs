@@ -1,0 +1,88 @@
+//! What can go wrong with a file, as what the caller does next.
+
+use std::{io, path::PathBuf};
+
+/// A file could not be sent or received.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttachmentError {
+    /// The file that is to be sent cannot be read.
+    #[error("the file that is to be sent cannot be read: check its path and its permissions")]
+    Unreadable {
+        /// What the operating system says.
+        #[source]
+        source: io::Error,
+    },
+
+    /// There is no place for the encrypted file, or for the one that is received.
+    #[error("no file can be written beside {directory:?}: check the disk's space and the permissions")]
+    Disk {
+        /// Where.
+        directory: PathBuf,
+        /// What the operating system says.
+        #[source]
+        source: io::Error,
+    },
+
+    /// The file is larger than allowed: by the homeserver for one that is sent, by the caller for one that is received.
+    #[error("the file is larger than {max} bytes, which is the most that is taken")]
+    TooLarge {
+        /// The most that is taken, in bytes.
+        max: u64,
+    },
+
+    /// What the homeserver gave is not what was sent: it was changed, cut, or exchanged. Nothing of it was kept.
+    #[error("the file is not the one that was sent, and nothing of it was kept: ask the sender to send it again")]
+    Corrupt,
+
+    /// The file was sent without encryption, which anybody on the way could have read and exchanged. It is not fetched;
+    /// who wants it nevertheless has [`Homeserver::download`](crate::transport::Homeserver::download).
+    #[error("the file was sent without encryption, and is not fetched: anybody on the way could have exchanged it")]
+    NotEncrypted,
+
+    /// The event does not describe its encrypted file in the way of the specification.
+    #[error("the event does not say how to read its file: {what}")]
+    Malformed {
+        /// What is wrong with it.
+        what: &'static str,
+    },
+
+    /// The file is encrypted in another way than version 2.
+    #[error("the file is encrypted in the way {version:?}, which is not known here: is there a newer version of this?")]
+    UnsupportedVersion {
+        /// What the event names, at most 64 characters of it.
+        version: String,
+    },
+
+    /// There is a file of this name, which is never replaced.
+    #[error("{path:?} exists and is not replaced: choose another name")]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+
+    /// A file cannot be put there.
+    #[error("{path:?} is not the name of a file")]
+    NoName {
+        /// What was given.
+        path: PathBuf,
+    },
+}
+
+impl AttachmentError {
+    /// A stable name of this error, for programs.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Unreadable { .. } => "file_unreadable",
+            Self::Disk { .. } => "file_not_writable",
+            Self::TooLarge { .. } => "too_large",
+            Self::Corrupt => "attachment_corrupt",
+            Self::NotEncrypted => "attachment_not_encrypted",
+            Self::Malformed { .. } => "attachment_malformed",
+            Self::UnsupportedVersion { .. } => "attachment_version",
+            Self::Exists { .. } => "file_exists",
+            Self::NoName { .. } => "file_name",
+        }
+    }
+}
