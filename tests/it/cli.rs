@@ -1,7 +1,7 @@
 //! `mx` as a process: output, exit codes, and SIGKILL.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Seek, Write},
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
 };
@@ -29,6 +29,16 @@ fn binary() -> PathBuf {
         assert!(built.success());
     }
     path
+}
+
+async fn output_of(mut command: Command, stdin: &str) -> Output {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(stdin.as_bytes()).unwrap();
+    file.rewind().unwrap();
+    command.stdin(file);
+    tokio::task::spawn_blocking(move || command.output().unwrap())
+        .await
+        .unwrap()
 }
 
 impl Shell {
@@ -93,6 +103,18 @@ impl Shell {
             .unwrap()
     }
 
+    /// Run it with this on its stdin.
+    pub(crate) async fn run_with(&self, profile: &str, arguments: &[&str], stdin: &str) -> Output {
+        output_of(self.command(profile, arguments), stdin).await
+    }
+
+    /// The same, and it logs all that it and everything below it has to say.
+    pub(crate) async fn run_logging(&self, profile: &str, arguments: &[&str], stdin: &str) -> Output {
+        let mut command = self.command(profile, arguments);
+        command.env("MX_LOG", "trace");
+        output_of(command, stdin).await
+    }
+
     pub(crate) async fn ok(&self, profile: &str, arguments: &[&str]) -> String {
         let output = self.run(profile, arguments).await;
         assert!(
@@ -104,7 +126,7 @@ impl Shell {
     }
 
     /// Wait until a user has asked once more what is new.
-    async fn next_sync_of(&self, user: &str) {
+    pub(crate) async fn next_sync_of(&self, user: &str) {
         let syncs = || {
             let log = self.server.log();
             log.iter()
@@ -141,7 +163,7 @@ async fn data_is_on_stdout_and_json_is_one_object_a_line() {
     let text = shell.ok("bob", &["listen", "--once", "--count", "1"]).await;
     assert_eq!(
         text,
-        format!("{room} @alice:localhost: hello[31m"),
+        format!(r"{room} @alice:localhost: hello\u{{1b}}[31m"),
         "no escape reaches the terminal"
     );
     let json: Value = serde_json::from_str(&shell.ok("bob", &["listen", "--once", "--json"]).await).unwrap();

@@ -11,6 +11,11 @@ First steps:
   mx send '!room:example.org' 'the eagle lands at noon'
   mx listen
 
+Files:
+  mx send '!room:example.org' --file eagle.jpg --caption 'it has landed'
+  mx listen --save ~/Downloads
+  mx listen --json > events;  mx download --to ~/Downloads < events
+
 Several devices side by side:
   mx --profile alerts login …        (or MX_PROFILE=alerts)
 
@@ -25,8 +30,9 @@ Exit codes:
   5  refused to send: recipients are unknown, or none can be given the key
   6  room: not in it, not encrypted, forbidden
   7  store: in use, wrong key, damaged, of another device
-  8  content: malformed or too large
-  9  ended by a signal before it was done";
+  8  content: malformed or too large; a file that is not the one that was sent, or was sent without encryption
+  9  ended by a signal before it was done
+ 10  files here: cannot be read or written, or exist already";
 
 const SECRETS: &str = "\
 The password is never an argument, which every process of the machine could see. It comes from the
@@ -80,6 +86,10 @@ pub(crate) enum Command {
     Send(Send),
     /// Print what arrives, decrypted, until stopped. What was printed is never printed again.
     Listen(Listen),
+    /// Fetch, check and decrypt the files of events that `mx listen --json` printed, from stdin. Prints their paths.
+    ///
+    /// It works while another mx uses the profile.
+    Download(Download),
     /// Show the events that wait for their keys, oldest first, and why each cannot be read.
     Waiting(Waiting),
     /// See and publish this device's keys.
@@ -163,12 +173,32 @@ pub(crate) struct Send {
     pub(crate) room: String,
 
     /// The text. Left out, or `-`: read it from stdin.
-    #[arg(conflicts_with = "content")]
+    #[arg(conflicts_with_all = ["content", "file"])]
     pub(crate) text: Option<String>,
 
     /// Send as a notice, which other bots do not answer.
-    #[arg(long, conflicts_with = "content")]
+    #[arg(long, conflicts_with_all = ["content", "file"])]
     pub(crate) notice: bool,
+
+    /// Send this file, encrypted. `-`: what is on stdin, with --name.
+    #[arg(long, value_name = "PATH", conflicts_with = "content")]
+    pub(crate) file: Option<PathBuf>,
+
+    /// Another name for the file than that of its path.
+    #[arg(long, value_name = "NAME", requires = "file", required_if_eq("file", "-"))]
+    pub(crate) name: Option<String>,
+
+    /// Another MIME type for the file than that of its name's extension.
+    #[arg(long, value_name = "TYPE", requires = "file")]
+    pub(crate) mime: Option<String>,
+
+    /// Text to go with the file.
+    #[arg(long, value_name = "TEXT", requires = "file")]
+    pub(crate) caption: Option<String>,
+
+    /// A small picture of the file.
+    #[arg(long, value_name = "PATH", requires = "file")]
+    pub(crate) thumbnail: Option<PathBuf>,
 
     /// The event's type, with --content.
     #[arg(
@@ -186,6 +216,21 @@ pub(crate) struct Send {
     /// Send although the devices of some members are unknown: they cannot read it.
     #[arg(long)]
     pub(crate) best_effort: bool,
+
+    /// How long to wait for another mx that uses this profile.
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    pub(crate) wait: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Download {
+    /// The directory to keep them in. Names are made harmless, and nothing is replaced.
+    #[arg(long, default_value = ".", value_name = "DIRECTORY")]
+    pub(crate) to: PathBuf,
+
+    /// Take no file that is larger, in mebibytes.
+    #[arg(long, default_value_t = 1024, value_name = "MIB")]
+    pub(crate) max: u64,
 }
 
 #[derive(Debug, Args)]
@@ -197,6 +242,10 @@ pub(crate) struct Listen {
     /// Print what is there, without waiting for more.
     #[arg(long)]
     pub(crate) once: bool,
+
+    /// Keep the files that arrive in this directory. Names are made harmless, and nothing is replaced.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) save: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,5 +1,6 @@
 //! One file a subcommand.
 
+mod download;
 mod keys;
 mod listen;
 mod login;
@@ -33,6 +34,7 @@ async fn dispatch(cli: &Cli, output: &Output) -> Result<()> {
         Command::Room(room) => room::run(cli, room, *output).await,
         Command::Send(send) => send::run(cli, send, *output).await,
         Command::Listen(listen) => listen::run(cli, listen, *output).await,
+        Command::Download(download) => download::run(cli, download, *output).await,
         Command::Waiting(waiting) => waiting::run(cli, waiting, *output).await,
         Command::Keys(keys) => keys::run(cli, keys, *output).await,
     }

@@ -1,6 +1,7 @@
 //! What people and programs read: data on stdout, everything else on stderr.
 
 use std::{
+    fmt::Write as _,
     io::{self, IsTerminal, Write},
     process::ExitCode,
     time::Duration,
@@ -22,24 +23,24 @@ impl Output {
         Self { json }
     }
 
-    /// Show a result: a JSON object for programs, or a line for people. What came from the network must be
-    /// [`clean`] in the line.
+    /// Show a result: a JSON object for programs, or a line for people. Whatever it holds, a terminal stays as it is. What
+    /// came from the network must be [`clean`] in the line, lest it begin lines of its own.
     ///
     /// # Errors
     /// Of stdout. A reader that went away ends the process as a success, as in every pipe.
     pub(crate) fn show(self, json: &Value, line: &str) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
         let written = if self.json {
-            writeln!(stdout, "{json}")
+            writeln!(stdout, "{}", escaped(json))
         } else {
-            writeln!(stdout, "{line}")
+            writeln!(stdout, "{}", cleaned_lines(line))
         };
         written.and_then(|()| stdout.flush())
     }
 
     /// Tell people something that is not data.
     pub(crate) fn note(self, line: &str) {
-        let _nobody_reads = writeln!(io::stderr(), "{line}");
+        let _nobody_reads = writeln!(io::stderr(), "{}", cleaned_lines(line));
     }
 
     /// Something that takes a while has begun.
@@ -71,7 +72,7 @@ impl Output {
         };
         let text = clean(&format!("{error:#}"));
         if self.json {
-            let _nobody_reads = writeln!(io::stderr(), "{}", json!({"error": code, "message": text}));
+            let _nobody_reads = writeln!(io::stderr(), "{}", escaped(&json!({"error": code, "message": text})));
         } else {
             self.note(&format!("mx: {text} [{code}]"));
         }
@@ -116,26 +117,56 @@ fn exit_code(code: &str) -> u8 {
         | "not_found" => 6,
         "bad_content" | "too_large" => 8,
         "ended" => 9,
+        code if code.starts_with("attachment_") => 8,
+        "local_body" | "file_unreadable" | "file_not_writable" | "file_exists" | "file_name" => 10,
         code if code.starts_with("store_") => 7,
         "invalid_id" | "configuration" => 2,
         _ => 1,
     }
 }
 
-/// Text from the network without what would change a terminal or the direction of its text.
+/// Text from the network in one line, with everything escaped that would change a terminal, the direction of its text, or
+/// hide something in it: `\u{1b}` as people write it. JSON carries the text itself.
 pub(crate) fn clean(text: &str) -> String {
-    let harmless = |char: char| {
-        !char.is_control()
-            && !matches!(char, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars()
-        .filter_map(|char| match char {
-            '\n' => Some('\u{2424}'),
-            '\t' => Some(' '),
-            char if harmless(char) => Some(char),
-            _ => None,
-        })
-        .collect()
+    let mut shown = String::with_capacity(text.len());
+    for char in text.chars() {
+        match char {
+            '\n' => shown.push('\u{2424}'),
+            '\t' => shown.push(' '),
+            char if is_harmful(char) => shown.extend(char.escape_unicode()),
+            char => shown.push(char),
+        }
+    }
+    shown
+}
+
+fn cleaned_lines(text: &str) -> String {
+    text.split('\n').map(clean).collect::<Vec<_>>().join("\n")
+}
+
+/// JSON that says exactly the same and that a terminal can be shown: what is harmful is inside strings, and is written as
+/// JSON's own escapes.
+fn escaped(json: &Value) -> String {
+    let mut shown = String::new();
+    for char in json.to_string().chars() {
+        if is_harmful(char) {
+            for unit in char.encode_utf16(&mut [0; 2]) {
+                // Writing into a string does not fail.
+                let _written = write!(shown, "\\u{unit:04x}");
+            }
+        } else {
+            shown.push(char);
+        }
+    }
+    shown
+}
+
+/// C0, C1, marks of direction, separators of lines, and what nobody sees. What joins the parts of an emoji is none of them.
+fn is_harmful(char: char) -> bool {
+    char.is_control()
+        || matches!(char,
+            '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]
@@ -143,12 +174,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escapes_and_bidi_marks_are_taken_out() {
+    fn lm_02_what_would_change_a_terminal_is_shown_escaped() {
         assert_eq!(
-            clean("a\u{1b}[31mb\r\u{202e}c\u{2066}\nd\te\u{9b}"),
-            "a[31mbc\u{2424}d e"
+            clean("a\u{1b}[31mb\r\u{202e}c\u{2066}\nd\te\u{9b}\u{0}\u{7f}"),
+            r"a\u{1b}[31mb\u{d}\u{202e}c\u{2066}␤d e\u{9b}\u{0}\u{7f}"
         );
-        assert_eq!(clean("größe ✓ 日本"), "größe ✓ 日本");
+        assert_eq!(clean("\u{1b}]8;;http://evil\u{7}"), r"\u{1b}]8;;http://evil\u{7}");
+        assert_eq!(clean("a\u{e0041}\u{2028}\u{feff}"), r"a\u{e0041}\u{2028}\u{feff}");
+        let fine = "größe ✓ 日本 👩‍👩‍👧 e\u{301} עברית";
+        assert_eq!(clean(fine), fine);
+        for char in ('\0'..=char::MAX).filter(|char| is_harmful(*char)) {
+            let shown = clean(&char.to_string());
+            assert!(shown.chars().all(|char| !is_harmful(char)), "{char:?}");
+            assert_eq!(clean(&shown), shown);
+        }
+    }
+
+    #[test]
+    fn lm_02_json_is_exact_and_harmless() {
+        let json = json!({"body": "\u{1b}[31m\u{9b}\u{202e}\u{e0041}\u{7f}\u{0}\n\\ \" größe 👩‍👩‍👧"});
+        let shown = escaped(&json);
+        assert!(shown.chars().all(|char| !is_harmful(char)), "{shown}");
+        assert_eq!(serde_json::from_str::<Value>(&shown).unwrap(), json);
     }
 
     #[test]
@@ -161,6 +208,8 @@ mod tests {
             ("store_in_use", 7),
             ("bad_content", 8),
             ("ended", 9),
+            ("attachment_corrupt", 8),
+            ("file_exists", 10),
             ("engine", 1),
         ] {
             assert_eq!(exit_code(code), expected, "{code}");

@@ -1,11 +1,16 @@
 //! Where a profile's login, keys and store are.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use mx_e2ee::Client;
+use tokio::time::Instant;
 
-use crate::cli::Cli;
+use crate::{cli::Cli, output::Output};
+
+/// The first and the longest pause between two looks at a profile that is in use.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// The profile's directory: the one that was asked for, else one under the platform's directory for data.
 pub(crate) fn directory(cli: &Cli) -> Result<PathBuf> {
@@ -25,4 +30,23 @@ pub(crate) fn directory(cli: &Cli) -> Result<PathBuf> {
 /// The profile's client, with the login that is there.
 pub(crate) async fn open(cli: &Cli) -> Result<Client> {
     Ok(Client::builder().directory(directory(cli)?).open().await?)
+}
+
+/// As [`open`], and wait this long for another process that uses the profile.
+pub(crate) async fn open_within(cli: &Cli, wait: Duration, output: Output) -> Result<Client> {
+    let directory = directory(cli)?;
+    let end = Instant::now() + wait;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match Client::builder().directory(&directory).open().await {
+            Err(error) if error.code() == "store_in_use" && Instant::now() < end => {
+                if pause == FIRST_PAUSE {
+                    output.note("another mx uses this profile: waiting for it");
+                }
+                tokio::time::sleep(pause.min(end - Instant::now())).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            opened => return Ok(opened?),
+        }
+    }
 }

@@ -1,16 +1,22 @@
 //! `mx listen`.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use futures_util::StreamExt;
 use mx_e2ee::{Client, Error, Event, LostBecause, Message, RejectedReason};
 use serde_json::json;
 
+use super::download;
 use crate::{
     cli::{Cli, Listen},
     output::{Output, clean},
     profile,
     signals::asked_to_end,
 };
+
+/// Between attempts to fetch a file, each of which is several requests already.
+const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(10), Duration::from_secs(60)];
 
 pub(crate) async fn run(cli: &Cli, listen: &Listen, output: Output) -> Result<()> {
     let client = profile::open(cli).await?;
@@ -23,14 +29,14 @@ pub(crate) async fn run(cli: &Cli, listen: &Listen, output: Output) -> Result<()
         client.device_id()
     ));
     let listened = tokio::select! {
-        listened = follow(&client, listen.count, output) => listened,
+        listened = follow(&client, listen, output) => listened,
         () = asked_to_end() => Ok(()),
     };
     client.close().await?;
     listened
 }
 
-async fn follow(client: &Client, count: Option<u64>, output: Output) -> Result<()> {
+async fn follow(client: &Client, listen: &Listen, output: Output) -> Result<()> {
     let mut events = std::pin::pin!(client.events());
     let mut printed = 0;
     while let Some(event) = events.next().await {
@@ -38,8 +44,9 @@ async fn follow(client: &Client, count: Option<u64>, output: Output) -> Result<(
             Ok(event) => {
                 // Acknowledged by asking for the next one, right after the line is out.
                 show(&event, output)?;
+                save(client, &event, listen, output).await?;
                 printed += 1;
-                if count.is_some_and(|count| printed >= count) {
+                if listen.count.is_some_and(|count| printed >= count) {
                     // Everything before it is acknowledged: it is the oldest that waits.
                     let last = client.orchestrator().inbox(None, 1).await.map_err(Error::from)?;
                     client.orchestrator().acknowledge(&last).await.map_err(Error::from)?;
@@ -74,6 +81,7 @@ async fn once(client: Client, listen: &Listen, output: Output) -> Result<()> {
                 break 'all;
             }
             show(&delivery.event, output)?;
+            save(&client, &delivery.event, listen, output).await?;
             client
                 .orchestrator()
                 .acknowledge(&[delivery])
@@ -86,8 +94,51 @@ async fn once(client: Client, listen: &Listen, output: Output) -> Result<()> {
     Ok(())
 }
 
+/// Keep the file of an event before it is acknowledged: one that was not kept comes again. What will not become better by
+/// waiting is told and passed over.
+async fn save(client: &Client, event: &Event, listen: &Listen, output: Output) -> Result<()> {
+    let (Some(directory), Event::Message(message)) = (&listen.save, event) else {
+        return Ok(());
+    };
+    let mut pauses = PAUSES.into_iter();
+    loop {
+        let Err(error) = download::keep(&client.files(), message, directory, output).await else {
+            return Ok(());
+        };
+        let Some(cause) = error.downcast_ref::<Error>() else {
+            return Err(error);
+        };
+        let told = format!("mx: no file of {}: {cause}", message.event_id);
+        if is_the_senders(cause) {
+            output.note(&clean(&format!("{told} [{}]", cause.code())));
+            return Ok(());
+        }
+        match pauses.next() {
+            Some(pause) if cause.is_transient() => {
+                output.note(&clean(&format!("{told}; trying again [{}]", cause.code())));
+                tokio::time::sleep(pause).await;
+            }
+            _ => return Err(error),
+        }
+    }
+}
+
+/// The file will not be had whenever we ask.
+fn is_the_senders(error: &Error) -> bool {
+    matches!(
+        error.code(),
+        "attachment_corrupt"
+            | "attachment_not_encrypted"
+            | "attachment_malformed"
+            | "attachment_version"
+            | "too_large"
+            | "not_found"
+            | "forbidden"
+    )
+}
+
 fn show(event: &Event, output: Output) -> std::io::Result<()> {
-    output.show(&json!(event), &line(event))
+    output.show(&json!(event), &clean(&line(event)))
 }
 
 fn line(event: &Event) -> String {

@@ -40,10 +40,10 @@ pub(crate) async fn run(cli: &Cli, command: &RoomCommand, output: Output) -> Res
         }
         RoomCommand::Members { room } => {
             for member in by_name(&client, room).await?.members().await? {
-                let name = member.display_name.as_deref().map(clean).unwrap_or_default();
+                let name = member.display_name.as_deref().unwrap_or_default();
                 output.show(
                     &json!(member),
-                    format!("{:<7} {} {name}", member.membership, member.user_id).trim_end(),
+                    clean(format!("{:<7} {} {name}", member.membership, member.user_id).trim_end()).as_str(),
                 )?;
             }
         }
@@ -59,11 +59,7 @@ async fn list(client: &Client, output: Output) -> Result<()> {
         let encrypted = room.is_encrypted().await?;
         let name = room.name().await?;
         let kind = if encrypted { "encrypted" } else { "plaintext" };
-        let line = format!(
-            "{} {kind} {}",
-            room.id(),
-            name.as_deref().map(clean).unwrap_or_default()
-        );
+        let line = clean(&format!("{} {kind} {}", room.id(), name.as_deref().unwrap_or_default()));
         lines.push((
             json!({"room_id": room.id(), "encrypted": encrypted, "name": name}),
             line,
@@ -81,7 +77,7 @@ pub(super) async fn by_name(client: &Client, room: &str) -> Result<Room, Error> 
 }
 
 fn shown(room: &Room, output: Output) -> std::io::Result<()> {
-    output.show(&json!({"room_id": room.id()}), room.id().as_str())
+    output.show(&json!({"room_id": room.id()}), &clean(room.id().as_str()))
 }
 
 fn user_id(given: &str) -> Result<OwnedUserId, Error> {

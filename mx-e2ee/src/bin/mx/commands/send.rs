@@ -1,21 +1,21 @@
 //! `mx send`.
 
-use std::io::Read;
+use std::{io::Read, path::Path, time::Duration};
 
-use anyhow::{Context, Result, bail};
-use mx_e2ee::{DeviceOutcome, Recipients, SendReceipt};
+use anyhow::{Context, Result};
+use mx_e2ee::{Attachment, DeviceOutcome, Error, Recipients, SendReceipt};
 use serde_json::{Value, json};
 
 use super::room::by_name;
 use crate::{
     cli::{Cli, Send},
-    output::Output,
+    output::{Output, clean},
     profile,
 };
 
 pub(crate) async fn run(cli: &Cli, send: &Send, output: Output) -> Result<()> {
-    let content = content(send)?;
-    let client = profile::open(cli).await?;
+    let what = what(send)?;
+    let client = profile::open_within(cli, Duration::from_secs(send.wait), output).await?;
     let room = by_name(&client, &send.room).await?;
     let recipients = if send.best_effort {
         Recipients::BestEffort
@@ -23,18 +23,51 @@ pub(crate) async fn run(cli: &Cli, send: &Send, output: Output) -> Result<()> {
         Recipients::Strict
     };
     let progress = output.progress("encrypting and sending");
-    let receipt = room.send_to(&send.event_type, content, recipients).await;
+    let receipt = match what {
+        What::Event(content) => room.send_to(&send.event_type, content, recipients).await,
+        What::File(attachment) => room.send_attachment_to(*attachment, recipients).await,
+    };
     progress.finish_and_clear();
     let receipt = receipt?;
     client.close().await?;
     tell(&receipt, output);
-    output.show(&json!(receipt), receipt.event_id.as_str())?;
+    output.show(&json!(receipt), &clean(receipt.event_id.as_str()))?;
     Ok(())
+}
+
+enum What {
+    Event(Value),
+    File(Box<Attachment>),
+}
+
+fn what(send: &Send) -> Result<What> {
+    match &send.file {
+        Some(path) => Ok(What::File(Box::new(attachment(send, path)))),
+        None => content(send).map(What::Event),
+    }
+}
+
+fn attachment(send: &Send, path: &Path) -> Attachment {
+    let mut attachment = match &send.name {
+        Some(name) if path == Path::new("-") => Attachment::from_reader(name, std::io::stdin()),
+        Some(name) => Attachment::from_path(path).name(name),
+        None => Attachment::from_path(path),
+    };
+    if let Some(mime) = &send.mime {
+        attachment = attachment.mime(mime);
+    }
+    if let Some(caption) = &send.caption {
+        attachment = attachment.caption(caption);
+    }
+    match &send.thumbnail {
+        Some(thumbnail) => attachment.thumbnail(Attachment::from_path(thumbnail)),
+        None => attachment,
+    }
 }
 
 fn content(send: &Send) -> Result<Value> {
     if let Some(content) = &send.content {
-        return serde_json::from_str(content).context("--content is not JSON");
+        return serde_json::from_str(content).map_err(|error| wrong(&format!("--content is not JSON: {error}")));
     }
     let text = match send.text.as_deref() {
         Some(text) if text != "-" => text.to_owned(),
@@ -47,9 +80,13 @@ fn content(send: &Send) -> Result<Value> {
         }
     };
     if text.is_empty() {
-        bail!("there is no text to send");
+        return Err(wrong("there is no text to send"));
     }
     Ok(json!({"msgtype": if send.notice { "m.notice" } else { "m.text" }, "body": text}))
+}
+
+fn wrong(what: &str) -> anyhow::Error {
+    Error::Configuration { what: what.to_owned() }.into()
 }
 
 /// Who can read it, and who cannot and why.
@@ -69,9 +106,14 @@ fn tell(receipt: &SendReceipt, output: Output) {
         }
         let why = device.outcome.describe();
         output.note(&format!(
-            "not readable by {} device {}: {why}",
-            device.user_id, device.device_id
+            "not readable by {} device {}: {}",
+            device.user_id,
+            clean(device.device_id.as_str()),
+            clean(why)
         ));
+    }
+    for user in &receipt.users_without_devices {
+        output.note(&format!("not readable by {user}: there is no device"));
     }
     for user in &receipt.users_unknown {
         output.note(&format!("not readable by {user}: the devices are unknown"));
