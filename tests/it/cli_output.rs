@@ -40,6 +40,42 @@ async fn lm_02_no_escape_reaches_a_terminal_or_a_pipe_and_json_is_exact() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn lm_05_a_text_without_end_is_too_large_and_is_not_read_to_its_end() {
+    let shell = Shell::new().await;
+    let room = shell.pair().await;
+    let id = ruma::OwnedRoomId::try_from(room.as_str()).unwrap();
+    let before = shell.server.timeline(&id);
+    let mut sending = shell
+        .command("alice", &["--json", "send", &room, "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = sending.stdin.take().unwrap();
+    // Ends when nobody reads any more.
+    let endless = std::thread::spawn(move || {
+        let mut written: u64 = 0;
+        while std::io::Write::write_all(&mut stdin, &[b'x'; 65_536]).is_ok() {
+            written += 65_536;
+        }
+        written
+    });
+    let output = tokio::task::spawn_blocking(move || sending.wait_with_output().unwrap())
+        .await
+        .unwrap();
+    let error: Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!((&error["error"], output.status.code()), (&"too_large".into(), Some(8)));
+    assert!(endless.join().unwrap() < 1024 * 1024);
+    // One that ends, and is too large all the same.
+    for length in [65_536, 50_000] {
+        let output = shell.run_with("alice", &["send", &room], &"x".repeat(length)).await;
+        assert_eq!(output.status.code(), Some(8), "{length}");
+    }
+    assert_eq!(shell.server.timeline(&id), before, "nothing was sent");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn lm_13_formatted_text_is_data_and_the_body_is_what_is_shown() {
     let shell = Shell::new().await;
     let room = shell.pair().await;

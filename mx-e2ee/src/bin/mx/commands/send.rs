@@ -2,7 +2,7 @@
 
 use std::{io::Read, path::Path, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use mx_e2ee::{Attachment, DeviceOutcome, Error, Recipients, SendReceipt};
 use serde_json::{Value, json};
 
@@ -34,6 +34,9 @@ pub(crate) async fn run(cli: &Cli, send: &Send, output: Output) -> Result<()> {
     output.show(&json!(receipt), &clean(receipt.event_id.as_str()))?;
     Ok(())
 }
+
+/// More than this is in no event, in bytes.
+const MAX_TEXT_BYTES: u64 = 65_536;
 
 enum What {
     Event(Value),
@@ -72,10 +75,7 @@ fn content(send: &Send) -> Result<Value> {
     let text = match send.text.as_deref() {
         Some(text) if text != "-" => text.to_owned(),
         _ => {
-            let mut text = String::new();
-            std::io::stdin()
-                .read_to_string(&mut text)
-                .context("the text on stdin is not UTF-8")?;
+            let text = text_of(std::io::stdin())?;
             text.trim_end_matches('\n').to_owned()
         }
     };
@@ -83,6 +83,20 @@ fn content(send: &Send) -> Result<Value> {
         return Err(wrong("there is no text to send"));
     }
     Ok(json!({"msgtype": if send.notice { "m.notice" } else { "m.text" }, "body": text}))
+}
+
+/// What is on stdin, and no more of it than an event could carry.
+fn text_of(stdin: impl Read) -> Result<String> {
+    let mut text = Vec::new();
+    stdin.take(MAX_TEXT_BYTES + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > MAX_TEXT_BYTES {
+        return Err(Error::from(mx_e2ee::orchestrator::Error::TooLarge {
+            bytes: text.len(),
+            max: usize::try_from(MAX_TEXT_BYTES)?,
+        })
+        .into());
+    }
+    String::from_utf8(text).map_err(|_| wrong("the text on stdin is not UTF-8"))
 }
 
 fn wrong(what: &str) -> anyhow::Error {
