@@ -149,3 +149,33 @@ fn addresses_are_checked_and_passwords_not_repeated() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_limit_for_files_is_known_or_there_is_none() {
+    let limit = async |status, body| homeserver(status, body).0.max_upload_bytes().await;
+    assert_eq!(
+        limit(200, r#"{"m.upload.size":52428800}"#).await.unwrap(),
+        Some(52_428_800)
+    );
+    assert_eq!(limit(200, "{}").await.unwrap(), None);
+    assert_eq!(limit(404, r#"{"errcode":"M_UNRECOGNIZED"}"#).await.unwrap(), None);
+    assert_eq!(limit(404, r#"{"errcode":"M_NOT_FOUND"}"#).await.unwrap(), None);
+    assert_eq!(limit(502, "bad gateway").await.unwrap_err().code(), "homeserver_failed");
+    for unreadable in [r#"{"m.upload.size":-1}"#, r#"{"m.upload.size":"5"}"#, "text"] {
+        assert_eq!(limit(200, unreadable).await.unwrap_err().code(), "unreadable_answer");
+    }
+}
+
+#[tokio::test]
+async fn a_transport_without_files_says_so_and_an_address_is_checked() {
+    let (homeserver, fixed) = homeserver(200, "{}");
+    let file = tempfile::tempfile().unwrap();
+    let source = Arc::new(crate::FileSource::new(file.try_clone().unwrap()).unwrap());
+    assert_eq!(homeserver.upload(source).await.unwrap_err().code(), "request_invalid");
+    let mut sink = crate::FileSink::new(file, 1000);
+    for uri in ["mxc://hs.test/file", "https://hs.test/file", "mxc://hs.test"] {
+        let error = homeserver.download(uri.into(), &mut sink).await.unwrap_err();
+        assert_eq!(error.code(), "request_invalid", "{uri}");
+    }
+    assert!(fixed.seen.lock().unwrap().is_empty(), "nothing was sent");
+}
