@@ -1,5 +1,6 @@
 //! One file a subcommand.
 
+mod device;
 mod keys;
 mod listen;
 mod login;
@@ -34,6 +35,7 @@ async fn dispatch(cli: &Cli, output: &Output) -> Result<()> {
         Command::Send(send) => send::run(cli, send, *output).await,
         Command::Listen(listen) => listen::run(cli, listen, *output).await,
         Command::Waiting(waiting) => waiting::run(cli, waiting, *output).await,
+        Command::Device(device) => device::run(cli, device, *output).await,
         Command::Keys(keys) => keys::run(cli, keys, *output).await,
     }
 }
