@@ -4,6 +4,7 @@
 mod bad_input;
 mod cancel;
 mod cli;
+mod cli_policy;
 mod crash;
 mod crash_history;
 mod crash_matrix;

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use ruma::{OwnedUserId, RoomId, api::client::membership::get_member_events, events::room::member::MembershipState};
-use serde_json::value::RawValue;
 
 use super::Members;
 use crate::{
@@ -76,7 +75,8 @@ impl Orchestrator {
         })?;
         let mut members = Members::default();
         for raw in answer.chunk {
-            match standing(raw.json()) {
+            let event = raw.deserialize_as_unchecked::<StateEvent>();
+            match event.as_ref().map_or(Standing::Unreadable, standing) {
                 Standing::Of(user, membership) => members.set(user, membership),
                 Standing::Nobody => {}
                 Standing::Unreadable => return Err(incomplete(room, "an entry of it cannot be read")),
@@ -104,17 +104,14 @@ pub(crate) enum Standing {
     Unreadable,
 }
 
-pub(crate) fn standing(raw: &RawValue) -> Standing {
-    let Ok(event) = serde_json::from_str::<StateEvent>(raw.get()) else {
-        return Standing::Unreadable;
-    };
-    let membership = event.membership().to_owned();
+pub(crate) fn standing(event: &StateEvent) -> Standing {
+    let membership = event.membership();
     if event.event_type != "m.room.member" || membership.is_empty() {
         return Standing::Unreadable;
     }
-    match OwnedUserId::try_from(event.state_key) {
+    match OwnedUserId::try_from(event.state_key.as_str()) {
         Ok(user) => Standing::Of(user, membership.into()),
-        Err(_) if matches!(membership.as_str(), "leave" | "ban") => Standing::Nobody,
+        Err(_) if matches!(membership, "leave" | "ban") => Standing::Nobody,
         Err(_) => Standing::Unreadable,
     }
 }
@@ -126,7 +123,8 @@ mod tests {
     use super::*;
 
     fn read(event: &Value) -> Standing {
-        standing(&serde_json::value::to_raw_value(event).unwrap())
+        let event: std::result::Result<StateEvent, _> = serde_json::from_value(event.clone());
+        event.as_ref().map_or(Standing::Unreadable, standing)
     }
 
     #[test]

@@ -77,19 +77,19 @@ pub(super) async fn remember(
         members.push((room.clone(), MemberChange::Forget));
     }
     for raw in joined.state.iter().chain(&joined.timeline) {
-        if is_member_event(raw) {
-            let change = match standing(raw) {
-                Standing::Of(user, membership) => MemberChange::Now { user, membership },
-                Standing::Nobody => continue,
-                // Somebody came or went, and who cannot be said: everybody is asked for before the next send.
-                Standing::Unreadable => MemberChange::Forget,
-            };
-            members.push((room.clone(), change));
-        }
         let Ok(state) = serde_json::from_str::<StateEvent>(raw.get()) else {
+            if is_member_event(raw) {
+                // Somebody came or went, and who cannot be said: everybody is asked for before the next send.
+                members.push((room.clone(), MemberChange::Forget));
+            }
             continue;
         };
         if state.event_type == "m.room.member" {
+            match standing(&state) {
+                Standing::Of(user, membership) => members.push((room.clone(), MemberChange::Now { user, membership })),
+                Standing::Nobody => {}
+                Standing::Unreadable => members.push((room.clone(), MemberChange::Forget)),
+            }
             if state.state_key == own.as_str() && state.membership() == "join" {
                 after.joined_ms = after.joined_ms.or_else(|| state.origin_server_ts.as_u64());
             }
@@ -115,7 +115,9 @@ fn is_member_event(raw: &RawValue) -> bool {
         #[serde(rename = "type")]
         event_type: String,
     }
-    serde_json::from_str::<Typed>(raw.get()).is_ok_and(|event| event.event_type == "m.room.member")
+    // Most of what is no state is a message, and not worth another reading.
+    raw.get().contains("m.room.member")
+        && serde_json::from_str::<Typed>(raw.get()).is_ok_and(|event| event.event_type == "m.room.member")
 }
 
 pub(super) fn invite(room_id: OwnedRoomId, state: &[Box<RawValue>], own: &OwnedUserId) -> Invite {

@@ -20,9 +20,9 @@ pub struct SendReceipt {
     pub transaction_id: OwnedTransactionId,
     /// The Megolm session that encrypted it.
     pub session_id: String,
-    /// This is the first message of the session.
+    /// No receipt before this one was of this session.
     pub new_session: bool,
-    /// Why there is a new session. `None`: it is the one of the room's last message.
+    /// Why there is a new session. `None`: it is the one of the room's last receipt.
     pub rotation: Option<RotationReason>,
     /// Every device of everybody who may read, except our own.
     pub devices: Vec<DeviceReceipt>,
@@ -30,9 +30,9 @@ pub struct SendReceipt {
     pub users_without_devices: Vec<OwnedUserId>,
     /// Whose devices are unknown: only ever with best effort.
     pub users_unknown: Vec<OwnedUserId>,
-    /// Who may read and was not among those whom the room's last message was for. Empty for the first one of this device.
+    /// Who may read, and could not at the room's last receipt. Empty for the first one of this device.
     pub recipients_added: Vec<OwnedUserId>,
-    /// Devices that people whom the room's last message was for had not then. Empty for the first one of this device.
+    /// Devices that the others had not at the room's last receipt. Empty for the first one of this device.
     pub new_devices: Vec<Device>,
     /// What somebody should look at although the message was sent.
     pub warnings: Vec<Warning>,

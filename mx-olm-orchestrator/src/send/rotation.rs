@@ -23,6 +23,9 @@ use crate::{
     rooms::{RoomEncryption, RoomRecord},
 };
 
+/// So many of those who left since the last send are remembered by name.
+const MOST_NAMED: usize = 1_000;
+
 /// Why a room got a new key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -253,7 +256,10 @@ pub(crate) async fn end_key(machine: &OlmMachine, unit: &Unit, room: &RoomId, du
     }
     let mut record = RoomRecord::load(unit, room).await?;
     match (&mut record.due, due) {
-        (Some(Due::Left { users }), Due::Left { users: more }) => users.extend(more),
+        (Some(Due::Left { users }), Due::Left { users: more }) => {
+            let room_for = MOST_NAMED.saturating_sub(users.len());
+            users.extend(more.into_iter().take(room_for));
+        }
         (Some(_), _) => return Ok(true),
         (none, due) => *none = Some(due),
     }
