@@ -220,9 +220,14 @@ async fn sn_05_a_rotation_that_is_relaxed_is_not_followed() {
     let fourth = cast.send("4").await;
     assert_eq!(fourth.rotation, Some(RotationReason::Messages));
     assert_eq!(tampered(&cast).await, [change]);
+    // And for the keys after it.
+    for text in ["5", "6"] {
+        assert_eq!(cast.send(text).await.rotation, None);
+    }
+    assert_eq!(cast.send("7").await.rotation, Some(RotationReason::Messages));
     // A week is still the end of a key.
     cast.pass(7 * 24 * 3600);
-    assert_eq!(cast.send("5").await.rotation, Some(RotationReason::Time));
+    assert_eq!(cast.send("8").await.rotation, Some(RotationReason::Time));
 }
 
 #[tokio::test]
