@@ -10,7 +10,7 @@ use matrix_sdk_crypto::{
     store::{CryptoStore, types::CrossSigningKeyExport},
 };
 use mx_crypto_store::{
-    PickleStore,
+    PickleStore, SealedStore,
     backend::{Memory, MemoryDisk},
 };
 use mx_e2ee::{
@@ -161,6 +161,19 @@ impl Cast {
     /// The process is killed, and the same device logs in again.
     pub(crate) async fn log_in_again(self) -> Self {
         self.again(true, |_| ()).await
+    }
+
+    /// The process is stopped, and its store goes on as an import of its export.
+    pub(crate) async fn imported(self) -> Self {
+        let file = self.directory.path().join("export");
+        self.device().store().sealed().export(&file, &key()).await.unwrap();
+        let mut closed = self.close().await;
+        closed.disk = MemoryDisk::new();
+        let backend = Arc::new(Memory::open(&closed.disk).unwrap());
+        let store = SealedStore::import(&file, &key(), backend, &key()).await.unwrap();
+        store.shutdown().await.unwrap();
+        drop(store);
+        closed.open(false, |_| ()).await
     }
 
     async fn again(self, log_in: bool, change: impl FnOnce(&mut Options)) -> Self {

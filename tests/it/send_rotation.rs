@@ -376,6 +376,17 @@ async fn a_key_is_renewed_by_hand_and_the_receipt_says_so() {
 }
 
 #[tokio::test]
+async fn an_import_begins_a_new_key_and_the_receipt_says_why() {
+    let cast = Cast::acquainted().await;
+    let before = cast.send("before").await;
+    let cast = cast.imported().await;
+    let after = cast.send("after").await;
+    assert_eq!(after.rotation, Some(RotationReason::SessionLost));
+    assert_ne!(after.session_id, before.session_id);
+    assert_eq!(cast.send("again").await.rotation, None);
+}
+
+#[tokio::test]
 async fn a_reason_outlives_a_send_that_failed() {
     let cast = Cast::acquainted().await;
     let carol = joined(&cast, "carol").await;

@@ -38,7 +38,7 @@ fn id(user: &UserId) -> RecordId {
 
 impl Orchestrator {
     /// Give the device no room key from now on, also if it is not known yet or goes and comes back. Rooms whose key it
-    /// has get a new one with the next send.
+    /// has get a new one with the next send. This very device is never blocked: it gets no keys from itself.
     ///
     /// # Errors
     /// Of the store: nothing is changed then.
