@@ -35,6 +35,8 @@ pub(crate) enum MemberChange {
 pub(crate) struct Members {
     standing: BTreeMap<OwnedUserId, MembershipState>,
     disputed: BTreeSet<OwnedUserId>,
+    /// How many changes syncs had shown.
+    as_of: u64,
 }
 
 impl Members {
@@ -51,6 +53,11 @@ impl Members {
                 self.disputed.insert(user);
             }
         }
+    }
+
+    /// How many changes syncs had shown when this was the list: with [`MemberCache::changes`], whether it still is.
+    pub(crate) const fn as_of(&self) -> u64 {
+        self.as_of
     }
 
     /// Members whom the homeserver's list left out.
@@ -95,11 +102,15 @@ pub(crate) struct MemberCache(Mutex<HashMap<OwnedRoomId, Known>>);
 
 impl MemberCache {
     pub(crate) async fn get(&self, room: &RoomId) -> Option<Members> {
-        self.0.lock().await.get(room)?.complete.clone()
+        let rooms = self.0.lock().await;
+        let known = rooms.get(room)?;
+        let mut members = known.complete.clone()?;
+        members.as_of = known.changes;
+        Some(members)
     }
 
     /// How many changes of the room syncs showed so far.
-    async fn changes(&self, room: &RoomId) -> u64 {
+    pub(crate) async fn changes(&self, room: &RoomId) -> u64 {
         self.0.lock().await.get(room).map_or(0, |known| known.changes)
     }
 

@@ -28,8 +28,9 @@ pub use self::{
 };
 use crate::{Error, Orchestrator, Result, machine::Ending, rooms::MEGOLM};
 
-/// A key may expire between its sharing and its use; more often than this means that a clock is broken.
-const MAX_SHARES: usize = 3;
+/// A key may expire, or a sync may show other readers, between its sharing and its use; more often than this means that
+/// a clock is broken, or that the room does not come to rest.
+const MAX_SHARES: usize = 5;
 
 /// The most that the encrypted content may take, in bytes: the specification's 65,536 for the whole event, less what
 /// a homeserver adds around it.
@@ -98,13 +99,23 @@ impl Orchestrator {
             self.refuse_tombstoned(room).await?;
         }
         let policy = self.policy(room, outgoing.recipients).await?;
-        let readers = self.readers(room, &policy).await?;
+        let mut overtaken = false;
         for _ in 0..MAX_SHARES {
+            let readers = self.readers(room, &policy).await?;
             let shared = self.share(room, &readers, &policy).await?;
+            overtaken = shared.is_none();
+            let Some(shared) = shared else { continue };
             self.deliver_keys(&shared).await?;
             if let Some(parcel) = self.encrypt(room, &outgoing.event_type, content.clone()).await? {
                 return self.put(parcel, shared, &readers).await;
             }
+        }
+        if overtaken {
+            return Err(Error::MembersIncomplete {
+                room: room.to_owned(),
+                reason: "members or their devices change faster than they can be given a key",
+                source: None,
+            });
         }
         Err(Error::Engine {
             reason: "the room key expires before it can be used: check the clock".to_owned(),

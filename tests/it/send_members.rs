@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use crate::{
     edits::{edit_syncs, edit_timelines},
     keys_cast::Cast,
-    keys_gate::Gate,
     send_rotation::{joined, outcome_of},
     send_state::set_state,
     sync_answers::requests,
@@ -248,28 +247,6 @@ async fn sn_23_whom_only_a_sync_showed_counts_too() {
         }]
     );
     assert_eq!(cast.read_by(&mut carol), ["to both"]);
-}
-
-#[tokio::test]
-async fn a_list_that_is_older_than_a_sync_brings_nobody_back() {
-    let gate = Gate::new("/members");
-    let cast = Cast::fresh_with("bob", |server| gate.around(server.transport())).await;
-    let mut bob = cast.bob.clone();
-    bob.publish();
-    let carol = joined(&cast, "carol").await;
-    gate.close();
-    let (room, canary) = (cast.room.clone(), cast.server.canary());
-    let content = json!({"msgtype": "m.text", "body": "to bob", "canary": canary});
-    let sending = tokio::spawn(async move { room.send("m.room.message", content).await });
-    gate.held(1).await;
-    // The list that is on its way shows carol; a sync that ends before it arrives shows that she has left.
-    carol.ask("POST", &format!("/rooms/{}/leave", cast.room.id()), &json!({}));
-    cast.sync().await;
-    gate.open();
-    let receipt = sending.await.unwrap().unwrap();
-    assert_eq!(outcome_of(&receipt, "CAROLDEV"), None);
-    assert_eq!(receipt.readable_by(), 1);
-    assert_eq!(cast.send("again").await.readable_by(), 1);
 }
 
 #[tokio::test]

@@ -28,6 +28,7 @@ impl Orchestrator {
         for _ in 0..MAX_ATTEMPTS {
             let changes = self.members().changes(room).await;
             let mut members = self.ask_for_members(room).await?;
+            members.as_of = changes;
             members.add_missing(self.seen_as_members(room).await?);
             if !members.disputed().is_empty() {
                 tracing::warn!(%room, users = ?members.disputed(), "the homeserver's list of members leaves people out");

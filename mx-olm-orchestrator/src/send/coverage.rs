@@ -29,6 +29,15 @@ pub(super) struct Coverage<'a> {
     pub(super) delivered: &'a BTreeMap<OwnedUserId, BTreeMap<OwnedDeviceId, ShareInfo>>,
 }
 
+/// What became of a key.
+#[derive(Default)]
+pub(super) struct Covered {
+    pub(super) devices: Vec<DeviceReceipt>,
+    pub(super) users_without_devices: Vec<OwnedUserId>,
+    /// A device came after sessions were opened: nobody has asked for a one-time key of it.
+    pub(super) overtaken: bool,
+}
+
 /// A user's devices that cannot be used, and why.
 struct Faults {
     unusable: Unusable,
@@ -37,9 +46,8 @@ struct Faults {
 
 impl Coverage<'_> {
     /// Each device, and the users without any.
-    pub(super) async fn of(&self, held: &Held) -> Result<(Vec<DeviceReceipt>, Vec<OwnedUserId>)> {
-        let mut receipts = Vec::new();
-        let mut without_devices = Vec::new();
+    pub(super) async fn of(&self, held: &Held) -> Result<Covered> {
+        let mut covered = Covered::default();
         for (user, devices) in held {
             let faults = Faults {
                 unusable: unusable_devices(self.unit, user).await?,
@@ -48,7 +56,7 @@ impl Coverage<'_> {
             let mut named: BTreeSet<OwnedDeviceId> = devices.keys().map(ToOwned::to_owned).collect();
             named.extend(faults.unusable.keys().cloned());
             if named.is_empty() && !self.unknown.contains(user) {
-                without_devices.push(user.clone());
+                covered.users_without_devices.push(user.clone());
             }
             for device_id in named {
                 let device = (user.clone(), device_id);
@@ -56,14 +64,15 @@ impl Coverage<'_> {
                     continue;
                 }
                 let outcome = self.outcome(&device, &faults, devices.get(&device.1)).await?;
-                receipts.push(DeviceReceipt {
+                covered.overtaken |= outcome == DeviceOutcome::NoOneTimeKey && !faults.claims.contains_key(&device.1);
+                covered.devices.push(DeviceReceipt {
                     user_id: device.0,
                     device_id: device.1,
                     outcome,
                 });
             }
         }
-        Ok((receipts, without_devices))
+        Ok(covered)
     }
 
     async fn outcome(

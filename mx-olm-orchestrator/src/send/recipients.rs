@@ -2,10 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use matrix_sdk_crypto::OlmMachine;
 use ruma::{OwnedServerName, OwnedUserId, RoomId, UserId, events::room::history_visibility::HistoryVisibility};
 
 use super::policy::Policy;
-use crate::{Error, Orchestrator, Result, devices::servers, keys::Upkeep, machine::Ending, outgoing};
+use crate::{
+    Error, Orchestrator, Result, devices::servers, keys::Upkeep, machine::Ending, members::MemberCache, outgoing,
+    rooms::RoomRecord,
+};
 
 /// Whom a message is for.
 #[derive(Clone, Debug)]
@@ -18,6 +22,8 @@ pub(crate) struct Readers {
     /// Members whom the homeserver's list leaves out.
     pub(crate) disputed: BTreeSet<OwnedUserId>,
     pub(crate) visibility: HistoryVisibility,
+    /// How many changes of the room's members syncs had shown.
+    as_of: u64,
 }
 
 impl Readers {
@@ -28,6 +34,30 @@ impl Readers {
             return BTreeSet::from([own.to_owned()]);
         }
         others.difference(&self.unknown).cloned().collect()
+    }
+
+    /// Whether a sync has shown since that others may read, or that a reader's devices changed: to be asked in the unit that
+    /// gives them the key, when no sync can come in between any more.
+    pub(super) async fn are_overtaken(
+        &self,
+        machine: &OlmMachine,
+        record: &RoomRecord,
+        members: &MemberCache,
+        room: &RoomId,
+    ) -> Result<bool> {
+        if members.changes(room).await != self.as_of
+            || record
+                .history_visibility
+                .as_ref()
+                .is_some_and(|now| *now != self.visibility)
+        {
+            return Ok(true);
+        }
+        let is_reader = |user: &OwnedUserId| self.users.contains(user) && !self.unknown.contains(user);
+        let tracked = machine.store().load_tracked_users().await?;
+        Ok(tracked
+            .iter()
+            .any(|tracked| tracked.dirty && is_reader(&tracked.user_id)))
     }
 }
 
@@ -58,6 +88,7 @@ impl Orchestrator {
             failed,
             disputed: members.disputed().clone(),
             visibility,
+            as_of: members.as_of(),
         };
         policy.accept(room, readers)
     }

@@ -16,7 +16,7 @@ use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId, RoomId};
 use super::{
     Recipients,
     audience::Audience,
-    coverage::Coverage,
+    coverage::{Coverage, Covered},
     policy::Policy,
     receipt::{Device, DeviceReceipt, Warning},
     recipients::Readers,
@@ -52,8 +52,8 @@ pub(super) type Shares = BTreeMap<Key, ShareInfo>;
 
 impl Orchestrator {
     /// Share the room's key with every device of `readers` that does not have it; a new one where the old one may not
-    /// be used any more.
-    pub(crate) async fn share(&self, room: &RoomId, readers: &Readers, policy: &Policy) -> Result<Shared> {
+    /// be used any more. `None`: a sync has overtaken `readers`, they have to be found again.
+    pub(crate) async fn share(&self, room: &RoomId, readers: &Readers, policy: &Policy) -> Result<Option<Shared>> {
         let sharing = Sharing {
             room: room.to_owned(),
             readers: readers.clone(),
@@ -61,9 +61,20 @@ impl Orchestrator {
             now_ms: self.now_ms(),
             own: (self.user_id().to_owned(), self.device_id().to_owned()),
         };
+        let members = Arc::clone(self.members());
         self.machine()
             .unit(move |machine, unit| {
-                Box::pin(async move { Ok(Ending::Commit(Box::pin(sharing.share(machine, unit)).await?)) })
+                Box::pin(async move {
+                    let record = RoomRecord::load(unit, &sharing.room).await?;
+                    let readers = &sharing.readers;
+                    if readers.are_overtaken(machine, &record, &members, &sharing.room).await? {
+                        return Ok(Ending::Commit(None));
+                    }
+                    Ok(match Box::pin(sharing.share(machine, unit, record)).await? {
+                        Some(shared) => Ending::Commit(Some(shared)),
+                        None => Ending::Undo(None),
+                    })
+                })
             })
             .await
     }
@@ -80,8 +91,8 @@ struct Sharing {
 }
 
 impl Sharing {
-    async fn share(self, machine: &OlmMachine, unit: &Unit) -> Result<Shared> {
-        let mut record = RoomRecord::load(unit, &self.room).await?;
+    /// `None`: a device came meanwhile with which no session was tried.
+    async fn share(self, machine: &OlmMachine, unit: &Unit, mut record: RoomRecord) -> Result<Option<Shared>> {
         let replaced = self.replaced_identities(machine).await?;
         if self.recipients.is_strict() && !replaced.is_empty() {
             return Err(Error::IdentityChanged { users: replaced });
@@ -100,7 +111,14 @@ impl Sharing {
             shares: &shares,
             delivered: &key.pickled.shared_with_set,
         };
-        let (devices, users_without_devices) = coverage.of(&held).await?;
+        let Covered {
+            devices,
+            users_without_devices,
+            overtaken,
+        } = coverage.of(&held).await?;
+        if overtaken {
+            return Ok(None);
+        }
         if !self.is_of_use(&shares, &devices) {
             return Err(Error::NoUsableRecipients {
                 room: self.room,
@@ -116,7 +134,7 @@ impl Sharing {
             .as_ref()
             .filter(|of| of.session_id == key.id && last.as_ref().is_none_or(|last| last.session_id != key.id))
             .map(|key| key.reason);
-        Ok(Shared {
+        Ok(Some(Shared {
             requests,
             rotation,
             devices,
@@ -125,7 +143,7 @@ impl Sharing {
             new_devices,
             warnings: self.warnings(&record, replaced),
             audience: (last.as_ref() != Some(&audience)).then_some(audience),
-        })
+        }))
     }
 
     /// Share the key, and remember why where it is a new one.
