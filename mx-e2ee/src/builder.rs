@@ -9,10 +9,10 @@ use mx_crypto_store::{
     KeySource, PickleStore, StoreError, StoreKey,
     backend::{Backend, Memory},
 };
-use mx_olm_orchestrator::{Options, Orchestrator};
+use mx_olm_orchestrator::{Options, Orchestrator, Recipients};
 use mx_transport::{AccessToken, Homeserver, RequestError, Transport};
 use ruma::{
-    OwnedDeviceId,
+    OwnedDeviceId, OwnedUserId,
     api::client::{
         account::whoami,
         session::{get_login_types, login},
@@ -86,10 +86,25 @@ impl ClientBuilder {
         self
     }
 
-    /// How the device behaves.
+    /// How the device behaves, in everything: what was set before is replaced.
     #[must_use]
     pub fn options(mut self, options: Options) -> Self {
         self.options = options;
+        self
+    }
+
+    /// How careful sends are, where neither the room nor the call says otherwise. Default: strict.
+    #[must_use]
+    pub const fn recipients(mut self, recipients: Recipients) -> Self {
+        self.options.recipients = recipients;
+        self
+    }
+
+    /// Send to nobody but these users and ourselves: a room with another member refuses every send, by name. Give it again
+    /// whenever the client is opened; a room's own list is kept with the room ([`Room::set_policy`](crate::Room::set_policy)).
+    #[must_use]
+    pub fn allow_only(mut self, users: impl IntoIterator<Item = OwnedUserId>) -> Self {
+        self.options.allowed_recipients = Some(users.into_iter().collect());
         self
     }
 
@@ -292,7 +307,7 @@ impl ClientBuilder {
         self,
         homeserver: Homeserver,
         store: PickleStore,
-        user_id: ruma::OwnedUserId,
+        user_id: OwnedUserId,
         device_id: OwnedDeviceId,
         token: AccessToken,
     ) -> Result<Client> {

@@ -1,5 +1,7 @@
 //! What an app holds: one device, logged in.
 
+mod trust;
+
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::Stream;

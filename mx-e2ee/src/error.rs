@@ -143,6 +143,7 @@ impl Error {
                 status.is_server_error() || status.as_u16() == 429
             }
             mx_olm_orchestrator::Error::MalformedSync { .. }
+            | mx_olm_orchestrator::Error::MembersIncomplete { .. }
             | mx_olm_orchestrator::Error::ClaimFailed { .. }
             | mx_olm_orchestrator::Error::SendPending { .. }
             | mx_olm_orchestrator::Error::EarlierSendPending { .. } => true,

@@ -10,9 +10,10 @@ mod session;
 pub use mx_crypto_store as store;
 pub use mx_olm_orchestrator as orchestrator;
 pub use mx_olm_orchestrator::{
-    Clock, DeviceOutcome, DeviceReceipt, DeviceRejected, Encryption, Event, Explanation, Gap, Health, IdentityChanged,
-    Invite, KeyStatus, Lost, LostBecause, Malformed, Message, Options, Problem, Recipients, Rejected, RejectedReason,
-    SendReceipt, Trust, Undecryptable, UndecryptableReason, UnusableReason, WaitingCounts,
+    Clock, Device, DeviceOutcome, DeviceReceipt, DeviceRejected, DeviceTrust, Encryption, EncryptionChange,
+    EncryptionTampered, Event, Explanation, Gap, Health, IdentityChanged, Invite, KeyStatus, Lost, LostBecause,
+    Malformed, Message, Options, Problem, Recipients, Rejected, RejectedReason, RoomPolicy, RotationReason,
+    SendReceipt, Trust, Undecryptable, UndecryptableReason, UnusableReason, WaitingCounts, Warning,
 };
 pub use mx_transport as transport;
 pub use ruma;
@@ -22,6 +23,6 @@ pub use self::{
     builder::ClientBuilder,
     client::Client,
     error::{Error, Result},
-    room::{Member, Room},
+    room::{Member, Room, SendOptions},
     session::Session,
 };

@@ -1,6 +1,6 @@
 //! A room: sending, and who is in it.
 
-use mx_olm_orchestrator::{Outgoing, Recipients, SendReceipt};
+use mx_olm_orchestrator::{Outgoing, Recipients, RoomPolicy, SendReceipt};
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId,
     api::client::{
@@ -19,6 +19,15 @@ use crate::{Client, Error, Result};
 pub struct Room {
     client: Client,
     id: OwnedRoomId,
+}
+
+/// What is different about one send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SendOptions {
+    /// How careful the send is. `None`: as the room's policy says, else the client's.
+    pub recipients: Option<Recipients>,
+    /// Send although the room was replaced by another one.
+    pub into_tombstoned: bool,
 }
 
 /// Somebody in a room.
@@ -64,14 +73,15 @@ impl Room {
     /// Send an event of any type, encrypted, to everybody who may read in the room. The receipt says who can.
     ///
     /// # Errors
-    /// A refusal, with what to do in its text: the room is not encrypted, somebody's devices are unknown, the key
-    /// would reach nobody, the content is too large or malformed. Nothing was sent then. `send_pending`: the event is
+    /// A refusal, with what to do in its text: the room is not encrypted or was replaced, its members are not known for
+    /// certain, one of them is not allowed, somebody's devices are unknown, the key would reach nobody, the content is too
+    /// large or malformed. Nothing was sent then. `send_pending`: the event is
     /// safe and is sent with the next call.
     ///
     /// # Cancel safety
     /// A future that is dropped early may leave the event in the outbox: it is sent with the next call.
     pub async fn send(&self, event_type: &str, content: Value) -> Result<SendReceipt> {
-        self.send_to(event_type, content, Recipients::Strict).await
+        self.send_with(event_type, content, SendOptions::default()).await
     }
 
     /// As [`send`](Self::send), and say how careful to be about devices that are unknown.
@@ -82,13 +92,53 @@ impl Room {
     /// # Cancel safety
     /// As [`send`](Self::send).
     pub async fn send_to(&self, event_type: &str, content: Value, recipients: Recipients) -> Result<SendReceipt> {
+        let options = SendOptions {
+            recipients: Some(recipients),
+            ..SendOptions::default()
+        };
+        self.send_with(event_type, content, options).await
+    }
+
+    /// As [`send`](Self::send), with what is to be different about this send.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    /// As [`send`](Self::send).
+    pub async fn send_with(&self, event_type: &str, content: Value, options: SendOptions) -> Result<SendReceipt> {
         let outgoing = Outgoing {
             room_id: self.id.clone(),
             event_type: event_type.to_owned(),
             content,
-            recipients,
+            recipients: options.recipients,
+            into_tombstoned: options.into_tombstoned,
         };
         Ok(self.client.orchestrator().send(outgoing).await?)
+    }
+
+    /// For whom messages of this room may be, as [`set_policy`](Self::set_policy) left it.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub async fn policy(&self) -> Result<RoomPolicy> {
+        Ok(self.client.orchestrator().room_policy(&self.id).await?)
+    }
+
+    /// Say for whom messages of this room may be, from the next send on and after every restart.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub async fn set_policy(&self, policy: RoomPolicy) -> Result<()> {
+        Ok(self.client.orchestrator().set_room_policy(&self.id, policy).await?)
+    }
+
+    /// Give the room a new key with the next send, as after a device was stolen. Returns whether there was a key.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub async fn rotate_key(&self) -> Result<bool> {
+        Ok(self.client.orchestrator().rotate_room_key(&self.id).await?)
     }
 
     /// Send an event as plaintext, on purpose. Refused in a room that is encrypted.
@@ -100,7 +150,8 @@ impl Room {
             room_id: self.id.clone(),
             event_type: event_type.to_owned(),
             content,
-            recipients: Recipients::Strict,
+            recipients: None,
+            into_tombstoned: false,
         };
         Ok(self.client.orchestrator().send_plaintext(outgoing).await?)
     }

@@ -6,6 +6,7 @@
 //! named and is not usable is remembered with its reason (reference: engine, gaps B8, B11, B18 and B19).
 
 mod own;
+mod trust;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use ruma::{
 };
 
 pub(crate) use self::own::OwnDevice;
+pub use self::trust::DeviceTrust;
 use self::verdict::{Identity, judge};
 use crate::{
     DeviceRejected, Event, IdentityChanged, Orchestrator, Result, UnusableReason, machine::Ending, receive::inbox,
@@ -66,6 +68,7 @@ impl Orchestrator {
                             }
                         }
                         remember(unit, &user, unusable, &mut events).await?;
+                        trust::apply(machine, unit, &user).await?;
                     }
                     for (user, before) in masters {
                         events.extend(identity_change(machine, user, before).await?);

@@ -55,6 +55,56 @@ pub enum Error {
         algorithm: String,
     },
 
+    /// The room was replaced by another one. Nothing was sent.
+    #[error(
+        "room {room} was replaced{}, nothing was sent: send there, or say that you mean the old room",
+        replacement.as_ref().map(|room| format!(" by {room}")).unwrap_or_default()
+    )]
+    RoomTombstoned {
+        /// The room.
+        room: OwnedRoomId,
+        /// Where people went, where the room says so.
+        replacement: Option<OwnedRoomId>,
+    },
+
+    /// Who is in the room is not known for certain. Nothing was sent.
+    #[error("the list of members of room {room} is not complete ({reason}), nothing was sent: try again later")]
+    MembersIncomplete {
+        /// The room.
+        room: OwnedRoomId,
+        /// What is wrong with the list.
+        reason: &'static str,
+        /// Why the homeserver did not give it, where that is the reason.
+        #[source]
+        source: Option<RequestError>,
+    },
+
+    /// Members are not among those who are allowed to read. Nothing was sent.
+    #[error(
+        "{} member(s) of room {room} are not among the allowed recipients ({}), nothing was sent: remove them from the \
+         room, or allow them", users.len(), listed(users)
+    )]
+    RecipientNotAllowed {
+        /// The room.
+        room: OwnedRoomId,
+        /// Who is not allowed.
+        users: BTreeSet<OwnedUserId>,
+    },
+
+    /// The device has another fingerprint than the one that was to be trusted. Nothing was changed.
+    #[error(
+        "device {device} of {user} has the fingerprint {found}, which is not the one that was given: do not trust it \
+         before its owner has told you why"
+    )]
+    FingerprintMismatch {
+        /// Whose device.
+        user: OwnedUserId,
+        /// The device.
+        device: OwnedDeviceId,
+        /// The Ed25519 key that it has.
+        found: String,
+    },
+
     /// The devices of some members are unknown, which is not the same as absent. Nothing was sent.
     #[error(
         "the devices of {} member(s) of room {room} are unknown ({}), nothing was sent: try again when their \
@@ -232,6 +282,10 @@ impl Error {
             Self::NotInRoom { .. } => "not_in_room",
             Self::RoomIsEncrypted { .. } => "room_is_encrypted",
             Self::UnsupportedAlgorithm { .. } => "unsupported_algorithm",
+            Self::RoomTombstoned { .. } => "room_tombstoned",
+            Self::MembersIncomplete { .. } => "members_incomplete",
+            Self::RecipientNotAllowed { .. } => "recipient_not_allowed",
+            Self::FingerprintMismatch { .. } => "fingerprint_mismatch",
             Self::RecipientsUnknown { .. } => "recipients_unknown",
             Self::NoUsableRecipients { .. } => "no_usable_recipients",
             Self::ClaimFailed { .. } => "claim_failed",

@@ -3,7 +3,7 @@
 use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde::{Deserialize, Serialize};
 
-use crate::UnusableReason;
+use crate::{EncryptionChange, UnusableReason};
 
 /// Something that happened and that the app is told exactly in this form, also after a restart.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -30,6 +30,8 @@ pub enum Event {
     DeviceRejected(DeviceRejected),
     /// The cross-signing identity of a user was replaced.
     IdentityChanged(IdentityChanged),
+    /// The homeserver shows the encryption of a room other than it was, in a way that is not followed.
+    EncryptionTampered(EncryptionTampered),
 }
 
 /// A room event that is not state.
@@ -312,6 +314,16 @@ pub struct IdentityChanged {
     pub user_id: OwnedUserId,
     /// The identity that was replaced had been verified by us.
     pub was_verified: bool,
+}
+
+/// A room whose encryption the homeserver shows other than it was.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct EncryptionTampered {
+    /// The room.
+    pub room_id: OwnedRoomId,
+    /// How it is shown now.
+    #[serde(flatten)]
+    pub change: EncryptionChange,
 }
 
 #[cfg(test)]

@@ -19,7 +19,8 @@
 //!     room_id: ruma::room_id!("!abc:example.org").to_owned(),
 //!     event_type: "m.room.message".into(),
 //!     content: serde_json::json!({"msgtype": "m.text", "body": "the eagle lands at noon"}),
-//!     recipients: Recipients::Strict,
+//!     recipients: Some(Recipients::Strict),
+//!     into_tombstoned: false,
 //! }).await?;
 //! println!("{} can be read by {} devices", receipt.event_id, receipt.readable_by());
 //!
@@ -58,15 +59,19 @@ mod unusable;
 
 pub use self::{
     clock::Clock,
+    devices::DeviceTrust,
     error::{Error, Result},
     event::{
-        DeviceRejected, Encryption, Event, Gap, IdentityChanged, Invite, Lost, LostBecause, Malformed, Message,
-        Rejected, RejectedReason, Trust, Undecryptable, UndecryptableReason,
+        DeviceRejected, Encryption, EncryptionTampered, Event, Gap, IdentityChanged, Invite, Lost, LostBecause,
+        Malformed, Message, Rejected, RejectedReason, Trust, Undecryptable, UndecryptableReason,
     },
     health::{Health, Problem},
     keys::KeyStatus,
     orchestrator::{Options, Orchestrator},
     receive::{Delivery, Explanation, SyncSummary, ToDeviceRejected, ToDeviceRejectedReason, WaitingCounts},
-    send::{DeviceOutcome, DeviceReceipt, Outgoing, Recipients, SendReceipt},
+    rooms::EncryptionChange,
+    send::{
+        Device, DeviceOutcome, DeviceReceipt, Outgoing, Recipients, RoomPolicy, RotationReason, SendReceipt, Warning,
+    },
     unusable::UnusableReason,
 };

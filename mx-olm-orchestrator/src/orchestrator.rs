@@ -1,6 +1,10 @@
 //! What an app of this layer holds: one device, its homeserver and its store.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use mx_crypto_store::{Cursor, PickleStore};
 use mx_transport::Homeserver;
@@ -11,7 +15,7 @@ use tokio::{
 };
 
 use crate::{
-    Clock, Delivery, Result,
+    Clock, Delivery, Recipients, Result,
     keys::Keeping,
     machine::{Ending, MachineSlot},
     members::MemberCache,
@@ -29,6 +33,10 @@ pub struct Options {
     /// How many events are kept that wait for their keys. When there are more, the oldest is reported as lost. Default:
     /// 10,000.
     pub most_waiting: usize,
+    /// How careful sends are, where neither the room nor the call says otherwise. Default: strict.
+    pub recipients: Recipients,
+    /// Who may ever be sent something, beside ourselves. Default, `None`: every member of the room.
+    pub allowed_recipients: Option<BTreeSet<OwnedUserId>>,
     /// How many events of each room the first sync of a device looks at. Default: 20.
     pub first_timeline: u32,
     /// Where the time is read.
@@ -41,6 +49,8 @@ impl Default for Options {
             undecryptable_after: Duration::from_secs(60),
             deliver_own: false,
             most_waiting: 10_000,
+            recipients: Recipients::default(),
+            allowed_recipients: None,
             first_timeline: 20,
             clock: Clock::system(),
         }

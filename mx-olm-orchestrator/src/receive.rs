@@ -18,7 +18,7 @@ mod to_device;
 mod undecryptable;
 mod unwedge;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use matrix_sdk_crypto::{DecryptionSettings, OlmMachine, TrustRequirement};
 use mx_crypto_store::{PickleStore, Unit};
@@ -31,7 +31,12 @@ pub use self::{
     inbox::Delivery,
     to_device::{ToDeviceRejected, ToDeviceRejectedReason},
 };
-use crate::{Event, Gap, Result, members::MemberChange, sync_response::SyncResponse};
+use crate::{
+    EncryptionTampered, Event, Gap, Result,
+    members::MemberChange,
+    send::rotation::{Due, end_key},
+    sync_response::SyncResponse,
+};
 
 /// Synapse gives at most this many to-device events in one sync: as many mean that there may be more.
 const TO_DEVICE_PAGE: usize = 100;
@@ -111,26 +116,35 @@ pub(crate) async fn take(
     let mut taken = Taken::default();
     taken.summary.unreadable = std::mem::take(&mut sync.unreadable);
     taken.summary.more_waiting = sync.to_device.len() >= TO_DEVICE_PAGE;
-    let mut rotate: BTreeSet<OwnedRoomId> = context.gaps.iter().map(|gap| gap.room_id.clone()).collect();
+    let mut ended: BTreeMap<OwnedRoomId, Due> = BTreeMap::new();
+    let mut events: Vec<Event> = Vec::new();
     for (room, joined) in &sync.joined {
-        if rooms::remember(unit, room, joined, &context.user, &mut taken.members).await? {
-            rotate.insert(room.clone());
+        let noted = rooms::remember(unit, room, joined, &context.user, &mut taken.members).await?;
+        events.extend(noted.tampered.into_iter().map(|change| {
+            let room_id = room.clone();
+            Event::EncryptionTampered(EncryptionTampered { room_id, change })
+        }));
+        if !noted.left.is_empty() {
+            ended.insert(room.clone(), Due::Left { users: noted.left });
         }
     }
+    for gap in &context.gaps {
+        ended.entry(gap.room_id.clone()).or_insert(Due::EventsMissed);
+    }
     for room in &sync.left {
-        taken.members.push((room.clone(), MemberChange::Forget));
-        rotate.insert(room.clone());
+        taken.members.push((room.clone(), MemberChange::Left));
+        ended.insert(room.clone(), Due::OwnLeft);
     }
     let letters = Letters::new(machine, unit, store, context, &mut taken);
     let Some(post) = letters.take(&mut sync).await? else {
         return Ok(None);
     };
-    for room in rotate {
+    for (room, due) in ended {
         // Somebody left, or may have: they must not read on, even when they are back before we send.
-        machine.discard_room_key(&room).await?;
+        end_key(machine, unit, &room, due).await?;
     }
 
-    let mut events: Vec<Event> = context.gaps.iter().cloned().map(Event::Gap).collect();
+    events.extend(context.gaps.iter().cloned().map(Event::Gap));
     let mut timelines = timeline::Timelines::new(machine, unit, context, &mut taken.summary, &mut events);
     for (room, session) in &post.news {
         timelines.retry(room, session).await?;

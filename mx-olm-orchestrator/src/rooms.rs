@@ -4,28 +4,31 @@
 //! Encryption is latched: once seen, nothing that a homeserver says later makes the room plaintext again, changes its
 //! algorithm or lets a key live longer. A stricter rotation is taken over.
 
-use std::time::Duration;
+mod encryption;
 
 use mx_crypto_store::{Family, PickleStore, RecordId, Unit};
 use mx_transport::{Call, RequestError};
 use ruma::{
-    RoomId,
+    OwnedRoomId, RoomId,
     api::client::state::get_state_event_for_key,
     events::{StateEventType, room::history_visibility::HistoryVisibility},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Orchestrator, Result, machine::Ending};
-
-/// The one algorithm that rooms are encrypted with.
-pub(crate) const MEGOLM: &str = "m.megolm.v1.aes-sha2";
+pub use self::encryption::EncryptionChange;
+use self::encryption::latch;
+pub(crate) use self::encryption::{MEGOLM, RoomEncryption};
+use crate::{
+    EncryptionTampered, Error, Event, Orchestrator, Result, RoomPolicy,
+    machine::Ending,
+    receive::inbox,
+    send::{
+        policy,
+        rotation::{Due, KeyRecord},
+    },
+};
 
 const ROOMS: Family = Family::guarded("rooms");
-
-/// The specification's recommended rotation, in milliseconds: a week.
-const DEFAULT_PERIOD_MS: u64 = 604_800_000;
-/// The specification's recommended rotation, in messages.
-const DEFAULT_MESSAGES: u64 = 100;
 
 /// What is remembered of a room.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
@@ -37,72 +40,76 @@ pub(crate) struct RoomRecord {
     /// When we joined it first, in the homeserver's milliseconds since the Unix epoch.
     #[serde(default)]
     pub(crate) joined_ms: Option<u64>,
+    /// How the homeserver shows the encryption, where that is not followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tampered: Option<EncryptionChange>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tombstone: Option<Tombstone>,
+    /// For whom messages may be, as our own user said.
+    #[serde(default, skip_serializing_if = "policy::is_default")]
+    pub(crate) policy: RoomPolicy,
+    /// The key that the room uses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) key: Option<KeyRecord>,
+    /// Why the next send makes a new key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) due: Option<Due>,
 }
 
-/// How a room is encrypted.
+/// A room was replaced by another one.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
-pub(crate) struct RoomEncryption {
-    pub(crate) algorithm: String,
-    pub(crate) rotation_period_ms: u64,
-    pub(crate) rotation_messages: u64,
-}
-
-impl RoomEncryption {
-    /// Read the content of an `m.room.encryption` event. Without an algorithm it is still one: a room whose state
-    /// cannot be understood is not plaintext.
-    pub(crate) fn from_content(content: &serde_json::Value) -> Self {
-        let number = |name: &str| {
-            content
-                .get(name)
-                .and_then(serde_json::Value::as_u64)
-                .filter(|value| *value > 0)
-        };
-        Self {
-            algorithm: content
-                .get("algorithm")
-                .and_then(|name| name.as_str())
-                .unwrap_or_default()
-                .chars()
-                .take(64)
-                .collect(),
-            rotation_period_ms: number("rotation_period_ms").unwrap_or(DEFAULT_PERIOD_MS),
-            rotation_messages: number("rotation_period_msgs").unwrap_or(DEFAULT_MESSAGES),
-        }
-    }
-
-    pub(crate) fn rotation_period(&self) -> Duration {
-        Duration::from_millis(self.rotation_period_ms)
-    }
+pub(crate) struct Tombstone {
+    /// Where people went, where the room says so.
+    pub(crate) replacement: Option<OwnedRoomId>,
 }
 
 impl RoomRecord {
-    /// Take over what a room's state event says, as far as the latch allows.
-    pub(crate) fn apply(&mut self, event_type: &str, content: &serde_json::Value) {
+    /// Take over what a room's state event says, as far as the latch allows. Returns what is news and not followed.
+    #[must_use]
+    pub(crate) fn apply(&mut self, event_type: &str, content: &serde_json::Value) -> Option<EncryptionChange> {
         match event_type {
-            "m.room.encryption" => self.latch(RoomEncryption::from_content(content)),
+            "m.room.encryption" => {
+                let refused = latch(&mut self.encryption, RoomEncryption::from_content(content));
+                return self.note_refused(refused);
+            }
             "m.room.history_visibility" => {
                 if let Some(visibility) = content.get("history_visibility").and_then(|value| value.as_str()) {
                     self.history_visibility = Some(visibility.into());
                 }
             }
+            "m.room.tombstone" => {
+                let replacement = content.get("replacement_room").and_then(|value| value.as_str());
+                self.tombstone = Some(Tombstone {
+                    replacement: replacement.and_then(|room| OwnedRoomId::try_from(room).ok()),
+                });
+            }
             _ => {}
+        }
+        None
+    }
+
+    /// As [`apply`](Self::apply). `None`: the homeserver says that there is no such state.
+    fn take(&mut self, event_type: &str, content: Option<&serde_json::Value>) -> Option<EncryptionChange> {
+        match content {
+            Some(content) => self.apply(event_type, content),
+            None => self.deny(),
         }
     }
 
-    fn latch(&mut self, seen: RoomEncryption) {
-        let Some(held) = &mut self.encryption else {
-            self.encryption = Some(seen);
-            return;
-        };
-        if held.algorithm != MEGOLM && seen.algorithm == MEGOLM {
-            // What we could not use before is replaced by what we can.
-            *held = seen;
-        } else if seen.algorithm != held.algorithm {
-            tracing::warn!("a room's encryption algorithm was changed, which is ignored");
-        } else {
-            held.rotation_period_ms = held.rotation_period_ms.min(seen.rotation_period_ms);
-            held.rotation_messages = held.rotation_messages.min(seen.rotation_messages);
+    /// The homeserver says that the room is not encrypted. Returns whether that is news and not followed.
+    #[must_use]
+    fn deny(&mut self) -> Option<EncryptionChange> {
+        let refused = self.encryption.is_some().then_some(EncryptionChange::Denied);
+        self.note_refused(refused)
+    }
+
+    fn note_refused(&mut self, refused: Option<EncryptionChange>) -> Option<EncryptionChange> {
+        let news = refused.clone().filter(|_| refused != self.tampered);
+        if let Some(news) = &news {
+            tracing::warn!(change = news.describe(), "what a homeserver says is not followed");
         }
+        self.tampered = refused;
+        news
     }
 
     fn id(room: &RoomId) -> RecordId {
@@ -130,13 +137,34 @@ impl Orchestrator {
         if let Some(encryption) = RoomRecord::committed(self.store(), room).await?.encryption {
             return Ok(encryption);
         }
-        match self.state_content(room, StateEventType::RoomEncryption).await? {
-            Some(content) => self
-                .remember(room, "m.room.encryption", content)
-                .await?
-                .encryption
-                .ok_or_else(|| Error::RoomNotEncrypted { room: room.to_owned() }),
-            None => Err(Error::RoomNotEncrypted { room: room.to_owned() }),
+        let content = self.state_content(room, StateEventType::RoomEncryption).await?;
+        self.remember(room, "m.room.encryption", content)
+            .await?
+            .encryption
+            .ok_or_else(|| Error::RoomNotEncrypted { room: room.to_owned() })
+    }
+
+    /// Ask how the homeserver shows the encryption of a room that is known as encrypted: what it takes back is reported.
+    ///
+    /// # Errors
+    /// [`Error::NotInRoom`]; of the store. A homeserver that fails is none: what is remembered holds.
+    pub(crate) async fn look_at_encryption(&self, room: &RoomId) -> Result<()> {
+        match self.state_content(room, StateEventType::RoomEncryption).await {
+            Ok(content) => self.remember(room, "m.room.encryption", content).await.map(drop),
+            Err(Error::Request(_) | Error::MalformedSync { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// # Errors
+    /// [`Error::RoomTombstoned`] where the room was replaced; of the store.
+    pub(crate) async fn refuse_tombstoned(&self, room: &RoomId) -> Result<()> {
+        match RoomRecord::committed(self.store(), room).await?.tombstone {
+            None => Ok(()),
+            Some(tombstone) => Err(Error::RoomTombstoned {
+                room: room.to_owned(),
+                replacement: tombstone.replacement,
+            }),
         }
     }
 
@@ -159,23 +187,33 @@ impl Orchestrator {
         }
         let content = self.state_content(room, StateEventType::RoomHistoryVisibility).await?;
         let content = content.unwrap_or_else(|| serde_json::json!({"history_visibility": "shared"}));
-        let record = self.remember(room, "m.room.history_visibility", content).await?;
+        let record = self.remember(room, "m.room.history_visibility", Some(content)).await?;
         Ok(record.history_visibility.unwrap_or(HistoryVisibility::Shared))
     }
 
+    /// Take over the content of a state event, or that there is none. Nothing is written where nothing changes.
     async fn remember(
         &self,
         room: &RoomId,
         event_type: &'static str,
-        content: serde_json::Value,
+        content: Option<serde_json::Value>,
     ) -> Result<RoomRecord> {
+        let known = RoomRecord::committed(self.store(), room).await?;
+        let mut record = known.clone();
+        if record.take(event_type, content.as_ref()).is_none() && record == known {
+            return Ok(known);
+        }
         let room = room.to_owned();
         self.machine()
             .unit(move |_, unit| {
                 Box::pin(async move {
                     let mut record = RoomRecord::load(unit, &room).await?;
-                    record.apply(event_type, &content);
+                    let refused = record.take(event_type, content.as_ref());
                     record.save(unit, &room)?;
+                    if let Some(change) = refused {
+                        let event = Event::EncryptionTampered(EncryptionTampered { room_id: room, change });
+                        inbox::append(unit, &[event]).await?;
+                    }
                     Ok(Ending::Commit(record))
                 })
             })
@@ -199,13 +237,17 @@ impl Orchestrator {
 }
 
 /// A homeserver answers 403 (and some 404) for rooms that we are not in, and for rooms that there are not.
-pub(crate) fn not_in_room(error: RequestError, room: &RoomId) -> Error {
-    match error {
-        RequestError::Api { status, .. } if matches!(status.as_u16(), 403 | 404) => {
-            Error::NotInRoom { room: room.to_owned() }
-        }
-        other => other.into(),
+pub(crate) fn is_not_in_room(error: &RequestError) -> bool {
+    error
+        .status()
+        .is_some_and(|status| matches!(status.as_u16(), 403 | 404))
+}
+
+fn not_in_room(error: RequestError, room: &RoomId) -> Error {
+    if is_not_in_room(&error) {
+        return Error::NotInRoom { room: room.to_owned() };
     }
+    error.into()
 }
 
 #[cfg(test)]
@@ -215,50 +257,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn encryption_stays_and_only_tightens() {
+    fn what_is_refused_is_news_once_and_over_when_it_is_taken_back() {
         let mut room = RoomRecord::default();
-        room.apply(
-            "m.room.encryption",
-            &json!({"algorithm": MEGOLM, "rotation_period_msgs": 50}),
-        );
-        let first = room.encryption.clone().unwrap();
-        assert_eq!(
-            (first.rotation_messages, first.rotation_period_ms),
-            (50, DEFAULT_PERIOD_MS)
-        );
-        for relaxed in [
-            json!({}),
-            json!({"algorithm": "m.plain"}),
-            json!({"algorithm": MEGOLM, "rotation_period_msgs": 100_000}),
-        ] {
-            room.apply("m.room.encryption", &relaxed);
-            assert_eq!(room.encryption.as_ref(), Some(&first), "{relaxed}");
-        }
-        room.apply(
-            "m.room.encryption",
-            &json!({"algorithm": MEGOLM, "rotation_period_msgs": 5, "rotation_period_ms": 1000}),
-        );
-        let tightened = room.encryption.unwrap();
-        assert_eq!((tightened.rotation_messages, tightened.rotation_period_ms), (5, 1000));
+        let honest = json!({"algorithm": MEGOLM, "rotation_period_msgs": 50});
+        assert_eq!(room.deny(), None, "a room that was never encrypted may be plaintext");
+        assert_eq!(room.apply("m.room.encryption", &honest), None);
+        let evil = json!({"algorithm": "org.evil.none"});
+        let change = EncryptionChange::Algorithm {
+            algorithm: "org.evil.none".to_owned(),
+        };
+        assert_eq!(room.apply("m.room.encryption", &evil), Some(change.clone()));
+        assert_eq!(room.apply("m.room.encryption", &evil), None, "no news");
+        assert_eq!(room.tampered, Some(change));
+        assert_eq!(room.deny(), Some(EncryptionChange::Denied));
+        assert_eq!(room.apply("m.room.encryption", &json!({})), None, "empty is denied");
+        assert_eq!(room.apply("m.room.encryption", &honest), None);
+        assert_eq!(room.tampered, None);
     }
 
     #[test]
-    fn an_unreadable_encryption_event_is_not_plaintext() {
-        let mut room = RoomRecord::default();
-        room.apply("m.room.encryption", &json!({"algorithm": 7}));
-        assert_eq!(room.encryption.as_ref().unwrap().algorithm, "");
-        room.apply("m.room.encryption", &json!({"algorithm": MEGOLM}));
-        assert_eq!(room.encryption.unwrap().algorithm, MEGOLM);
-    }
-
-    #[test]
-    fn zero_and_nonsense_rotation_fall_back() {
-        let read = RoomEncryption::from_content(
-            &json!({"algorithm": MEGOLM, "rotation_period_msgs": 0, "rotation_period_ms": "x"}),
-        );
-        assert_eq!(
-            (read.rotation_messages, read.rotation_period_ms),
-            (DEFAULT_MESSAGES, DEFAULT_PERIOD_MS)
-        );
+    fn a_record_of_an_earlier_version_reads_as_before() {
+        let old = json!({"encryption": null, "history_visibility": "joined", "joined_ms": 7});
+        let read: RoomRecord = serde_json::from_value(old.clone()).unwrap();
+        assert_eq!(read.joined_ms, Some(7));
+        assert_eq!(serde_json::to_value(read).unwrap(), old, "and is written as before");
     }
 }

@@ -9,35 +9,32 @@
 //! 5. Unit: the event is encrypted, its ciphertext is in the outbox; commit. It is put, with the same bytes and
 //!    transaction id at every attempt.
 
+pub(crate) mod audience;
+mod coverage;
 pub(crate) mod outbox;
+pub(crate) mod policy;
 mod receipt;
 mod recipients;
+pub(crate) mod rotation;
 mod share;
 
-use matrix_sdk_crypto::{EncryptionSettings, types::EventEncryptionAlgorithm};
 use ruma::{OwnedRoomId, RoomId, TransactionId, events::AnyMessageLikeEventContent, serde::Raw};
 
-pub use self::receipt::{DeviceOutcome, DeviceReceipt, SendReceipt};
 use self::{outbox::Parcel, recipients::Readers, share::Shared};
+pub use self::{
+    policy::{Recipients, RoomPolicy},
+    receipt::{Device, DeviceOutcome, DeviceReceipt, SendReceipt, Warning},
+    rotation::RotationReason,
+};
 use crate::{Error, Orchestrator, Result, machine::Ending, rooms::MEGOLM};
 
-/// A key may expire between its sharing and its use; more often than this means that a clock is broken.
-const MAX_SHARES: usize = 3;
+/// A key may expire, or a sync may show other readers, between its sharing and its use; more often than this means that
+/// a clock is broken, or that the room does not come to rest.
+const MAX_SHARES: usize = 5;
 
 /// The most that the encrypted content may take, in bytes: the specification's 65,536 for the whole event, less what
 /// a homeserver adds around it.
 const MAX_CONTENT_BYTES: usize = 65_536 - 4_096;
-
-/// How careful a send is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Recipients {
-    /// Refuse while anybody's devices are unknown.
-    #[default]
-    Strict,
-    /// Send to those who are known; the receipt names the others.
-    BestEffort,
-}
 
 /// What is to be sent.
 #[derive(Clone)]
@@ -48,8 +45,10 @@ pub struct Outgoing {
     pub event_type: String,
     /// Its content: a JSON object.
     pub content: serde_json::Value,
-    /// How careful the send is.
-    pub recipients: Recipients,
+    /// How careful the send is. `None`: as the room's policy says, else the client's.
+    pub recipients: Option<Recipients>,
+    /// Send although the room was replaced by another one.
+    pub into_tombstoned: bool,
 }
 
 /// Contents stay out of logs.
@@ -70,9 +69,10 @@ impl Orchestrator {
     /// Sends to one room happen in the order of the calls; rooms do not wait for each other.
     ///
     /// # Errors
-    /// [`Error::RoomNotEncrypted`], [`Error::NotInRoom`], [`Error::RecipientsUnknown`],
-    /// [`Error::NoUsableRecipients`], [`Error::TooLarge`], [`Error::BadContent`]: nothing was sent and the room key
-    /// was not used. [`Error::SendPending`]: the event is in the outbox. [`Error::EarlierSendPending`]: another one is,
+    /// [`Error::RoomNotEncrypted`], [`Error::UnsupportedAlgorithm`], [`Error::NotInRoom`], [`Error::RoomTombstoned`],
+    /// [`Error::MembersIncomplete`], [`Error::RecipientNotAllowed`], [`Error::RecipientsUnknown`],
+    /// [`Error::IdentityChanged`], [`Error::NoUsableRecipients`], [`Error::TooLarge`], [`Error::BadContent`]: nothing was
+    /// sent and the room key was not used. [`Error::SendPending`]: the event is in the outbox. [`Error::EarlierSendPending`]: another one is,
     /// and this one was not taken. Else of the request, of the store.
     ///
     /// # Cancel safety
@@ -95,20 +95,27 @@ impl Orchestrator {
                 algorithm: encryption.algorithm,
             });
         }
-        let readers = self.readers(room, outgoing.recipients).await?;
-        let settings = EncryptionSettings {
-            algorithm: EventEncryptionAlgorithm::MegolmV1AesSha2,
-            rotation_period: encryption.rotation_period(),
-            rotation_period_msgs: encryption.rotation_messages,
-            history_visibility: readers.visibility.clone(),
-            ..EncryptionSettings::default()
-        };
+        if !outgoing.into_tombstoned {
+            self.refuse_tombstoned(room).await?;
+        }
+        let policy = self.policy(room, outgoing.recipients).await?;
+        let mut overtaken = false;
         for _ in 0..MAX_SHARES {
-            let shared = self.share(room, &readers, settings.clone()).await?;
+            let readers = self.readers(room, &policy).await?;
+            let shared = self.share(room, &readers, &policy).await?;
+            overtaken = shared.is_none();
+            let Some(shared) = shared else { continue };
             self.deliver_keys(&shared).await?;
             if let Some(parcel) = self.encrypt(room, &outgoing.event_type, content.clone()).await? {
                 return self.put(parcel, shared, &readers).await;
             }
+        }
+        if overtaken {
+            return Err(Error::MembersIncomplete {
+                room: room.to_owned(),
+                reason: "members or their devices change faster than they can be given a key",
+                source: None,
+            });
         }
         Err(Error::Engine {
             reason: "the room key expires before it can be used: check the clock".to_owned(),
@@ -184,15 +191,20 @@ impl Orchestrator {
 
     async fn put(&self, parcel: Parcel, shared: Shared, readers: &Readers) -> Result<SendReceipt> {
         let event_id = self.put_parcel(&parcel).await?;
+        self.note_audience(&parcel.room, shared.audience).await;
         Ok(SendReceipt {
             room_id: parcel.room,
             event_id,
             transaction_id: parcel.transaction,
             session_id: parcel.session,
-            new_session: shared.new_session,
+            new_session: shared.rotation.is_some(),
+            rotation: shared.rotation,
             devices: shared.devices,
             users_without_devices: shared.users_without_devices,
             users_unknown: readers.unknown.iter().cloned().collect(),
+            recipients_added: shared.recipients_added,
+            new_devices: shared.new_devices,
+            warnings: shared.warnings,
         })
     }
 }

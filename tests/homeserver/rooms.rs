@@ -21,7 +21,13 @@ impl State {
 
     pub(crate) fn create_room(&mut self, session: &Session, body: &Value) -> Reply {
         let name = self.name("!room-");
-        let room = format!("{name}:{}", self.server_name);
+        let version = body["room_version"].as_str().unwrap_or("10");
+        // From version 12 on a room's id is a hash, and names no server.
+        let room = if version == "12" {
+            name
+        } else {
+            format!("{name}:{}", self.server_name)
+        };
         let user = session.user.clone();
         let preset = body["preset"].as_str().unwrap_or("private_chat");
         let join_rule = if preset == "public_chat" { "public" } else { "invite" };
@@ -30,7 +36,7 @@ impl State {
             &user,
             "m.room.create",
             "",
-            json!({"creator": user, "room_version": "10"}),
+            json!({"creator": user, "room_version": version}),
         );
         self.state_event(&room, &user, "m.room.member", &user, json!({"membership": "join"}));
         self.state_event(

@@ -142,6 +142,12 @@ impl State {
             }),
             ("GET", ["login"]) => parts
                 .typed::<get_login_types::v3::Request>(&[], || Ok(json!({"flows": [{"type": "m.login.password"}]}))),
+            ("GET", ["directory", "room", alias]) => {
+                parts.typed::<get_alias::v3::Request>(&[alias], || match self.aliases.get(*alias) {
+                    Some(room) => Ok(json!({"room_id": room, "servers": [self.server_name]})),
+                    None => Err(Refusal::not_found("Room alias not found")),
+                })
+            }
             ("POST", ["login"]) => parts.typed::<login::v3::Request>(&[], || self.login(&parts.body)),
             ("POST", ["register"]) => parts.typed::<register::v3::Request>(&[], || self.register(&parts.body)),
             _ => {
@@ -218,12 +224,6 @@ impl State {
             }
             ("GET", ["rooms", room, "joined_members"]) => {
                 parts.typed::<joined_members::v3::Request>(&[room], || self.joined_members(session, room))
-            }
-            ("GET", ["directory", "room", alias]) => {
-                parts.typed::<get_alias::v3::Request>(&[alias], || match self.aliases.get(*alias) {
-                    Some(room) => Ok(json!({"room_id": room, "servers": [self.server_name]})),
-                    None => Err(Refusal::not_found("Room alias not found")),
-                })
             }
             _ => self.of_events(session, parts, endpoint),
         }

@@ -5,17 +5,23 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use matrix_sdk_crypto::store::CryptoStore;
-use mx_crypto_store::backend::{Memory, MemoryDisk};
+use matrix_sdk_crypto::{
+    OlmMachine,
+    store::{CryptoStore, types::CrossSigningKeyExport},
+};
+use mx_crypto_store::{
+    PickleStore, SealedStore,
+    backend::{Memory, MemoryDisk},
+};
 use mx_e2ee::{
     Client, Clock, DeviceOutcome, DeviceReceipt, Error, Event, Options, Room, SendReceipt, UnusableReason,
     orchestrator, transport::Transport,
 };
-use mx_test_homeserver::{EvilPeer, Homeserver};
-use ruma::{DeviceId, UserId};
+use mx_test_homeserver::{EvilPeer, Homeserver, peer::CrossSigning};
+use ruma::{DeviceId, OwnedRoomId, UserId};
 use serde_json::Value;
 
-use crate::world::{World, builder};
+use crate::world::{World, builder, key};
 
 /// When the tests begin, in milliseconds since the Unix epoch.
 const START_MS: u64 = 1_790_000_000_000;
@@ -118,15 +124,64 @@ impl Cast {
 
     /// The process is killed, and starts again.
     pub(crate) async fn reopen(self) -> Self {
-        self.again(false).await
+        self.reopen_with(|_| ()).await
+    }
+
+    /// As [`Cast::reopen`], with other options from then on.
+    pub(crate) async fn reopen_with(self, change: impl FnOnce(&mut Options)) -> Self {
+        self.again(false, change).await
+    }
+
+    /// As [`Cast::reopen`]; meanwhile alice's device was given the secrets of her cross-signing identity, as verification
+    /// or recovery would give them.
+    pub(crate) async fn with_secrets(self, identity: &CrossSigning) -> Self {
+        let (user, device) = (self.alice.user_id().to_owned(), self.alice.device_id().to_owned());
+        let disk = self.disk.clone();
+        let secrets = CrossSigningKeyExport {
+            master_key: Some(identity.master.to_base64()),
+            self_signing_key: Some(identity.self_signing.to_base64()),
+            user_signing_key: Some(identity.user_signing.to_base64()),
+        };
+        let closed = self.close().await;
+        let store = PickleStore::open(Arc::new(Memory::open(&disk).unwrap()), key())
+            .await
+            .unwrap();
+        let unit = store.begin().await.unwrap();
+        let machine = OlmMachine::with_store(&user, &device, store.clone(), None)
+            .await
+            .unwrap();
+        machine.import_cross_signing_keys(secrets).await.unwrap();
+        unit.commit().await.unwrap();
+        drop(machine);
+        store.shutdown().await.unwrap();
+        drop(store);
+        closed.open(false, |_| ()).await
     }
 
     /// The process is killed, and the same device logs in again.
     pub(crate) async fn log_in_again(self) -> Self {
-        self.again(true).await
+        self.again(true, |_| ()).await
     }
 
-    async fn again(self, log_in: bool) -> Self {
+    /// The process is stopped, and its store goes on as an import of its export.
+    pub(crate) async fn imported(self) -> Self {
+        let file = self.directory.path().join("export");
+        self.device().store().sealed().export(&file, &key()).await.unwrap();
+        let mut closed = self.close().await;
+        closed.disk = MemoryDisk::new();
+        let backend = Arc::new(Memory::open(&closed.disk).unwrap());
+        let store = SealedStore::import(&file, &key(), backend, &key()).await.unwrap();
+        store.shutdown().await.unwrap();
+        drop(store);
+        closed.open(false, |_| ()).await
+    }
+
+    async fn again(self, log_in: bool, change: impl FnOnce(&mut Options)) -> Self {
+        self.close().await.open(log_in, change).await
+    }
+
+    /// The process is killed.
+    async fn close(self) -> Closed {
         let Self {
             server,
             alice,
@@ -136,27 +191,11 @@ impl Cast {
             disk,
             directory,
         } = self;
-        let id = room.id().to_owned();
-        drop((alice, room));
-        // The runtime still joins the task of the last unit.
-        for _ in 0..1000 {
-            if let Ok(free) = Memory::open(&disk) {
-                drop(free);
-                break;
-            }
-            tokio::task::yield_now().await;
-        }
-        let builder = builder(&server, &disk).options(options(&clock));
-        let builder = builder.directory(directory.path());
-        let alice = if log_in {
-            builder.login("alice", "password").await.unwrap()
-        } else {
-            builder.open().await.unwrap()
-        };
-        let room = alice.room(&id);
-        Self {
+        let room = room.id().to_owned();
+        drop(alice);
+        wait_until_free(&disk).await;
+        Closed {
             server,
-            alice,
             bob,
             room,
             clock,
@@ -274,6 +313,58 @@ impl Cast {
             change(&mut body);
             response.map(|_| body.to_string().into())
         });
+    }
+}
+
+/// The runtime still joins the task of the last unit.
+async fn wait_until_free(disk: &MemoryDisk) {
+    for _ in 0..1000 {
+        if let Ok(free) = Memory::open(disk) {
+            drop(free);
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The cast while alice's process does not run.
+struct Closed {
+    server: World,
+    bob: EvilPeer,
+    room: OwnedRoomId,
+    clock: Arc<AtomicU64>,
+    disk: MemoryDisk,
+    directory: Arc<tempfile::TempDir>,
+}
+
+impl Closed {
+    async fn open(self, log_in: bool, change: impl FnOnce(&mut Options)) -> Cast {
+        let Self {
+            server,
+            bob,
+            room,
+            clock,
+            disk,
+            directory,
+        } = self;
+        let mut options = options(&clock);
+        change(&mut options);
+        let builder = builder(&server, &disk).options(options).directory(directory.path());
+        let alice = if log_in {
+            builder.login("alice", "password").await.unwrap()
+        } else {
+            builder.open().await.unwrap()
+        };
+        let room = alice.room(&room);
+        Cast {
+            server,
+            alice,
+            bob,
+            room,
+            clock,
+            disk,
+            directory,
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use mx_e2ee::{Error, orchestrator};
+use mx_e2ee::{Error, RotationReason, orchestrator};
 use serde_json::{Value, json};
 
 use crate::keys_cast::Cast;
@@ -160,7 +160,7 @@ async fn ku_06_another_key_stops_sends_until_it_is_acknowledged_and_never_loops(
             >= 50
     );
     let receipt = cast.send("after").await;
-    assert!(receipt.new_session);
+    assert_eq!(receipt.rotation, Some(RotationReason::StoreConflict));
     assert_ne!(receipt.session_id, key_before.0);
     assert_eq!(receipt.readable_by(), 1);
     assert!(!cast.send("again").await.new_session, "once is enough");

@@ -1,6 +1,6 @@
 //! Devices and identities that change (rows KQ-13 to KQ-43): what is known stays, and nothing changes in silence.
 
-use mx_e2ee::{DeviceOutcome, Event, UnusableReason};
+use mx_e2ee::{DeviceOutcome, Event, RotationReason, UnusableReason};
 use mx_test_homeserver::EvilPeer;
 use ruma::device_id;
 use serde_json::{Value, json};
@@ -107,7 +107,7 @@ async fn kq_14_a_new_curve25519_key_is_given_a_new_room_key() {
     renewed.publish_keys(&json!({"device_keys": keys, "fallback_keys": fallback}));
     cast.sync().await;
     let receipt = cast.send("for the new one").await;
-    assert!(receipt.new_session);
+    assert_eq!(receipt.rotation, Some(RotationReason::DeviceKeysChanged));
     assert_ne!(receipt.session_id, before.0);
     assert_eq!(outcomes(&receipt), [("BDEV".to_owned(), DeviceOutcome::Reached)]);
     assert_eq!(cast.read_by(&mut renewed), ["for the new one"]);

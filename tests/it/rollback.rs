@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use mx_e2ee::{Client, Event};
+use mx_e2ee::{Client, Event, RotationReason};
 use mx_test_homeserver::Homeserver;
 
 use crate::world::{Device, World, key};
@@ -81,6 +81,7 @@ async fn mg_32_an_event_of_ours_that_we_have_not_sent_stops_sends_until_it_is_ac
         after.session_id, receipt.session_id,
         "the key that was used is not used again"
     );
+    assert_eq!(after.rotation, Some(RotationReason::StoreConflict));
     assert_eq!(bob.bodies().await, ["one", "two", "three"]);
 }
 

@@ -2,13 +2,13 @@
 
 use std::{path::Path, sync::Arc};
 
-use mx_olm_orchestrator::{Recipients, SendReceipt};
+use mx_olm_orchestrator::SendReceipt;
 use mx_transport::Homeserver;
 use ruma::events::room::EncryptedFile;
 use serde_json::{Map, Value, json};
 
 use super::{Attachment, AttachmentKind, seal};
-use crate::{Error, Result, Room};
+use crate::{Error, Result, Room, SendOptions};
 
 impl Room {
     /// Encrypt a file, upload it, and send it to everybody who may read in the room.
@@ -24,17 +24,17 @@ impl Room {
     /// # Cancel safety
     /// As [`send`](Self::send). A file whose event was not sent stays on the homeserver, where nobody can read it.
     pub async fn send_attachment(&self, attachment: Attachment) -> Result<SendReceipt> {
-        self.send_attachment_to(attachment, Recipients::Strict).await
+        self.send_attachment_with(attachment, SendOptions::default()).await
     }
 
-    /// As [`send_attachment`](Self::send_attachment), and say how careful to be about devices that are unknown.
+    /// As [`send_attachment`](Self::send_attachment), and say how.
     ///
     /// # Errors
     /// As [`send_attachment`](Self::send_attachment).
     ///
     /// # Cancel safety
     /// As [`send_attachment`](Self::send_attachment).
-    pub async fn send_attachment_to(&self, attachment: Attachment, recipients: Recipients) -> Result<SendReceipt> {
+    pub async fn send_attachment_with(&self, attachment: Attachment, options: SendOptions) -> Result<SendReceipt> {
         // A refusal that is certain costs no upload.
         if !self.is_encrypted().await? {
             let room = self.id().to_owned();
@@ -44,7 +44,7 @@ impl Room {
         }
         let homeserver = self.client().homeserver();
         let content = upload(homeserver, &self.client().spool_directory(), attachment).await?;
-        self.send_to("m.room.message", content, recipients).await
+        self.send_with("m.room.message", content, options).await
     }
 }
 

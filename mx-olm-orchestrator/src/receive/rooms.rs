@@ -1,11 +1,18 @@
 //! What a sync says of rooms: their state is latched, who came and went is noted, and who left must not read on.
 
+use std::collections::BTreeSet;
+
 use mx_crypto_store::Unit;
 use ruma::{OwnedRoomId, OwnedUserId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{Invite, Result, members::MemberChange, rooms::RoomRecord, sync_response::JoinedRoom};
+use crate::{
+    EncryptionChange, Invite, Result,
+    members::{MemberChange, Standing, standing},
+    rooms::RoomRecord,
+    sync_response::JoinedRoom,
+};
 
 /// A state event, as far as it concerns us.
 #[derive(Deserialize)]
@@ -46,41 +53,71 @@ impl StateEvent {
     }
 }
 
-/// Latch what the room's state says, and note who came and went. Returns whether somebody went.
+/// What a sync showed of a room beside its messages.
+#[derive(Debug, Default)]
+pub(super) struct Noted {
+    /// Who went, also where they are back.
+    pub(super) left: BTreeSet<OwnedUserId>,
+    /// How the homeserver shows the encryption, where that is news and is not followed.
+    pub(super) tampered: Vec<EncryptionChange>,
+}
+
+/// Latch what the room's state says, and note who came and went.
 pub(super) async fn remember(
     unit: &Unit,
     room: &OwnedRoomId,
     joined: &JoinedRoom,
     own: &OwnedUserId,
     members: &mut Vec<(OwnedRoomId, MemberChange)>,
-) -> Result<bool> {
+) -> Result<Noted> {
     let before = RoomRecord::load(unit, room).await?;
     let mut after = before.clone();
-    let mut somebody_left = false;
+    let mut noted = Noted::default();
     if joined.limited {
         members.push((room.clone(), MemberChange::Forget));
     }
     for raw in joined.state.iter().chain(&joined.timeline) {
         let Ok(state) = serde_json::from_str::<StateEvent>(raw.get()) else {
+            if is_member_event(raw) {
+                // Somebody came or went, and who cannot be said: everybody is asked for before the next send.
+                members.push((room.clone(), MemberChange::Forget));
+            }
             continue;
         };
         if state.event_type == "m.room.member" {
-            somebody_left |= state.has_left();
+            match standing(&state) {
+                Standing::Of(user, membership) => members.push((room.clone(), MemberChange::Now { user, membership })),
+                Standing::Nobody => {}
+                Standing::Unreadable => members.push((room.clone(), MemberChange::Forget)),
+            }
             if state.state_key == own.as_str() && state.membership() == "join" {
                 after.joined_ms = after.joined_ms.or_else(|| state.origin_server_ts.as_u64());
             }
-            let membership = state.membership().into();
-            if let Ok(user) = OwnedUserId::try_from(state.state_key) {
-                members.push((room.clone(), MemberChange::Now { user, membership }));
+            if state.has_left()
+                && let Ok(user) = OwnedUserId::try_from(state.state_key)
+            {
+                noted.left.insert(user);
             }
         } else if state.state_key.is_empty() {
-            after.apply(&state.event_type, &state.content);
+            noted.tampered.extend(after.apply(&state.event_type, &state.content));
         }
     }
     if after != before {
         after.save(unit, room)?;
     }
-    Ok(somebody_left)
+    Ok(noted)
+}
+
+/// Whether it says to be about a member, however broken it is.
+fn is_member_event(raw: &RawValue) -> bool {
+    #[derive(Deserialize)]
+    struct Typed {
+        #[serde(rename = "type")]
+        event_type: String,
+    }
+    // Most of what is no state is a message, and not worth another reading.
+    raw.get().contains("m.room.member")
+        && serde_json::from_str::<Typed>(raw.get()).is_ok_and(|event| event.event_type == "m.room.member")
 }
 
 pub(super) fn invite(room_id: OwnedRoomId, state: &[Box<RawValue>], own: &OwnedUserId) -> Invite {

@@ -1,9 +1,12 @@
 //! Whom a message can be read by.
 
+use std::collections::BTreeSet;
+
 use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedTransactionId, OwnedUserId};
 use serde::Serialize;
 
-use crate::UnusableReason;
+use super::rotation::RotationReason;
+use crate::{EncryptionChange, UnusableReason};
 
 /// What became of a send.
 #[derive(Clone, Debug, Serialize)]
@@ -17,14 +20,78 @@ pub struct SendReceipt {
     pub transaction_id: OwnedTransactionId,
     /// The Megolm session that encrypted it.
     pub session_id: String,
-    /// The session was made for this message.
+    /// No receipt before this one was of this session.
     pub new_session: bool,
+    /// Why there is a new session. `None`: it is the one of the room's last receipt.
+    pub rotation: Option<RotationReason>,
     /// Every device of everybody who may read, except our own.
     pub devices: Vec<DeviceReceipt>,
     /// Who may read and has no device at all.
     pub users_without_devices: Vec<OwnedUserId>,
     /// Whose devices are unknown: only ever with best effort.
     pub users_unknown: Vec<OwnedUserId>,
+    /// Who may read, and could not at the room's last receipt. Empty for the first one of this device.
+    pub recipients_added: Vec<OwnedUserId>,
+    /// Devices that the others had not at the room's last receipt. Empty for the first one of this device.
+    pub new_devices: Vec<Device>,
+    /// What somebody should look at although the message was sent.
+    pub warnings: Vec<Warning>,
+}
+
+/// A device of somebody.
+#[derive(Clone, Debug, Serialize, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Device {
+    /// Whose device.
+    pub user_id: OwnedUserId,
+    /// The device.
+    pub device_id: OwnedDeviceId,
+}
+
+/// Something about a room that somebody should look at.
+#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+#[serde(tag = "code", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Warning {
+    /// The homeserver shows the room's encryption other than it was, in a way that is not followed.
+    EncryptionStateTampered {
+        /// What it shows.
+        #[serde(flatten)]
+        change: EncryptionChange,
+    },
+    /// The homeserver's list of members leaves out people who joined and of whom it showed no leaving. They count as members.
+    MembershipDisagrees {
+        /// Who.
+        users: BTreeSet<OwnedUserId>,
+    },
+    /// The identity of users whom we verified was replaced: only ever with best effort.
+    IdentityChanged {
+        /// Whose identity.
+        users: BTreeSet<OwnedUserId>,
+    },
+}
+
+impl Warning {
+    /// The warning in a sentence.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let listed = |users: &BTreeSet<OwnedUserId>| {
+            let names: Vec<&str> = users.iter().map(|user| user.as_str()).collect();
+            names.join(", ")
+        };
+        match self {
+            Self::EncryptionStateTampered { change } => format!("{}, which is not followed", change.describe()),
+            Self::MembershipDisagrees { users } => format!(
+                "the homeserver's list of members leaves out {}, of whom it showed no leaving: they count as members",
+                listed(users)
+            ),
+            Self::IdentityChanged { users } => {
+                format!(
+                    "the verified identity of {} was replaced: verify them again",
+                    listed(users)
+                )
+            }
+        }
+    }
 }
 
 impl SendReceipt {
@@ -61,6 +128,8 @@ pub enum DeviceOutcome {
     AlreadyHad,
     /// It has no one-time key left and no session with us: it cannot be given the key.
     NoOneTimeKey,
+    /// There is no session with it, and its server cannot be asked for a one-time key: only ever with best effort.
+    Unknown,
     /// The key was withheld on purpose.
     Withheld {
         /// The code of `m.room_key.withheld`.
@@ -84,9 +153,17 @@ impl DeviceOutcome {
             Self::Reached => "it was given the room key",
             Self::AlreadyHad => "it has the room key",
             Self::NoOneTimeKey => UnusableReason::NoOneTimeKey.describe(),
-            Self::Withheld { code } => code,
+            Self::Unknown => "its server cannot be asked for a one-time key",
+            Self::Withheld { code } => match code.as_str() {
+                "m.blacklisted" => "it is blocked",
+                "m.unverified" => "it is not trusted",
+                code => code,
+            },
             Self::Rejected { reason } => reason.describe(),
             Self::Missed => "it was left out by the engine",
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,24 +2,28 @@
 
 use std::collections::BTreeSet;
 
-use ruma::{
-    OwnedServerName, OwnedUserId, RoomId, UserId, api::client::membership::get_member_events,
-    events::room::history_visibility::HistoryVisibility,
-};
+use matrix_sdk_crypto::OlmMachine;
+use ruma::{OwnedServerName, OwnedUserId, RoomId, UserId, events::room::history_visibility::HistoryVisibility};
 
-use super::Recipients;
+use super::policy::Policy;
 use crate::{
-    Error, Orchestrator, Result, devices::servers, keys::Upkeep, machine::Ending, members::Members, outgoing,
-    receive::StateEvent,
+    Error, Orchestrator, Result, devices::servers, keys::Upkeep, machine::Ending, members::MemberCache, outgoing,
+    rooms::RoomRecord,
 };
 
 /// Whom a message is for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Readers {
     pub(crate) users: BTreeSet<OwnedUserId>,
     /// Whose devices are unknown: only ever with best effort.
     pub(crate) unknown: BTreeSet<OwnedUserId>,
+    /// Servers that our homeserver could not reach, where it named them.
+    pub(crate) failed: BTreeSet<OwnedServerName>,
+    /// Members whom the homeserver's list leaves out.
+    pub(crate) disputed: BTreeSet<OwnedUserId>,
     pub(crate) visibility: HistoryVisibility,
+    /// How many changes of the room's members syncs had shown.
+    as_of: u64,
 }
 
 impl Readers {
@@ -31,12 +35,36 @@ impl Readers {
         }
         others.difference(&self.unknown).cloned().collect()
     }
+
+    /// Whether a sync has shown since that others may read, or that a reader's devices changed: to be asked in the unit that
+    /// gives them the key, when no sync can come in between any more.
+    pub(super) async fn are_overtaken(
+        &self,
+        machine: &OlmMachine,
+        record: &RoomRecord,
+        members: &MemberCache,
+        room: &RoomId,
+    ) -> Result<bool> {
+        if members.changes(room).await != self.as_of
+            || record
+                .history_visibility
+                .as_ref()
+                .is_some_and(|now| *now != self.visibility)
+        {
+            return Ok(true);
+        }
+        let is_reader = |user: &OwnedUserId| self.users.contains(user) && !self.unknown.contains(user);
+        let tracked = machine.store().load_tracked_users().await?;
+        Ok(tracked
+            .iter()
+            .any(|tracked| tracked.dirty && is_reader(&tracked.user_id)))
+    }
 }
 
 impl Orchestrator {
     /// Everybody who may read in the room, with their devices known and a session with each device, as far as there is
     /// a one-time key for it.
-    pub(crate) async fn readers(&self, room: &RoomId, recipients: Recipients) -> Result<Readers> {
+    pub(crate) async fn readers(&self, room: &RoomId, policy: &Policy) -> Result<Readers> {
         self.refuse_lost_device().await?;
         self.refuse_in_conflict().await?;
         self.refuse_after_rollback().await?;
@@ -46,50 +74,23 @@ impl Orchestrator {
         }
         let visibility = self.history_visibility(room).await?;
         let users = members.readers(Some(&visibility));
+        policy.check(room, self.user_id(), &users)?;
         let mut failed = BTreeSet::new();
         let mut unknown = self.query_devices(&users, &mut failed).await?;
         // Claiming for users who are unknown would wait for an answer that does not come.
         let known: BTreeSet<OwnedUserId> = users.difference(&unknown).cloned().collect();
-        let unanswered = self.claim_sessions(&known, recipients).await?;
+        let unanswered = self.claim_sessions(&known, policy.recipients).await?;
         unknown.extend(unanswered.users);
         failed.extend(unanswered.servers);
-        if recipients == Recipients::Strict && !unknown.is_empty() {
-            return Err(Error::RecipientsUnknown {
-                room: room.to_owned(),
-                users: unknown,
-                servers: failed,
-            });
-        }
-        Ok(Readers {
+        let readers = Readers {
             users,
             unknown,
+            failed,
+            disputed: members.disputed().clone(),
             visibility,
-        })
-    }
-
-    /// The room's members, from the homeserver where a gap or a restart left the list incomplete.
-    pub(crate) async fn complete_members(&self, room: &RoomId) -> Result<Members> {
-        if let Some(members) = self.members().get(room).await {
-            return Ok(members);
-        }
-        let request = get_member_events::v3::Request::new(room.to_owned());
-        let answer = self
-            .homeserver()
-            .send(request)
-            .await
-            .map_err(|error| crate::rooms::not_in_room(error, room))?;
-        let mut members = Members::default();
-        for raw in answer.chunk {
-            let Ok(event) = raw.deserialize_as_unchecked::<StateEvent>() else {
-                continue;
-            };
-            let membership = event.membership().into();
-            if let Ok(user) = OwnedUserId::try_from(event.state_key) {
-                members.set(user, membership);
-            }
-        }
-        self.members().put(room.to_owned(), members.clone()).await;
-        Ok(members)
+            as_of: members.as_of(),
+        };
+        policy.accept(room, readers)
     }
 
     /// Make the devices of `users` known. Returns whose are not: their server did not answer, or left them out.

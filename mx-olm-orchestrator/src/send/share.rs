@@ -8,130 +8,236 @@ use std::{
 use matrix_sdk_crypto::{
     EncryptionSettings, OlmMachine, UserDevices,
     olm::{PickledOutboundGroupSession, ShareInfo},
-    types::requests::ToDeviceRequest,
+    types::{EventEncryptionAlgorithm, requests::ToDeviceRequest},
 };
 use mx_crypto_store::Unit;
-use ruma::{OwnedDeviceId, OwnedUserId, RoomId};
+use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId, RoomId};
 
 use super::{
-    receipt::{DeviceOutcome, DeviceReceipt},
+    Recipients,
+    audience::Audience,
+    coverage::{Coverage, Covered},
+    policy::Policy,
+    receipt::{Device, DeviceReceipt, Warning},
     recipients::Readers,
+    rotation::{self, KeyRecord, Now, RoomKey, RotationReason},
 };
 use crate::{
-    Error, Orchestrator, Result, UnusableReason,
-    claims::{claim_failures, has_session},
-    devices::unusable_devices,
-    keys::conflict::is_outdated,
+    Error, Orchestrator, Result,
     machine::Ending,
+    rooms::{RoomEncryption, RoomRecord},
 };
 
 /// A room key that may be used once `requests` are delivered.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) requests: Vec<Arc<ToDeviceRequest>>,
-    pub(crate) new_session: bool,
+    /// Why the key is another one than that of the room's last message. `None`: it is the same.
+    pub(crate) rotation: Option<RotationReason>,
     pub(crate) devices: Vec<DeviceReceipt>,
     pub(crate) users_without_devices: Vec<OwnedUserId>,
+    pub(crate) recipients_added: Vec<OwnedUserId>,
+    pub(crate) new_devices: Vec<Device>,
+    pub(crate) warnings: Vec<Warning>,
+    /// Whom the message is for, where that is to be noted once it is sent.
+    pub(crate) audience: Option<Audience>,
 }
 
-type Device = (OwnedUserId, OwnedDeviceId);
+/// A device, by its user and its id.
+pub(super) type Key = (OwnedUserId, OwnedDeviceId);
 /// Everybody who may read, with the devices that are known.
-type Held = BTreeMap<OwnedUserId, UserDevices>;
+pub(super) type Held = BTreeMap<OwnedUserId, UserDevices>;
+/// Whom the engine gave a key, or told that it is withheld.
+pub(super) type Shares = BTreeMap<Key, ShareInfo>;
 
 impl Orchestrator {
     /// Share the room's key with every device of `readers` that does not have it; a new one where the old one may not
-    /// be used any more.
-    pub(crate) async fn share(&self, room: &RoomId, readers: &Readers, settings: EncryptionSettings) -> Result<Shared> {
-        let room = room.to_owned();
-        let users = readers.users.clone();
-        let own = (self.user_id().to_owned(), self.device_id().to_owned());
-        let must_reach = readers.must_reach(self.user_id());
+    /// be used any more. `None`: a sync has overtaken `readers`, they have to be found again.
+    pub(crate) async fn share(&self, room: &RoomId, readers: &Readers, policy: &Policy) -> Result<Option<Shared>> {
+        let sharing = Sharing {
+            room: room.to_owned(),
+            readers: readers.clone(),
+            recipients: policy.recipients,
+            now_ms: self.now_ms(),
+            own: (self.user_id().to_owned(), self.device_id().to_owned()),
+        };
+        let members = Arc::clone(self.members());
         self.machine()
             .unit(move |machine, unit| {
                 Box::pin(async move {
-                    let before = pickled(machine, &room).await?;
-                    let mut held = Held::new();
-                    for user in &users {
-                        held.insert(user.clone(), machine.get_user_devices(user, None).await?);
+                    let record = RoomRecord::load(unit, &sharing.room).await?;
+                    let readers = &sharing.readers;
+                    if readers.are_overtaken(machine, &record, &members, &sharing.room).await? {
+                        return Ok(Ending::Commit(None));
                     }
-                    if must_renew(unit, &room, before.as_ref(), &held).await? {
-                        machine.discard_room_key(&room).await?;
-                    }
-                    let requests =
-                        Box::pin(machine.share_room_key(&room, users.iter().map(AsRef::as_ref), settings)).await?;
-                    let after = pickled(machine, &room).await?.ok_or_else(|| Error::Engine {
-                        reason: "there is no room key after sharing one".to_owned(),
-                    })?;
-                    let kept = before.filter(|before| before.0 == after.0);
-                    let new_session = kept.is_none();
-                    let already = kept.map(|before| given(&before.1)).unwrap_or_default();
-                    let shares = shares(&after.1);
-                    let (devices, users_without_devices) =
-                        coverage(machine, unit, &held, &own, &shares, &already).await?;
-                    let is_given = |share: &ShareInfo| matches!(share, ShareInfo::Shared(_));
-                    let reached = shares
-                        .iter()
-                        .any(|(device, share)| must_reach.contains(&device.0) && *device != own && is_given(share));
-                    let alone = devices.is_empty() && must_reach.contains(&own.0);
-                    if !(reached || must_reach.is_empty() || alone) {
-                        return Err(Error::NoUsableRecipients {
-                            room,
-                            devices,
-                            users_without_devices,
-                        });
-                    }
-                    Ok(Ending::Commit(Shared {
-                        requests,
-                        new_session,
-                        devices,
-                        users_without_devices,
-                    }))
+                    Ok(match Box::pin(sharing.share(machine, unit, record)).await? {
+                        Some(shared) => Ending::Commit(Some(shared)),
+                        None => Ending::Undo(None),
+                    })
                 })
             })
             .await
     }
 }
 
-/// The room's key as the store has it: its id, and whom it was shared with.
-async fn pickled(machine: &OlmMachine, room: &RoomId) -> Result<Option<(String, PickledOutboundGroupSession)>> {
-    match machine.store().get_outbound_group_session(room).await? {
-        Some(session) => Ok(Some((session.session_id().to_owned(), session.pickle().await))),
-        None => Ok(None),
-    }
+/// One share of one room's key.
+#[derive(Debug)]
+struct Sharing {
+    room: OwnedRoomId,
+    readers: Readers,
+    recipients: Recipients,
+    now_ms: u64,
+    own: Key,
 }
 
-/// Whether the room's key must not be used any more although the engine would: it is from before an acknowledged
-/// conflict, or a device that has it has another Curve25519 key since, and would not be given it again (reference:
-/// engine, gap B11).
-async fn must_renew(
-    unit: &Unit,
-    room: &RoomId,
-    session: Option<&(String, PickledOutboundGroupSession)>,
-    held: &Held,
-) -> Result<bool> {
-    if is_outdated(unit, room).await? {
-        return Ok(true);
-    }
-    let Some((_, session)) = session else { return Ok(false) };
-    Ok(shares(session).into_iter().any(|((user, device), share)| {
-        let now = held.get(&user).and_then(|devices| devices.get(&device));
-        match share {
-            ShareInfo::Shared(given) => now.is_some_and(|now| now.curve25519_key() != Some(given.sender_key)),
-            ShareInfo::Withheld(_) => false,
+impl Sharing {
+    /// `None`: a device came meanwhile with which no session was tried.
+    async fn share(self, machine: &OlmMachine, unit: &Unit, mut record: RoomRecord) -> Result<Option<Shared>> {
+        let replaced = self.replaced_identities(machine).await?;
+        if self.recipients.is_strict() && !replaced.is_empty() {
+            return Err(Error::IdentityChanged { users: replaced });
         }
-    }))
+        let mut held = Held::new();
+        for user in &self.readers.users {
+            held.insert(user.clone(), machine.get_user_devices(user, None).await?);
+        }
+        let (requests, key) = self.renew_and_share(machine, unit, &mut record, &held).await?;
+        let shares = shares(&key.pickled);
+        let coverage = Coverage {
+            machine,
+            unit,
+            own: &self.own,
+            unknown: &self.readers.unknown,
+            shares: &shares,
+            delivered: &key.pickled.shared_with_set,
+        };
+        let Covered {
+            devices,
+            users_without_devices,
+            overtaken,
+        } = coverage.of(&held).await?;
+        if overtaken {
+            return Ok(None);
+        }
+        if !self.is_of_use(&shares, &devices) {
+            return Err(Error::NoUsableRecipients {
+                room: self.room,
+                devices,
+                users_without_devices,
+            });
+        }
+        let audience = Audience::new(&key.id, &self.readers.users, &devices);
+        let last = Audience::load(unit, &self.room).await?;
+        let (recipients_added, new_devices) = last.as_ref().map(|last| audience.since(last)).unwrap_or_default();
+        let rotation = record
+            .key
+            .as_ref()
+            .filter(|of| of.session_id == key.id && last.as_ref().is_none_or(|last| last.session_id != key.id))
+            .map(|key| key.reason);
+        Ok(Some(Shared {
+            requests,
+            rotation,
+            devices,
+            users_without_devices,
+            recipients_added,
+            new_devices,
+            warnings: self.warnings(&record, replaced),
+            audience: (last.as_ref() != Some(&audience)).then_some(audience),
+        }))
+    }
+
+    /// Share the key, and remember why where it is a new one.
+    async fn renew_and_share(
+        &self,
+        machine: &OlmMachine,
+        unit: &Unit,
+        record: &mut RoomRecord,
+        held: &Held,
+    ) -> Result<(Vec<Arc<ToDeviceRequest>>, RoomKey)> {
+        let encryption = record.encryption.clone().ok_or_else(|| Error::RoomNotEncrypted {
+            room: self.room.clone(),
+        })?;
+        let now = Now {
+            encryption: &encryption,
+            visibility: &self.readers.visibility,
+            readers: &self.readers.users,
+            held,
+            now_ms: self.now_ms,
+        };
+        let before = RoomKey::load(machine, &self.room).await?;
+        let renew = rotation::must_renew(unit, &self.room, record, before.as_ref(), &now).await?;
+        if renew.is_some() {
+            machine.discard_room_key(&self.room).await?;
+        }
+        let users = self.readers.users.iter().map(AsRef::as_ref);
+        let settings = self.settings(&encryption);
+        let requests = Box::pin(machine.share_room_key(&self.room, users, settings)).await?;
+        let after = RoomKey::load(machine, &self.room).await?.ok_or_else(|| Error::Engine {
+            reason: "there is no room key after sharing one".to_owned(),
+        })?;
+        if before.as_ref().is_none_or(|before| before.id != after.id) {
+            let reason = renew.unwrap_or_else(|| rotation::why(record, before.as_ref(), &after, &now));
+            record.key = Some(KeyRecord {
+                session_id: after.id.clone(),
+                since_ms: self.now_ms,
+                reason,
+            });
+            record.due = None;
+            record.save(unit, &self.room)?;
+        }
+        Ok((requests, after))
+    }
+
+    fn settings(&self, encryption: &RoomEncryption) -> EncryptionSettings {
+        EncryptionSettings {
+            algorithm: EventEncryptionAlgorithm::MegolmV1AesSha2,
+            rotation_period: encryption.rotation_period(),
+            rotation_period_msgs: encryption.rotation_messages(),
+            history_visibility: self.readers.visibility.clone(),
+            sharing_strategy: self.recipients.strategy(),
+        }
+    }
+
+    /// Whether the key reaches somebody, or nobody has to be reached.
+    fn is_of_use(&self, shares: &Shares, devices: &[DeviceReceipt]) -> bool {
+        let must_reach = self.readers.must_reach(&self.own.0);
+        let reached = shares.iter().any(|(device, share)| {
+            must_reach.contains(&device.0) && *device != self.own && matches!(share, ShareInfo::Shared(_))
+        });
+        let alone = devices.is_empty() && must_reach.contains(&self.own.0);
+        reached || must_reach.is_empty() || alone
+    }
+
+    /// Users whose identity we verified and who show another one now.
+    async fn replaced_identities(&self, machine: &OlmMachine) -> Result<BTreeSet<OwnedUserId>> {
+        let mut replaced = BTreeSet::new();
+        for user in &self.readers.users {
+            let identity = machine.get_identity(user, None).await?;
+            if identity.is_some_and(|identity| identity.has_verification_violation()) {
+                replaced.insert(user.clone());
+            }
+        }
+        Ok(replaced)
+    }
+
+    fn warnings(&self, record: &RoomRecord, replaced: BTreeSet<OwnedUserId>) -> Vec<Warning> {
+        let mut warnings = Vec::new();
+        if let Some(change) = record.tampered.clone() {
+            warnings.push(Warning::EncryptionStateTampered { change });
+        }
+        if !self.readers.disputed.is_empty() {
+            let users = self.readers.disputed.clone();
+            warnings.push(Warning::MembershipDisagrees { users });
+        }
+        if !replaced.is_empty() {
+            warnings.push(Warning::IdentityChanged { users: replaced });
+        }
+        warnings
+    }
 }
 
-/// Who was given the key, or will be by a request that is under way.
-fn given(session: &PickledOutboundGroupSession) -> BTreeSet<Device> {
-    shares(session)
-        .into_iter()
-        .filter(|(_, share)| matches!(share, ShareInfo::Shared(_)))
-        .map(|(device, _)| device)
-        .collect()
-}
-
-fn shares(session: &PickledOutboundGroupSession) -> BTreeMap<Device, ShareInfo> {
+/// Whom the key was given or withheld, or will be by a request that is under way.
+pub(super) fn shares(session: &PickledOutboundGroupSession) -> Shares {
     let delivered = session.shared_with_set.iter();
     let under_way = session.requests.values().flat_map(|(_, shares)| shares.iter());
     delivered
@@ -142,56 +248,4 @@ fn shares(session: &PickledOutboundGroupSession) -> BTreeMap<Device, ShareInfo> 
                 .map(move |(device, share)| ((user.clone(), device.clone()), share.clone()))
         })
         .collect()
-}
-
-/// What became of the key for each device of everybody who may read, except our own.
-async fn coverage(
-    machine: &OlmMachine,
-    unit: &Unit,
-    held: &Held,
-    own: &Device,
-    shares: &BTreeMap<Device, ShareInfo>,
-    already: &BTreeSet<Device>,
-) -> Result<(Vec<DeviceReceipt>, Vec<OwnedUserId>)> {
-    let mut receipts = Vec::new();
-    let mut without_devices = Vec::new();
-    for (user, held) in held {
-        let unusable = unusable_devices(unit, user).await?;
-        let failures = claim_failures(unit, user).await?;
-        let mut named: BTreeSet<OwnedDeviceId> = held.keys().map(ToOwned::to_owned).collect();
-        named.extend(unusable.keys().cloned());
-        if named.is_empty() {
-            without_devices.push(user.clone());
-        }
-        for device_id in named {
-            let device = (user.clone(), device_id);
-            if device == *own {
-                continue;
-            }
-            let no_session = || match failures.get(&device.1) {
-                None | Some(UnusableReason::NoOneTimeKey) => DeviceOutcome::NoOneTimeKey,
-                Some(reason) => DeviceOutcome::Rejected { reason: reason.clone() },
-            };
-            let outcome = match (unusable.get(&device.1), shares.get(&device)) {
-                (Some(reason), _) => DeviceOutcome::Rejected { reason: reason.clone() },
-                (None, Some(ShareInfo::Shared(_))) if already.contains(&device) => DeviceOutcome::AlreadyHad,
-                (None, Some(ShareInfo::Shared(_))) => DeviceOutcome::Reached,
-                (None, Some(ShareInfo::Withheld(code))) if code.as_str() == "m.no_olm" => no_session(),
-                (None, Some(ShareInfo::Withheld(code))) => DeviceOutcome::Withheld {
-                    code: code.as_str().to_owned(),
-                },
-                // The engine tells a device once that there is no session with it, and leaves it out after that.
-                (None, None) => match held.get(&device.1) {
-                    Some(held) if !has_session(machine, &held).await? => no_session(),
-                    _ => DeviceOutcome::Missed,
-                },
-            };
-            receipts.push(DeviceReceipt {
-                user_id: device.0,
-                device_id: device.1,
-                outcome,
-            });
-        }
-    }
-    Ok((receipts, without_devices))
 }

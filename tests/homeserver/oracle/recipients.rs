@@ -2,7 +2,7 @@
 //!
 //! # How far this can see
 //! What a to-device message carries is encrypted. It is taken for the key of a room's session when it was sent between
-//! the room's session before and the use of this one, to somebody who is in the room. That is never too strict for an
+//! the last use of the room's session before and the use of this one, to somebody who is in the room. That is never too strict for an
 //! honest client, and it may overlook something where one device sends into several rooms at once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -34,8 +34,8 @@ struct InUse {
 struct Sender {
     puts: Vec<KeyPut>,
     sessions: HashMap<String, InUse>,
-    /// When the newest session of each room was first used.
-    newest: BTreeMap<String, u64>,
+    /// When a session of each room was last used.
+    last_use: BTreeMap<String, u64>,
     late: usize,
 }
 
@@ -108,8 +108,8 @@ impl Recipients {
         let now = self.clock;
         let sender = self.senders.entry(call.owner.clone()).or_default();
         let used_before = sender.sessions.contains_key(session);
+        let since = sender.last_use.insert(room.to_owned(), now).unwrap_or(0);
         if !used_before {
-            let since = sender.newest.insert(room.to_owned(), now).unwrap_or(0);
             let in_use = InUse {
                 since,
                 index,

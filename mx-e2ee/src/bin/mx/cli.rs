@@ -27,7 +27,7 @@ Exit codes:
   2  wrong usage
   3  not logged in, or the login was refused
   4  the homeserver cannot be reached, or fails
-  5  refused to send: recipients are unknown, or none can be given the key
+  5  refused to send: recipients are unknown, not allowed, or none can be given the key
   6  room: not in it, not encrypted, forbidden
   7  store: in use, wrong key, damaged, of another device
   8  content: malformed or too large; a file that is not the one that was sent, or was sent without encryption
@@ -92,6 +92,9 @@ pub(crate) enum Command {
     Download(Download),
     /// Show the events that wait for their keys, oldest first, and why each cannot be read.
     Waiting(Waiting),
+    /// Block and trust devices of others, and other devices of ours.
+    #[command(subcommand)]
+    Device(DeviceCommand),
     /// See and publish this device's keys.
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -165,6 +168,62 @@ pub(crate) enum RoomCommand {
         /// Room id (!…) or alias (#…).
         room: String,
     },
+    /// Give the room a new key with the next message, as after a device was stolen.
+    RotateKey {
+        /// Room id (!…) or alias (#…).
+        room: String,
+    },
+    /// Say for whom messages of the room may be, from now on; without an option, show it.
+    Policy(Policy),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Policy {
+    /// Room id (!…) or alias (#…).
+    pub(crate) room: String,
+
+    #[command(flatten)]
+    pub(crate) care: Care,
+
+    /// Only these users may read; may be given several times. Any other member refuses every send.
+    #[arg(long, value_name = "USER")]
+    pub(crate) allow: Vec<String>,
+
+    /// Forget what was said before.
+    #[arg(long)]
+    pub(crate) reset: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeviceCommand {
+    /// List what was decided about a user's devices.
+    List {
+        /// User id (@…:server).
+        user: String,
+    },
+    /// Give the device no room key any more. Rooms whose key it has get a new one.
+    Block {
+        /// User id (@…:server).
+        user: String,
+        /// The device's id.
+        device: String,
+    },
+    /// Trust the device by the fingerprint that its owner told you.
+    Trust {
+        /// User id (@…:server).
+        user: String,
+        /// The device's id.
+        device: String,
+        /// Its Ed25519 key in base64, as `mx keys status` shows it there.
+        fingerprint: String,
+    },
+    /// Neither block nor trust the device.
+    Forget {
+        /// User id (@…:server).
+        user: String,
+        /// The device's id.
+        device: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -213,13 +272,33 @@ pub(crate) struct Send {
     #[arg(long, value_name = "JSON")]
     pub(crate) content: Option<String>,
 
-    /// Send although the devices of some members are unknown: they cannot read it.
+    #[command(flatten)]
+    pub(crate) care: Care,
+
+    /// Send although the room was replaced by another one.
     #[arg(long)]
-    pub(crate) best_effort: bool,
+    pub(crate) into_tombstoned: bool,
 
     /// How long to wait for another mx that uses this profile.
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     pub(crate) wait: u64,
+}
+
+/// How careful a send is: as the room's policy says, where none of these is given.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(crate) struct Care {
+    /// Refuse while anybody's devices are unknown.
+    #[arg(long)]
+    pub(crate) strict: bool,
+
+    /// Send although the devices of some members are unknown: they cannot read it.
+    #[arg(long)]
+    pub(crate) best_effort: bool,
+
+    /// Give the key to trusted devices only.
+    #[arg(long)]
+    pub(crate) only_trusted: bool,
 }
 
 #[derive(Debug, Args)]

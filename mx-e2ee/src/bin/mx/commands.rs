@@ -1,5 +1,6 @@
 //! One file a subcommand.
 
+mod device;
 mod download;
 mod keys;
 mod listen;
@@ -36,6 +37,7 @@ async fn dispatch(cli: &Cli, output: &Output) -> Result<()> {
         Command::Listen(listen) => listen::run(cli, listen, *output).await,
         Command::Download(download) => download::run(cli, download, *output).await,
         Command::Waiting(waiting) => waiting::run(cli, waiting, *output).await,
+        Command::Device(device) => device::run(cli, device, *output).await,
         Command::Keys(keys) => keys::run(cli, keys, *output).await,
     }
 }

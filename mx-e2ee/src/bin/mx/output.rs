@@ -108,10 +108,16 @@ fn exit_code(code: &str) -> u8 {
         | "send_pending"
         | "earlier_send_pending"
         | "answer_too_large" => 4,
-        "recipients_unknown" | "no_usable_recipients" | "claim_failed" | "identity_changed" => 5,
+        "recipients_unknown"
+        | "no_usable_recipients"
+        | "claim_failed"
+        | "identity_changed"
+        | "members_incomplete"
+        | "recipient_not_allowed" => 5,
         "not_in_room"
         | "room_not_encrypted"
         | "room_is_encrypted"
+        | "room_tombstoned"
         | "unsupported_algorithm"
         | "forbidden"
         | "not_found" => 6,
@@ -204,6 +210,9 @@ mod tests {
             ("wrong_password", 3),
             ("unreachable", 4),
             ("recipients_unknown", 5),
+            ("members_incomplete", 5),
+            ("recipient_not_allowed", 5),
+            ("room_tombstoned", 6),
             ("room_not_encrypted", 6),
             ("store_in_use", 7),
             ("bad_content", 8),

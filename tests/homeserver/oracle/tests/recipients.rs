@@ -82,6 +82,37 @@ fn i14_a_session_whose_key_is_on_a_deleted_device() {
 }
 
 #[test]
+fn a_key_that_was_shared_for_the_session_before_is_not_one_of_the_next() {
+    let Cast {
+        server,
+        alice,
+        bob,
+        eve,
+        room,
+    } = cast();
+    alice.ask("POST", &format!("/rooms/{room}/invite"), &json!({"user_id": eve.user}));
+    eve.ask("POST", &format!("/join/{room}"), &json!({}));
+    let since = alice.sync(None);
+    let (mut session, sender) = olm_session();
+    alice.to_device("kb", &bob, &olm(&mut session, &sender, "a room key"));
+    let mut old = group();
+    alice.event(&room, "1", &megolm(&mut old, "to bob"));
+    // Eve is given the same key later, and leaves; then there is a new one, without her.
+    alice.to_device("ke", &eve, &olm(&mut session, &sender, "a room key"));
+    alice.event(&room, "2", &megolm(&mut old, "to both"));
+    eve.ask("POST", &format!("/rooms/{room}/leave"), &json!({}));
+    alice.sync(Some(&since));
+    alice.to_device("kb2", &bob, &olm(&mut session, &sender, "a room key"));
+    let mut new = group();
+    alice.event(&room, "3", &megolm(&mut new, "to bob"));
+    alice.event(&room, "4", &megolm(&mut new, "to bob again"));
+    assert_eq!(found(&server), []);
+    // The old one is still hers.
+    alice.event(&room, "5", &megolm(&mut old, "with the old key"));
+    assert_eq!(found(&server), [Invariant::I14]);
+}
+
+#[test]
 fn i14_a_key_for_a_stranger_and_an_answer_to_one() {
     let Cast { server, alice, eve, .. } = cast();
     let (mut session, sender) = olm_session();

@@ -188,6 +188,9 @@ fn line(event: &Event) -> String {
             event.reason.describe()
         ),
         Event::IdentityChanged(event) => format!("{} ! the identity of this user was replaced", event.user_id),
+        Event::EncryptionTampered(event) => {
+            format!("{} ! {}, which is not followed", event.room_id, event.change.describe())
+        }
         _ => "! something that this version of mx cannot show: use --json".to_owned(),
     }
 }

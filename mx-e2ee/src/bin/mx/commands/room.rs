@@ -1,11 +1,11 @@
 //! `mx room`.
 
 use anyhow::Result;
-use mx_e2ee::{Client, Error, Room, ruma::OwnedUserId};
+use mx_e2ee::{Client, Error, Recipients, Room, RoomPolicy, ruma::OwnedUserId};
 use serde_json::json;
 
 use crate::{
-    cli::{Cli, RoomCommand},
+    cli::{Cli, Policy, RoomCommand},
     output::{Output, clean},
     profile,
 };
@@ -47,8 +47,49 @@ pub(crate) async fn run(cli: &Cli, command: &RoomCommand, output: Output) -> Res
                 )?;
             }
         }
+        RoomCommand::RotateKey { room } => {
+            by_name(&client, room).await?.rotate_key().await?;
+            output.note("the next message has a new room key");
+        }
+        RoomCommand::Policy(policy) => self::policy(&client, policy, output).await?,
     }
     client.close().await?;
+    Ok(())
+}
+
+/// Change what was asked for, and show what holds.
+async fn policy(client: &Client, change: &Policy, output: Output) -> Result<()> {
+    let room = by_name(client, &change.room).await?;
+    let mut policy = if change.reset {
+        RoomPolicy::default()
+    } else {
+        room.policy().await?
+    };
+    if let Some(recipients) = change.care.recipients() {
+        policy.recipients = Some(recipients);
+    }
+    if !change.allow.is_empty() {
+        let users = change.allow.iter().map(|user| user_id(user));
+        policy.allowed = Some(users.collect::<Result<_, _>>()?);
+    }
+    if policy != room.policy().await? {
+        room.set_policy(policy.clone()).await?;
+    }
+    let mut line = match policy.recipients {
+        Some(Recipients::Strict) => "strict",
+        Some(Recipients::BestEffort) => "best effort",
+        Some(Recipients::OnlyTrusted) => "only trusted devices",
+        _ => "as careful as the client",
+    }
+    .to_owned();
+    match &policy.allowed {
+        None => line.push_str(", every member"),
+        Some(users) => {
+            let names: Vec<&str> = users.iter().map(|user| user.as_str()).collect();
+            line.push_str(&format!(", only for {}", names.join(" ")));
+        }
+    }
+    output.show(&json!(policy), &line)?;
     Ok(())
 }
 
@@ -80,7 +121,7 @@ fn shown(room: &Room, output: Output) -> std::io::Result<()> {
     output.show(&json!({"room_id": room.id()}), &clean(room.id().as_str()))
 }
 
-fn user_id(given: &str) -> Result<OwnedUserId, Error> {
+pub(super) fn user_id(given: &str) -> Result<OwnedUserId, Error> {
     OwnedUserId::try_from(given).map_err(|_| Error::InvalidId {
         given: given.to_owned(),
         wanted: "a user id (@name:server)",

@@ -3,12 +3,12 @@
 use std::{io::Read, path::Path, time::Duration};
 
 use anyhow::Result;
-use mx_e2ee::{Attachment, DeviceOutcome, Error, Recipients, SendReceipt};
+use mx_e2ee::{Attachment, DeviceOutcome, Error, Recipients, SendOptions, SendReceipt};
 use serde_json::{Value, json};
 
 use super::room::by_name;
 use crate::{
-    cli::{Cli, Send},
+    cli::{Care, Cli, Send},
     output::{Output, clean},
     profile,
 };
@@ -17,15 +17,14 @@ pub(crate) async fn run(cli: &Cli, send: &Send, output: Output) -> Result<()> {
     let what = what(send)?;
     let client = profile::open_within(cli, Duration::from_secs(send.wait), output).await?;
     let room = by_name(&client, &send.room).await?;
-    let recipients = if send.best_effort {
-        Recipients::BestEffort
-    } else {
-        Recipients::Strict
+    let options = SendOptions {
+        recipients: send.care.recipients(),
+        into_tombstoned: send.into_tombstoned,
     };
     let progress = output.progress("encrypting and sending");
     let receipt = match what {
-        What::Event(content) => room.send_to(&send.event_type, content, recipients).await,
-        What::File(attachment) => room.send_attachment_to(*attachment, recipients).await,
+        What::Event(content) => room.send_with(&send.event_type, content, options).await,
+        What::File(attachment) => room.send_attachment_with(*attachment, options).await,
     };
     progress.finish_and_clear();
     let receipt = receipt?;
@@ -105,10 +104,9 @@ fn wrong(what: &str) -> anyhow::Error {
 
 /// Who can read it, and who cannot and why.
 fn tell(receipt: &SendReceipt, output: Output) {
-    let key = if receipt.new_session {
-        "with a new room key"
-    } else {
-        "with the room key that they have"
+    let key = match receipt.rotation {
+        Some(reason) => format!("with a new room key ({})", reason.describe()),
+        None => "with the room key that they have".to_owned(),
     };
     output.note(&format!(
         "sent {key}, readable by {} other device(s)",
@@ -131,5 +129,36 @@ fn tell(receipt: &SendReceipt, output: Output) {
     }
     for user in &receipt.users_unknown {
         output.note(&format!("not readable by {user}: the devices are unknown"));
+    }
+    for user in &receipt.users_without_devices {
+        output.note(&format!("not readable by {user}: there is no device"));
+    }
+    for user in &receipt.recipients_added {
+        output.note(&format!("new since the last message: {user}"));
+    }
+    for device in &receipt.new_devices {
+        output.note(&format!(
+            "new since the last message: {} device {}",
+            device.user_id,
+            clean(device.device_id.as_str())
+        ));
+    }
+    for warning in &receipt.warnings {
+        output.note(&format!("warning: {}", warning.describe()));
+    }
+}
+
+impl Care {
+    /// `None`: the room's policy holds.
+    pub(super) const fn recipients(&self) -> Option<Recipients> {
+        if self.strict {
+            Some(Recipients::Strict)
+        } else if self.best_effort {
+            Some(Recipients::BestEffort)
+        } else if self.only_trusted {
+            Some(Recipients::OnlyTrusted)
+        } else {
+            None
+        }
     }
 }

@@ -1,0 +1,149 @@
+//! What our own user decided about a device: it is blocked, or trusted by its fingerprint.
+//!
+//! # Why
+//! The engine keeps that with the device, and forgets it with the device: a homeserver that leaves a device out of one
+//! answer and shows it in the next would unblock it. The decision is therefore kept here, and applied to whatever the
+//! homeserver shows.
+
+use std::collections::BTreeMap;
+
+use matrix_sdk_crypto::{LocalTrust, OlmMachine};
+use mx_crypto_store::{Family, RecordId, Unit};
+use ruma::{DeviceId, OwnedDeviceId, UserId};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Orchestrator, Result, machine::Ending};
+
+const TRUST: Family = Family::guarded("device-trust");
+
+/// What our own user decided about a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "trust", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum DeviceTrust {
+    /// It is given no room key, and is told `m.blacklisted`.
+    Blocked,
+    /// It is trusted as long as it has this fingerprint.
+    Trusted {
+        /// Its Ed25519 key, in unpadded base64.
+        ed25519: String,
+    },
+}
+
+type OfUser = BTreeMap<OwnedDeviceId, DeviceTrust>;
+
+fn id(user: &UserId) -> RecordId {
+    RecordId::named(TRUST, &[], user.as_str())
+}
+
+impl Orchestrator {
+    /// Give the device no room key from now on, also if it is not known yet or goes and comes back. Rooms whose key it
+    /// has get a new one with the next send. This very device is never blocked: it gets no keys from itself.
+    ///
+    /// # Errors
+    /// Of the store: nothing is changed then.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn block_device(&self, user: &UserId, device: &DeviceId) -> Result<()> {
+        self.decide(user, device, Some(DeviceTrust::Blocked)).await
+    }
+
+    /// Trust the device as long as its fingerprint, its Ed25519 key in base64, is this one, which its owner has told us.
+    /// One that was blocked is blocked no more. A device that is not known yet is trusted when it comes with that key.
+    ///
+    /// # Errors
+    /// [`Error::FingerprintMismatch`] when the device is known with another one; of the store. Nothing is changed then.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn trust_device(&self, user: &UserId, device: &DeviceId, ed25519: &str) -> Result<()> {
+        // People copy fingerprints in groups, and with the padding of base64.
+        let ed25519: String = ed25519
+            .chars()
+            .filter(|char| !char.is_whitespace() && *char != '=')
+            .collect();
+        self.decide(user, device, Some(DeviceTrust::Trusted { ed25519 })).await
+    }
+
+    /// Forget what was decided about the device: it is neither blocked nor trusted by itself.
+    ///
+    /// # Errors
+    /// Of the store: nothing is changed then.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn forget_device_trust(&self, user: &UserId, device: &DeviceId) -> Result<()> {
+        self.decide(user, device, None).await
+    }
+
+    /// What was decided about each of a user's devices.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub async fn device_trust(&self, user: &UserId) -> Result<BTreeMap<OwnedDeviceId, DeviceTrust>> {
+        Ok(self.store().record(&id(user)).await?.unwrap_or_default())
+    }
+
+    async fn decide(&self, user: &UserId, device: &DeviceId, decision: Option<DeviceTrust>) -> Result<()> {
+        let (user, device) = (user.to_owned(), device.to_owned());
+        self.machine()
+            .unit(move |machine, unit| {
+                Box::pin(async move {
+                    let mut decisions: OfUser = unit.get(&id(&user)).await?.unwrap_or_default();
+                    let held = machine.get_device(&user, &device, None).await?;
+                    if let Some(DeviceTrust::Trusted { ed25519 }) = &decision
+                        && let Some(found) = held.and_then(|held| held.ed25519_key())
+                        && found.to_base64() != *ed25519
+                    {
+                        return Err(Error::FingerprintMismatch {
+                            user,
+                            device,
+                            found: found.to_base64(),
+                        });
+                    }
+                    match decision {
+                        Some(decision) => decisions.insert(device.clone(), decision),
+                        None => decisions.remove(&device),
+                    };
+                    unit.put(&id(&user), &decisions)?;
+                    apply_to(machine, &user, &device, decisions.get(&device)).await?;
+                    Ok(Ending::Commit(()))
+                })
+            })
+            .await
+    }
+}
+
+/// Apply what was decided about a user's devices to those that the engine knows now.
+pub(super) async fn apply(machine: &OlmMachine, unit: &Unit, user: &UserId) -> Result<()> {
+    let decisions: OfUser = unit.get(&id(user)).await?.unwrap_or_default();
+    for (device, decision) in &decisions {
+        apply_to(machine, user, device, Some(decision)).await?;
+    }
+    Ok(())
+}
+
+async fn apply_to(
+    machine: &OlmMachine,
+    user: &UserId,
+    device: &DeviceId,
+    decision: Option<&DeviceTrust>,
+) -> Result<()> {
+    let is_ours = user == machine.user_id() && device == machine.device_id();
+    let Some(held) = machine.get_device(user, device, None).await?.filter(|_| !is_ours) else {
+        return Ok(());
+    };
+    let trust = match decision {
+        None => LocalTrust::Unset,
+        Some(DeviceTrust::Blocked) => LocalTrust::BlackListed,
+        Some(DeviceTrust::Trusted { ed25519 }) => match held.ed25519_key() {
+            Some(key) if key.to_base64() == *ed25519 => LocalTrust::Verified,
+            _ => LocalTrust::Unset,
+        },
+    };
+    if held.local_trust_state() != trust {
+        held.set_local_trust(trust).await?;
+    }
+    Ok(())
+}
