@@ -10,8 +10,9 @@ pub use mx_crypto_store as store;
 pub use mx_olm_orchestrator as orchestrator;
 pub use mx_olm_orchestrator::{
     Clock, DeviceOutcome, DeviceReceipt, DeviceRejected, Encryption, Event, Explanation, Gap, Health, IdentityChanged,
-    Invite, KeyStatus, Lost, LostBecause, Malformed, Message, Options, Problem, Recipients, Rejected, RejectedReason,
-    SendReceipt, Trust, Undecryptable, UndecryptableReason, UnusableReason, WaitingCounts,
+    Invite, KeyStatus, Lost, LostBecause, Malformed, Message, Options, Problem, Progress, ProgressStep, Recipients,
+    Rejected, RejectedReason, SendReceipt, SendRefused, Trust, Undecryptable, UndecryptableReason, UnusableReason,
+    WaitingCounts,
 };
 pub use mx_transport as transport;
 pub use ruma;

@@ -1,6 +1,6 @@
 //! What an app receives.
 
-use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId};
+use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedTransactionId, OwnedUserId};
 use serde::{Deserialize, Serialize};
 
 use crate::UnusableReason;
@@ -30,6 +30,8 @@ pub enum Event {
     DeviceRejected(DeviceRejected),
     /// The cross-signing identity of a user was replaced.
     IdentityChanged(IdentityChanged),
+    /// An event that an earlier call, or an earlier process, left in the outbox is refused for good. It is dropped.
+    SendRefused(SendRefused),
 }
 
 /// A room event that is not state.
@@ -108,6 +110,19 @@ pub enum Trust {
     Imported,
     /// The sender's verified identity was replaced.
     IdentityChanged,
+}
+
+/// An event of ours that the homeserver does not take, told when nobody waits for it any more.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct SendRefused {
+    /// The room.
+    pub room_id: OwnedRoomId,
+    /// The transaction id, as [`Error::SendPending`](crate::Error::SendPending) had it.
+    pub transaction_id: OwnedTransactionId,
+    /// The status of the homeserver's answer.
+    pub status: u16,
+    /// The Matrix error code, where there was one.
+    pub errcode: Option<String>,
 }
 
 /// An invitation.

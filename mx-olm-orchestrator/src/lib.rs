@@ -61,12 +61,12 @@ pub use self::{
     error::{Error, Result},
     event::{
         DeviceRejected, Encryption, Event, Gap, IdentityChanged, Invite, Lost, LostBecause, Malformed, Message,
-        Rejected, RejectedReason, Trust, Undecryptable, UndecryptableReason,
+        Rejected, RejectedReason, SendRefused, Trust, Undecryptable, UndecryptableReason,
     },
     health::{Health, Problem},
     keys::KeyStatus,
     orchestrator::{Options, Orchestrator},
     receive::{Delivery, Explanation, SyncSummary, ToDeviceRejected, ToDeviceRejectedReason, WaitingCounts},
-    send::{DeviceOutcome, DeviceReceipt, Outgoing, Recipients, SendReceipt},
+    send::{DeviceOutcome, DeviceReceipt, Outgoing, Progress, ProgressStep, Recipients, SendReceipt},
     unusable::UnusableReason,
 };

@@ -29,8 +29,9 @@ pub(crate) enum MemberChange {
 pub(crate) struct Members(BTreeMap<OwnedUserId, MembershipState>);
 
 impl Members {
-    pub(crate) fn set(&mut self, user: OwnedUserId, membership: MembershipState) {
-        self.0.insert(user, membership);
+    /// Whether this is a change.
+    pub(crate) fn set(&mut self, user: OwnedUserId, membership: MembershipState) -> bool {
+        self.0.insert(user, membership.clone()) != Some(membership)
     }
 
     pub(crate) fn joined(&self, user: &OwnedUserId) -> bool {
@@ -55,7 +56,7 @@ impl Members {
 
 /// The lists that are complete.
 #[derive(Debug, Default)]
-pub(crate) struct MemberCache(Mutex<HashMap<OwnedRoomId, Members>>);
+pub(crate) struct MemberCache(Mutex<HashMap<OwnedRoomId, Members>>, Mutex<HashMap<OwnedRoomId, u64>>);
 
 impl MemberCache {
     pub(crate) async fn get(&self, room: &RoomId) -> Option<Members> {
@@ -63,7 +64,17 @@ impl MemberCache {
     }
 
     pub(crate) async fn put(&self, room: OwnedRoomId, members: Members) {
+        self.changed(&room).await;
         self.0.lock().await.insert(room, members);
+    }
+
+    /// How often what is known of a room's members changed.
+    pub(crate) async fn changes(&self, room: &RoomId) -> u64 {
+        self.1.lock().await.get(room).copied().unwrap_or_default()
+    }
+
+    async fn changed(&self, room: &RoomId) {
+        *self.1.lock().await.entry(room.to_owned()).or_default() += 1;
     }
 
     /// Follow what a sync showed. A room whose list is not known stays unknown.
@@ -72,11 +83,14 @@ impl MemberCache {
         for (room, change) in changes {
             match change {
                 MemberChange::Forget => {
+                    self.changed(&room).await;
                     rooms.remove(&room);
                 }
                 MemberChange::Now { user, membership } => {
-                    if let Some(members) = rooms.get_mut(&room) {
-                        members.set(user, membership);
+                    if let Some(members) = rooms.get_mut(&room)
+                        && members.set(user, membership)
+                    {
+                        self.changed(&room).await;
                     }
                 }
             }

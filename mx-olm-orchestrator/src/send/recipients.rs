@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use ruma::{
-    OwnedServerName, OwnedUserId, RoomId, UserId, api::client::membership::get_member_events,
+    OwnedDeviceId, OwnedServerName, OwnedUserId, RoomId, UserId, api::client::membership::get_member_events,
     events::room::history_visibility::HistoryVisibility,
 };
 
@@ -20,6 +20,8 @@ pub(crate) struct Readers {
     /// Whose devices are unknown: only ever with best effort.
     pub(crate) unknown: BTreeSet<OwnedUserId>,
     pub(crate) visibility: HistoryVisibility,
+    /// Devices that no session could be opened with, now.
+    pub(crate) sessionless: Vec<(OwnedUserId, OwnedDeviceId)>,
 }
 
 impl Readers {
@@ -50,7 +52,7 @@ impl Orchestrator {
         let mut unknown = self.query_devices(&users, &mut failed).await?;
         // Claiming for users who are unknown would wait for an answer that does not come.
         let known: BTreeSet<OwnedUserId> = users.difference(&unknown).cloned().collect();
-        let unanswered = self.claim_sessions(&known, recipients).await?;
+        let unanswered = self.claim_sessions(room, &known, recipients).await?;
         unknown.extend(unanswered.users);
         failed.extend(unanswered.servers);
         if recipients == Recipients::Strict && !unknown.is_empty() {
@@ -64,6 +66,7 @@ impl Orchestrator {
             users,
             unknown,
             visibility,
+            sessionless: unanswered.sessionless,
         })
     }
 

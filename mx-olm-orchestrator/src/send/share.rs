@@ -29,6 +29,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) requests: Vec<Arc<ToDeviceRequest>>,
+    pub(crate) session: String,
     pub(crate) new_session: bool,
     pub(crate) devices: Vec<DeviceReceipt>,
     pub(crate) users_without_devices: Vec<OwnedUserId>,
@@ -82,6 +83,7 @@ impl Orchestrator {
                     }
                     Ok(Ending::Commit(Shared {
                         requests,
+                        session: after.0,
                         new_session,
                         devices,
                         users_without_devices,

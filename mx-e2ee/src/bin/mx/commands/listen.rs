@@ -147,6 +147,17 @@ fn line(event: &Event) -> String {
             event.reason.describe()
         ),
         Event::IdentityChanged(event) => format!("{} ! the identity of this user was replaced", event.user_id),
+        Event::SendRefused(event) => format!(
+            "{} ! an event that waited to be sent is refused by the homeserver and was dropped (transaction {}, status {}{})",
+            event.room_id,
+            event.transaction_id,
+            event.status,
+            event
+                .errcode
+                .as_deref()
+                .map(|code| format!(", {}", clean(code)))
+                .unwrap_or_default()
+        ),
         _ => "! something that this version of mx cannot show: use --json".to_owned(),
     }
 }

@@ -13,6 +13,9 @@ use crate::{
     profile,
 };
 
+/// No event holds more than this many bytes of text: the specification's "Size limits".
+const MOST_TEXT: u64 = 65_536;
+
 pub(crate) async fn run(cli: &Cli, send: &Send, output: Output) -> Result<()> {
     let content = content(send)?;
     let client = profile::open(cli).await?;
@@ -38,18 +41,30 @@ fn content(send: &Send) -> Result<Value> {
     }
     let text = match send.text.as_deref() {
         Some(text) if text != "-" => text.to_owned(),
-        _ => {
-            let mut text = String::new();
-            std::io::stdin()
-                .read_to_string(&mut text)
-                .context("the text on stdin is not UTF-8")?;
-            text.trim_end_matches('\n').to_owned()
-        }
+        _ => text_of(std::io::stdin().lock())?,
     };
     if text.is_empty() {
         bail!("there is no text to send");
     }
     Ok(json!({"msgtype": if send.notice { "m.notice" } else { "m.text" }, "body": text}))
+}
+
+/// The text that a reader holds. More than any event may hold is not read.
+fn text_of(from: impl Read) -> Result<String> {
+    let mut text = Vec::new();
+    from.take(MOST_TEXT + 1)
+        .read_to_end(&mut text)
+        .context("stdin cannot be read")?;
+    if text.len() as u64 > MOST_TEXT {
+        // The exact figure would take reading all of it.
+        let too_large = mx_e2ee::orchestrator::Error::TooLarge {
+            bytes: text.len(),
+            max: text.len() - 1,
+        };
+        return Err(mx_e2ee::Error::from(too_large).into());
+    }
+    let text = String::from_utf8(text).context("the text on stdin is not UTF-8")?;
+    Ok(text.trim_end_matches('\n').to_owned())
 }
 
 /// Who can read it, and who cannot and why.
@@ -75,5 +90,38 @@ fn tell(receipt: &SendReceipt, output: Output) {
     }
     for user in &receipt.users_unknown {
         output.note(&format!("not readable by {user}: the devices are unknown"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives for ever, and counts.
+    struct Endless(u64);
+
+    impl Read for Endless {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            buffer.fill(b'x');
+            self.0 += buffer.len() as u64;
+            Ok(buffer.len())
+        }
+    }
+
+    #[test]
+    fn lm_05_an_endless_stdin_is_refused_after_what_an_event_may_hold() {
+        let mut endless = Endless(0);
+        let error = text_of(&mut endless).unwrap_err();
+        let code = error.downcast_ref::<mx_e2ee::Error>().map(mx_e2ee::Error::code);
+        assert_eq!(code, Some("too_large"));
+        assert!(endless.0 <= 2 * MOST_TEXT, "{} bytes were read", endless.0);
+    }
+
+    #[test]
+    fn text_is_read_to_its_last_line() {
+        assert_eq!(text_of(&b"one\ntwo\n\n"[..]).unwrap(), "one\ntwo");
+        assert!(text_of(&b"\xff"[..]).unwrap_err().to_string().contains("UTF-8"));
+        let longest = vec![b'x'; usize::try_from(MOST_TEXT).unwrap()];
+        assert_eq!(text_of(&longest[..]).unwrap().len(), longest.len());
     }
 }
