@@ -2,12 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod bad_input;
+mod big_room;
 mod cancel;
 mod cli;
 mod crash;
 mod crash_history;
 mod crash_matrix;
 mod crash_replay;
+mod crowd;
 mod disks;
 mod dying;
 mod edits;
@@ -38,6 +40,9 @@ mod megolm_queue;
 mod megolm_replay;
 mod receiving;
 mod rollback;
+mod send_outbox;
+mod send_share;
+mod send_steady;
 mod sending;
 mod store_errors;
 mod story;

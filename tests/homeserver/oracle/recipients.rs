@@ -34,8 +34,8 @@ struct InUse {
 struct Sender {
     puts: Vec<KeyPut>,
     sessions: HashMap<String, InUse>,
-    /// When the newest session of each room was first used.
-    newest: BTreeMap<String, u64>,
+    /// When a session of each room was last used.
+    last_used: BTreeMap<String, u64>,
     late: usize,
 }
 
@@ -108,8 +108,9 @@ impl Recipients {
         let now = self.clock;
         let sender = self.senders.entry(call.owner.clone()).or_default();
         let used_before = sender.sessions.contains_key(session);
+        // A device that came meanwhile was given the session before, and has nothing to do with this one.
+        let since = sender.last_used.insert(room.to_owned(), now).unwrap_or(0);
         if !used_before {
-            let since = sender.newest.insert(room.to_owned(), now).unwrap_or(0);
             let in_use = InUse {
                 since,
                 index,
