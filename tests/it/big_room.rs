@@ -1,6 +1,7 @@
 //! Rooms of thousands of devices: chunks, bounded memory, progress, and a kill in the middle.
 //!
-//! Each run of the tests takes 2,000 devices, which a debug build bears; `MX_BIG_ROOM=10000` takes as many as you like.
+//! Each run of the tests takes 2,000 devices, which a debug build bears; `MX_BIG_ROOM=4000` takes another number. The
+//! homeserver with its log and all of the others' keys are in the same process, and the watchdog counts their memory, too.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

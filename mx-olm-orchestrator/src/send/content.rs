@@ -17,11 +17,16 @@ use crate::{Error, Result};
 /// The most that a whole event may take, in bytes: the specification's "Size limits".
 const MAX_EVENT: usize = 65_536;
 
-/// What a homeserver adds to the content at most, in bytes, beside the room's, the sender's and the server's names:
-/// `type`, `depth`, two timestamps, a content hash (44), its signature with the name of its key (88 + 30), the names of
-/// all of these fields, up to 20 earlier events and 10 events of the authorization (47 each), and an event id where the
-/// room's version has one (50). Measured on Synapse 1.163.2, room versions 6 and 12: 715 bytes beside the names, with one
-/// earlier event and four of the authorization; the other 25 take 1,175 more.
+/// What a homeserver adds to the content at most, in bytes, beside the room's, the sender's and the server's names: the
+/// event's type, its depth, its time, a hash, a signature with the name of its key, the names of these fields, and the ids
+/// of earlier events and of those that authorize it.
+///
+/// Measured on Synapse 1.163.2 with contents of growing length, a room of one, and senders of 16 and 211 characters: in
+/// rooms of versions 6, 10 and 11 it takes a content of 64,927 bytes and answers 413 to 64,928 (64,732 with the longer
+/// name), in version 12 64,959 (64,764). That is 546 and 499 bytes beside the names, with one earlier event and three that
+/// authorize. The specification allows 20 and 10 of them, 47 bytes each: 26 more are 1,222. The sum is 1,768, and what is
+/// left to this is for longer numbers and names of keys. In rooms of versions 1 and 2, which no homeserver makes any more,
+/// these ids can be longer: there the homeserver may still refuse, after the encryption.
 const ADDED: usize = 2_048;
 
 /// How deeply a content may be nested. Receivers that read JSON with a limit of 128 levels, as ours does, can read it

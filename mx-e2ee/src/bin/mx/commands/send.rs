@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use anyhow::{Context, Result, bail};
-use mx_e2ee::{DeviceOutcome, Recipients, SendReceipt};
+use mx_e2ee::{DeviceOutcome, Progress, ProgressStep, Recipients, SendReceipt};
 use serde_json::{Value, json};
 
 use super::room::by_name;
@@ -26,7 +26,18 @@ pub(crate) async fn run(cli: &Cli, send: &Send, output: Output) -> Result<()> {
         Recipients::Strict
     };
     let progress = output.progress("encrypting and sending");
-    let receipt = room.send_to(&send.event_type, content, recipients).await;
+    let mut steps = client.orchestrator().progress();
+    let mut sending = std::pin::pin!(room.send_to(&send.event_type, content, recipients));
+    let receipt = loop {
+        tokio::select! {
+            biased;
+            receipt = &mut sending => break receipt,
+            Ok(()) = steps.changed() => {
+                let step = steps.borrow_and_update().clone();
+                progress.set_message(step.map_or_else(String::new, |step| in_words(&step)));
+            }
+        }
+    };
     progress.finish_and_clear();
     let receipt = receipt?;
     client.close().await?;
@@ -47,6 +58,17 @@ fn content(send: &Send) -> Result<Value> {
         bail!("there is no text to send");
     }
     Ok(json!({"msgtype": if send.notice { "m.notice" } else { "m.text" }, "body": text}))
+}
+
+/// How far a send to many is.
+fn in_words(progress: &Progress) -> String {
+    let what = match progress.step {
+        ProgressStep::Devices => "asking for the devices of users",
+        ProgressStep::Sessions => "opening sessions with devices",
+        ProgressStep::Keys => "giving the room key to devices",
+        _ => "encrypting and sending",
+    };
+    format!("{what}: {} of {}", progress.done, progress.total)
 }
 
 /// The text that a reader holds. More than any event may hold is not read.
