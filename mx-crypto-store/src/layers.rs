@@ -19,6 +19,7 @@ use crate::{
     layout::{Row, Table},
     manifest::{Manifest, Missing, leaf_of},
     record::Cursor,
+    revision::Moves,
     seal::{Opened, Sealer},
 };
 
@@ -40,6 +41,8 @@ pub(crate) struct Core {
     poisoned: AtomicBool,
     /// Counts units that were undone: what was decoded from their overlay is not to be trusted afterwards.
     undone: AtomicU64,
+    /// What was written that others may have to look at again.
+    pub(crate) moves: Moves,
     /// Written while a commit is under way: what is read meanwhile may be half before it and half after it.
     pub(crate) quiet: RwLock<()>,
     manifest: StdMutex<Manifest>,
@@ -114,6 +117,7 @@ impl Core {
             layers: StdMutex::default(),
             poisoned: AtomicBool::new(false),
             undone: AtomicU64::new(0),
+            moves: Moves::default(),
             quiet: RwLock::default(),
             manifest: StdMutex::new(manifest),
             idle: Notify::new(),
@@ -182,6 +186,7 @@ impl Core {
     /// Write rows into the open unit, if there is one that may be joined.
     #[cfg(feature = "engine")]
     pub(crate) fn join_unit(&self, rows: &mut Vec<(Row, Option<Plain>)>) -> bool {
+        self.moves.engine(rows);
         match self.layers().open.as_mut() {
             Some(unit) if !unit.alone => {
                 unit.overlay.extend(rows.drain(..));
@@ -193,6 +198,7 @@ impl Core {
 
     /// Write rows into the open unit; `false` when there is none.
     pub(crate) fn write_into_unit(&self, rows: &mut Vec<(Row, Option<Plain>)>) -> bool {
+        self.moves.engine(rows);
         match self.layers().open.as_mut() {
             Some(unit) => {
                 unit.overlay.extend(rows.drain(..));
@@ -365,14 +371,15 @@ impl Core {
         after: Option<&Cursor>,
         limit: usize,
         view: View,
+        passing: bool,
     ) -> Result<Vec<Record>> {
         let rows = self
-            .rows(prefix, after.map(|cursor| cursor.0.as_slice()), limit, view)
+            .rows(prefix, after.map(|cursor| cursor.row.as_slice()), limit, view)
             .await?;
         Ok(rows
             .into_iter()
             .map(|(row, value)| Record {
-                cursor: Cursor(row),
+                cursor: Cursor { row, passing },
                 value,
             })
             .collect())

@@ -68,6 +68,7 @@ mod layout;
 mod manifest;
 mod random;
 mod record;
+mod revision;
 mod seal;
 mod sealed;
 mod spread;
@@ -86,6 +87,7 @@ pub use self::{
     inspect::{Damage, DamageKind, Stats, Verified},
     key::{KeySource, Passphrase, PassphraseCost, StoreKey},
     record::{Cursor, Family, Record, RecordId},
+    revision::Revision,
     sealed::SealedStore,
     unit::Unit,
 };

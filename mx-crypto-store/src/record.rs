@@ -14,13 +14,18 @@ use crate::{
 pub struct Family {
     name: &'static str,
     guarded: bool,
+    passing: bool,
 }
 
 impl Family {
     /// The family of this name.
     #[must_use]
     pub const fn new(name: &'static str) -> Self {
-        Self { name, guarded: false }
+        Self {
+            name,
+            guarded: false,
+            passing: false,
+        }
     }
 
     /// The family of this name, every record of which is missed: one that somebody deletes from the disk, or sets back
@@ -29,7 +34,23 @@ impl Family {
     /// family and one that is not are two families, even with one name.
     #[must_use]
     pub const fn guarded(name: &'static str) -> Self {
-        Self { name, guarded: true }
+        Self {
+            name,
+            guarded: true,
+            passing: false,
+        }
+    }
+
+    /// The same family, whose records come and go with every message: they do not move
+    /// [`Revision::records`](crate::Revision).
+    #[must_use]
+    pub const fn passing(mut self) -> Self {
+        self.passing = true;
+        self
+    }
+
+    pub(crate) const fn is_passing(self) -> bool {
+        self.passing
     }
 
     const fn table(self) -> Table {
@@ -93,6 +114,10 @@ impl RecordId {
         }
     }
 
+    pub(crate) const fn is_passing(&self) -> bool {
+        self.family.is_passing()
+    }
+
     pub(crate) fn row(&self, sealer: &Sealer) -> Row {
         let group: Vec<&str> = self.group.iter().map(String::as_str).collect();
         let parts = self.family.parts(&group);
@@ -109,7 +134,10 @@ fn owned(group: &[&str]) -> Vec<String> {
 
 /// Where a scan stands, and what deletes the record it came with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cursor(pub(crate) Row);
+pub struct Cursor {
+    pub(crate) row: Row,
+    pub(crate) passing: bool,
+}
 
 /// A record that a scan found.
 pub struct Record {

@@ -149,7 +149,9 @@ impl SealedStore {
         limit: usize,
     ) -> Result<Vec<Record>> {
         let prefix = family.prefix(&self.core.sealer, group);
-        self.core.records(&prefix, after, limit, View::Committed).await
+        self.core
+            .records(&prefix, after, limit, View::Committed, family.is_passing())
+            .await
     }
 
     /// A write failed: the store may be read and closed, and nothing else.

@@ -21,7 +21,7 @@ use ruma::{OwnedDeviceId, OwnedUserId};
 use serde::de::DeserializeOwned;
 
 use crate::{
-    Cursor, Family, KeySource, Record, RecordId, Result, SealedStore, StoreError, Unit,
+    Cursor, Family, KeySource, Record, RecordId, Result, Revision, SealedStore, StoreError, Unit,
     backend::Backend,
     layers::{Plain, View},
     layout::{self, Row, Table},
@@ -118,6 +118,12 @@ impl PickleStore {
         let row = self.row(Table::Account, &[], "owner");
         let owner = self.sealed.core.read(&row, View::Committed).await?;
         owner.map(|value| record::decode(&value)).transpose()
+    }
+
+    /// How often something was written that is not passing.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.sealed.core.moves.revision()
     }
 
     /// A write failed: the store may be read and closed, and nothing else.

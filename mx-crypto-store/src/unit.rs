@@ -36,7 +36,7 @@ impl Unit {
     /// [`StoreError::Encode`](crate::StoreError::Encode).
     pub fn put<T: Serialize + ?Sized>(&self, id: &RecordId, value: &T) -> Result<()> {
         let encoded = self.core.taint(encode(value))?;
-        self.write(id.row(&self.core.sealer), Some(encoded));
+        self.write(id.row(&self.core.sealer), Some(encoded), id.is_passing());
         Ok(())
     }
 
@@ -45,7 +45,7 @@ impl Unit {
     /// # Errors
     /// None today.
     pub fn delete(&self, id: &RecordId) -> Result<()> {
-        self.write(id.row(&self.core.sealer), None);
+        self.write(id.row(&self.core.sealer), None, id.is_passing());
         Ok(())
     }
 
@@ -54,7 +54,7 @@ impl Unit {
     /// # Errors
     /// None today.
     pub fn delete_at(&self, cursor: &Cursor) -> Result<()> {
-        self.write(cursor.0.clone(), None);
+        self.write(cursor.row.clone(), None, cursor.passing);
         Ok(())
     }
 
@@ -80,7 +80,9 @@ impl Unit {
         limit: usize,
     ) -> Result<Vec<Record>> {
         let prefix = family.prefix(&self.core.sealer, group);
-        self.core.records(&prefix, after, limit, View::Unit).await
+        self.core
+            .records(&prefix, after, limit, View::Unit, family.is_passing())
+            .await
     }
 
     /// The next position of a group. No position is ever given twice, even when its record is gone.
@@ -94,12 +96,15 @@ impl Unit {
             None => 0,
         };
         let encoded = encode(&next.saturating_add(1))?;
-        self.write(row, Some(encoded));
+        self.write(row, Some(encoded), true);
         Ok(next)
     }
 
-    fn write(&self, row: Vec<u8>, value: Option<Vec<u8>>) {
+    fn write(&self, row: Vec<u8>, value: Option<Vec<u8>>, passing: bool) {
         let value = value.map(|value| Arc::new(Zeroizing::new(value)));
+        if !passing {
+            self.core.moves.record();
+        }
         self.core.write_into_unit(&mut vec![(row, value)]);
     }
 

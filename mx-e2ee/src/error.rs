@@ -145,6 +145,7 @@ impl Error {
             mx_olm_orchestrator::Error::MalformedSync { .. }
             | mx_olm_orchestrator::Error::MembersIncomplete { .. }
             | mx_olm_orchestrator::Error::ClaimFailed { .. }
+            | mx_olm_orchestrator::Error::KeyShareIncomplete { .. }
             | mx_olm_orchestrator::Error::SendPending { .. }
             | mx_olm_orchestrator::Error::EarlierSendPending { .. } => true,
             _ => false,

@@ -13,18 +13,19 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt, stream};
 use matrix_sdk_crypto::{Device, OlmMachine, types::requests::AnyIncomingResponse};
 use mx_crypto_store::{Family, RecordId, Unit};
 use mx_transport::{RequestError, TransportError, TransportErrorKind};
 use ruma::{
-    OneTimeKeyAlgorithm, OwnedDeviceId, OwnedServerName, OwnedTransactionId, OwnedUserId, TransactionId, UserId,
-    api::client::keys::claim_keys,
+    OneTimeKeyAlgorithm, OwnedDeviceId, OwnedServerName, OwnedTransactionId, OwnedUserId, RoomId, TransactionId,
+    UserId, api::client::keys::claim_keys,
 };
 
 pub(crate) use self::backoff::Backoff;
 use self::verdict::{judge, keep_one};
 use crate::{
-    Error, Orchestrator, Recipients, Result, UnusableReason,
+    Error, Orchestrator, ProgressStep, Recipients, Result, UnusableReason,
     devices::{Unusable, servers},
     machine::Ending,
     outgoing,
@@ -32,6 +33,10 @@ use crate::{
 
 const FAILURES: Family = Family::new("claim-failures");
 
+/// The most devices that one request claims keys for.
+const AT_MOST: usize = 250;
+/// How many requests are under way at once.
+const AT_ONCE: usize = 4;
 /// Each attempt takes a key away from every device that it names.
 const MAX_ATTEMPTS: u32 = 3;
 /// How long one attempt may take.
@@ -46,6 +51,8 @@ type Wanted = BTreeMap<OwnedUserId, BTreeMap<OwnedDeviceId, OneTimeKeyAlgorithm>
 pub(crate) struct Unanswered {
     pub(crate) users: BTreeSet<OwnedUserId>,
     pub(crate) servers: BTreeSet<OwnedServerName>,
+    /// Devices without a session, of users who are known.
+    pub(crate) sessionless: Vec<(OwnedUserId, OwnedDeviceId)>,
 }
 
 impl Unanswered {
@@ -56,35 +63,53 @@ impl Unanswered {
 }
 
 impl Orchestrator {
-    /// Open sessions with the devices of `users` that have none: one claim, one at a time.
+    /// Open sessions with the devices of `users` that have none. One call at a time claims, in requests of at most
+    /// [`AT_MOST`] devices, a few of them at once; each answer is taken in a unit of work of its own, so that a process
+    /// that is killed in between goes on with the devices that are left.
     ///
     /// # Errors
     /// [`Error::ClaimFailed`]; of the store. With best effort a claim that fails leaves its users unanswered instead.
     pub(crate) async fn claim_sessions(
         &self,
+        room: &RoomId,
         users: &BTreeSet<OwnedUserId>,
         recipients: Recipients,
     ) -> Result<Unanswered> {
-        let _single_flight = self.claim_lock().await;
+        // Where there is nothing to claim, nobody waits for another's claim.
         let mut unanswered = Unanswered::default();
-        let (id, mut wanted) = self.missing_sessions(users.clone()).await?;
-        self.hold_back(&mut wanted, &mut unanswered);
-        if wanted.is_empty() {
+        if self.missing_sessions(users.clone()).await?.1.is_empty() {
             return Ok(unanswered);
         }
-        let answer = match self.claim(&wanted).await {
-            Ok(answer) => answer,
-            Err(Error::ClaimFailed { .. }) if recipients == Recipients::BestEffort => {
-                wanted.into_keys().for_each(|user| unanswered.add(user));
-                return Ok(unanswered);
+        let _single_flight = self.claim_lock().await;
+        let (mut id, mut wanted) = self.missing_sessions(users.clone()).await?;
+        self.hold_back(&mut wanted, &mut unanswered);
+        let total: usize = wanted.values().map(BTreeMap::len).sum();
+        let (mut done, mut failure) = (0, None);
+        let mut answers = stream::iter(chunks(wanted))
+            .map(|wanted| async move {
+                let answer = self.claim(&wanted).await;
+                (wanted, answer)
+            })
+            .buffer_unordered(AT_ONCE);
+        while let Some((wanted, answer)) = answers.next().await {
+            self.tell_progress(Some(room), ProgressStep::Sessions, done, total);
+            done += wanted.values().map(BTreeMap::len).sum::<usize>();
+            match answer {
+                Ok(answer) => {
+                    let id = std::mem::replace(&mut id, TransactionId::new());
+                    let outcome = self.take_claim(id, wanted, answer).await?;
+                    self.note_claims(outcome, &mut unanswered);
+                }
+                Err(Error::ClaimFailed { .. }) if recipients == Recipients::BestEffort => {
+                    wanted.into_keys().for_each(|user| unanswered.add(user));
+                }
+                Err(error) => failure = failure.or(Some(error)),
             }
-            Err(error) => return Err(error),
-        };
-        let outcome = self.take_claim(id, wanted, answer).await?;
-        for user in self.note_claims(outcome) {
-            unanswered.add(user);
         }
-        Ok(unanswered)
+        match failure {
+            None => Ok(unanswered),
+            Some(error) => Err(error),
+        }
     }
 
     /// A claim that the engine asks for itself, for a session that broke.
@@ -94,7 +119,7 @@ impl Orchestrator {
         let outcome = self
             .take_claim(id.to_owned(), request.one_time_keys.clone(), answer)
             .await?;
-        self.note_claims(outcome);
+        self.note_claims(outcome, &mut Unanswered::default());
         Ok(())
     }
 
@@ -136,7 +161,14 @@ impl Orchestrator {
                 unanswered.add(user.clone());
                 return false;
             }
-            devices.retain(|device, _| !backoff.waits_for_device(&(user.clone(), device.clone()), now_ms));
+            devices.retain(|device, _| {
+                let device = (user.clone(), device.clone());
+                let waits = backoff.waits_for_device(&device, now_ms);
+                if waits {
+                    unanswered.sessionless.push(device);
+                }
+                !waits
+            });
             !devices.is_empty()
         });
     }
@@ -206,12 +238,21 @@ impl Orchestrator {
             .await
     }
 
-    /// Note when to ask again. Returns the users whose server did not answer.
-    fn note_claims(&self, claims: Vec<Claim>) -> BTreeSet<OwnedUserId> {
+    /// Whether it is not time yet to ask any of these devices again.
+    pub(crate) fn none_is_due(&self, devices: &[(OwnedUserId, OwnedDeviceId)]) -> bool {
         let now_ms = self.now_ms();
-        let mut unanswered = BTreeSet::new();
+        let backoff = self.keeping().claims.lock();
+        backoff.is_ok_and(|backoff| {
+            let mut devices = devices.iter();
+            devices.all(|device| backoff.waits_for_device(device, now_ms))
+        })
+    }
+
+    /// Note when to ask again, and whose server did not answer.
+    fn note_claims(&self, claims: Vec<Claim>, unanswered: &mut Unanswered) {
+        let now_ms = self.now_ms();
         let Ok(mut backoff) = self.keeping().claims.lock() else {
-            return unanswered;
+            return;
         };
         for claim in &claims {
             if claim.outcome.is_some() {
@@ -221,18 +262,43 @@ impl Orchestrator {
         let mut down = BTreeSet::new();
         for claim in claims {
             match claim.outcome {
-                Some(outcome) => backoff.device((claim.user, claim.device), outcome.is_ok(), now_ms),
+                Some(outcome) => {
+                    let device = (claim.user, claim.device);
+                    if outcome.is_err() {
+                        unanswered.sessionless.push(device.clone());
+                    }
+                    backoff.device(device, outcome.is_ok(), now_ms);
+                }
                 None => {
                     down.insert(claim.user.server_name().to_owned());
-                    unanswered.insert(claim.user);
+                    unanswered.add(claim.user);
                 }
             }
         }
         for server in down {
             backoff.server(server, false, now_ms);
         }
-        unanswered
     }
+}
+
+/// Claims of at most [`AT_MOST`] devices each.
+fn chunks(wanted: Wanted) -> Vec<Wanted> {
+    let mut chunks = Vec::new();
+    let (mut chunk, mut devices) = (Wanted::new(), 0);
+    for (user, algorithms) in wanted {
+        for (device, algorithm) in algorithms {
+            if devices == AT_MOST {
+                chunks.push(std::mem::take(&mut chunk));
+                devices = 0;
+            }
+            chunk.entry(user.clone()).or_default().insert(device, algorithm);
+            devices += 1;
+        }
+    }
+    if devices > 0 {
+        chunks.push(chunk);
+    }
+    chunks
 }
 
 /// What became of a claim for one device.

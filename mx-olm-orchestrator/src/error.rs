@@ -143,6 +143,24 @@ pub enum Error {
         source: RequestError,
     },
 
+    /// The room key could not be brought to all of its readers. The event was not sent; what is missing is put, as it is,
+    /// by the next send.
+    #[error(
+        "only {delivered} of {} parts of the key of room {room} could be delivered, and the event was not sent: send it \
+         again, which delivers the rest", delivered + outstanding
+    )]
+    KeyShareIncomplete {
+        /// The room.
+        room: OwnedRoomId,
+        /// How many requests were delivered now.
+        delivered: usize,
+        /// How many were not.
+        outstanding: usize,
+        /// Why one of them was not.
+        #[source]
+        source: Box<RequestError>,
+    },
+
     /// Verified users have another cross-signing identity than the one that was verified. Nothing was sent.
     #[error(
         "the identity of {} verified user(s) was replaced ({}), nothing was sent: verify them again, or withdraw \
@@ -211,19 +229,24 @@ pub enum Error {
     },
 
     /// The event would be larger than a homeserver accepts. The ratchet did not move.
-    #[error("the encrypted event would have {bytes} bytes and at most {max} are accepted: send less, or send a file")]
+    #[error(
+        "the content of the event would take {bytes} bytes and at most {max} are accepted in this room: send less, or send \
+         a file"
+    )]
     TooLarge {
-        /// What the encrypted content would take, in bytes.
+        /// What the content would take, encrypted where the room is, in bytes.
         bytes: usize,
-        /// The most that we send, in bytes.
+        /// The most that leaves room for what a homeserver adds, in bytes.
         max: usize,
     },
 
     /// The content is not what a Matrix event may hold. The ratchet did not move.
-    #[error("the content cannot be sent: {reason}")]
+    #[error("the content cannot be sent: {reason}{}", at(path))]
     BadContent {
         /// What is wrong with it.
         reason: &'static str,
+        /// Where, as a JSON pointer. Keys that are no names as events have them are shown as `*`. Empty: all of it.
+        path: String,
     },
 
     /// The event is encrypted and in the outbox; whether the homeserver has it is not known.
@@ -239,9 +262,9 @@ pub enum Error {
         source: RequestError,
     },
 
-    /// An earlier event is in the outbox and goes first. Nothing of this one was kept.
+    /// An earlier event of the room is in the outbox and goes first. Nothing of this one was kept.
     #[error(
-        "an earlier event (transaction {transaction_id}) is still not confirmed by the homeserver and goes first: \
+        "an earlier event of the room (transaction {transaction_id}) is still not confirmed by the homeserver and goes first: \
          nothing of this one was kept, send it again later"
     )]
     EarlierSendPending {
@@ -289,6 +312,7 @@ impl Error {
             Self::RecipientsUnknown { .. } => "recipients_unknown",
             Self::NoUsableRecipients { .. } => "no_usable_recipients",
             Self::ClaimFailed { .. } => "claim_failed",
+            Self::KeyShareIncomplete { .. } => "key_share_incomplete",
             Self::IdentityChanged { .. } => "identity_changed",
             Self::OwnDeviceDeleted { .. } => "device_deleted",
             Self::OneTimeKeyConflict { .. } => "one_time_key_conflict",
@@ -379,6 +403,15 @@ fn reasons(devices: &[DeviceReceipt]) -> String {
         reasons.push("…".to_owned());
     }
     format!(" ({})", reasons.join("; "))
+}
+
+/// Where something is.
+fn at(path: &str) -> String {
+    if path.is_empty() {
+        String::new()
+    } else {
+        format!(" (at {path})")
+    }
 }
 
 fn colliding(ids: &BTreeSet<String>) -> String {

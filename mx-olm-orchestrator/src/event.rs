@@ -1,6 +1,6 @@
 //! What an app receives.
 
-use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId};
+use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedTransactionId, OwnedUserId};
 use serde::{Deserialize, Serialize};
 
 use crate::{EncryptionChange, UnusableReason};
@@ -32,6 +32,8 @@ pub enum Event {
     IdentityChanged(IdentityChanged),
     /// The homeserver shows the encryption of a room other than it was, in a way that is not followed.
     EncryptionTampered(EncryptionTampered),
+    /// An event that an earlier call, or an earlier process, left in the outbox is refused for good. It is dropped.
+    SendRefused(SendRefused),
 }
 
 /// A room event that is not state.
@@ -110,6 +112,19 @@ pub enum Trust {
     Imported,
     /// The sender's verified identity was replaced.
     IdentityChanged,
+}
+
+/// An event of ours that the homeserver does not take, told when nobody waits for it any more.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct SendRefused {
+    /// The room.
+    pub room_id: OwnedRoomId,
+    /// The transaction id, as [`Error::SendPending`](crate::Error::SendPending) had it.
+    pub transaction_id: OwnedTransactionId,
+    /// The status of the homeserver's answer.
+    pub status: u16,
+    /// The Matrix error code, where there was one.
+    pub errcode: Option<String>,
 }
 
 /// An invitation.

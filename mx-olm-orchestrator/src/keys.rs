@@ -14,6 +14,7 @@ use std::{
     sync::{Mutex, atomic::AtomicBool},
 };
 
+use futures_util::{StreamExt, stream};
 use matrix_sdk_crypto::types::requests::{AnyOutgoingRequest, OutgoingRequest};
 use mx_crypto_store::{Family, RecordId};
 use ruma::{OwnedUserId, TransactionId};
@@ -22,7 +23,7 @@ use self::pace::Pace;
 pub use self::status::KeyStatus;
 pub(crate) use self::status::PublicKeys;
 use crate::{
-    Orchestrator, Result,
+    Orchestrator, ProgressStep, Result,
     claims::Backoff,
     devices::OwnDevice,
     machine::Ending,
@@ -33,6 +34,9 @@ pub(crate) const SETTINGS: Family = Family::new("settings");
 
 /// The engine asks for follow-ups of follow-ups; more rounds than this mean that a homeserver leads us in a circle.
 const MAX_ROUNDS: usize = 12;
+
+/// How many questions about devices are under way at once.
+const QUERIES_AT_ONCE: usize = 4;
 
 /// Which of the engine's requests are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,8 +142,9 @@ impl Orchestrator {
             requests.retain(|request| how != Upkeep::Queries || is_query(request));
             // The engine asks at once again for users that an answer left out: once in a run is enough.
             requests.retain(|request| is_new(request, &mut asked));
-            let (mut first, mut sent, mut later) = (None, false, false);
-            for request in &requests {
+            let (mut first, mut sent, mut later) = (self.ask(&requests).await.err(), false, false);
+            sent |= requests.iter().any(is_query);
+            for request in requests.iter().filter(|request| !is_query(request)) {
                 match self.fulfil(request, how).await {
                     Ok(done) => {
                         sent |= done == Done::Sent;
@@ -165,15 +170,43 @@ impl Orchestrator {
         Ok(Done::Later)
     }
 
+    /// Ask the questions about devices among these requests: the engine asks for at most 250 users in each. A few are
+    /// under way at once; each answer is taken for itself.
+    async fn ask(&self, requests: &[OutgoingRequest]) -> Result<()> {
+        let queries: Vec<_> = requests
+            .iter()
+            .filter_map(|request| match request.request() {
+                AnyOutgoingRequest::KeysQuery(query) => Some((request.request_id().to_owned(), query.clone())),
+                _ => None,
+            })
+            .collect();
+        let total = queries.iter().map(|(_, query)| query.device_keys.len()).sum();
+        let (mut done, mut failure) = (0, None);
+        let mut answers = stream::iter(queries)
+            .map(|(id, query)| async move {
+                let answer = outgoing::query(self.homeserver(), &query).await;
+                (id, query, answer)
+            })
+            .buffer_unordered(QUERIES_AT_ONCE);
+        while let Some((id, query, answer)) = answers.next().await {
+            let asked: BTreeSet<_> = query.device_keys.keys().cloned().collect();
+            done += asked.len();
+            let taken = match answer {
+                Ok(answer) => self.take_query(&id, asked, answer).await,
+                Err(error) => Err(error.into()),
+            };
+            if let Err(error) = taken {
+                failure.get_or_insert(error);
+            }
+            self.tell_progress(None, ProgressStep::Devices, done, total);
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
     async fn fulfil(&self, request: &OutgoingRequest, how: Upkeep) -> Result<Done> {
         let id = request.request_id();
         match request.request() {
             AnyOutgoingRequest::KeysUpload(upload) => return self.upload(id, upload, how).await,
-            AnyOutgoingRequest::KeysQuery(query) => {
-                let answer = outgoing::query(self.homeserver(), query).await?;
-                let asked = query.device_keys.keys().cloned().collect();
-                self.take_query(id, asked, answer).await?;
-            }
             AnyOutgoingRequest::KeysClaim(claim) => self.claim_for_engine(id, claim).await?,
             other => {
                 let answer = outgoing::send(self.homeserver(), other).await?;

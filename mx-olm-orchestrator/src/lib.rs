@@ -63,7 +63,7 @@ pub use self::{
     error::{Error, Result},
     event::{
         DeviceRejected, Encryption, EncryptionTampered, Event, Gap, IdentityChanged, Invite, Lost, LostBecause,
-        Malformed, Message, Rejected, RejectedReason, Trust, Undecryptable, UndecryptableReason,
+        Malformed, Message, Rejected, RejectedReason, SendRefused, Trust, Undecryptable, UndecryptableReason,
     },
     health::{Health, Problem},
     keys::KeyStatus,
@@ -71,7 +71,8 @@ pub use self::{
     receive::{Delivery, Explanation, SyncSummary, ToDeviceRejected, ToDeviceRejectedReason, WaitingCounts},
     rooms::EncryptionChange,
     send::{
-        Device, DeviceOutcome, DeviceReceipt, Outgoing, Recipients, RoomPolicy, RotationReason, SendReceipt, Warning,
+        Device, DeviceOutcome, DeviceReceipt, Outgoing, Progress, ProgressStep, Recipients, RoomPolicy, RotationReason,
+        SendReceipt, Warning,
     },
     unusable::UnusableReason,
 };

@@ -6,15 +6,24 @@
 //! so that memory is never ahead of what a crash would leave. The work runs on a task of its own: a caller who drops
 //! the future of a send does not stop a unit in the middle.
 
-use std::{future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc};
+use std::{
+    future::Future,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::{Arc, Mutex as StdMutex, PoisonError},
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use matrix_sdk_crypto::OlmMachine;
 use mx_crypto_store::{PickleStore, Unit};
 use ruma::{OwnedDeviceId, OwnedUserId};
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, task::JoinHandle};
 
-use crate::{Error, Result};
+use crate::{Error, Result, send::outbox};
+
+/// How long what the homeserver has may stay in the outbox, when no unit of work comes by.
+const FORGOTTEN_WITHIN: Duration = Duration::from_secs(1);
 
 /// A future of a unit's work.
 pub(crate) type Work<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
@@ -36,6 +45,15 @@ pub(crate) struct MachineSlot {
     user: OwnedUserId,
     device: OwnedDeviceId,
     slot: Mutex<Option<OlmMachine>>,
+    confirmed: StdMutex<Confirmed>,
+}
+
+/// Parcels that the homeserver has: the next unit that commits takes them out of the outbox.
+#[derive(Debug, Default)]
+struct Confirmed {
+    positions: Vec<u64>,
+    /// Does it where no unit comes by.
+    last_resort: Option<JoinHandle<()>>,
 }
 
 impl MachineSlot {
@@ -54,6 +72,7 @@ impl MachineSlot {
             user,
             device,
             slot: Mutex::new(None),
+            confirmed: StdMutex::default(),
         });
         slot.unit(|_, _| Box::pin(async { Ok(Ending::Commit(())) })).await?;
         Ok(slot)
@@ -104,6 +123,7 @@ impl MachineSlot {
                             return Ok(value);
                         }
                     };
+                    this.forget_confirmed(&unit)?;
                     let submitted = unit.submit()?;
                     // The next unit goes on with this machine while the disk works: they reach it in order, and when
                     // one fails nothing that was built on it is committed.
@@ -130,8 +150,61 @@ impl MachineSlot {
         task.await.map_err(|_| Error::EngineStopped)?
     }
 
-    /// Drop the machine, so that the store can be closed.
-    pub(crate) async fn close(&self) {
+    /// A parcel is not needed any more: it leaves the outbox with the next unit of work, or a moment later.
+    pub(crate) fn forget_soon(self: &Arc<Self>, position: u64) {
+        let mut confirmed = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        confirmed.positions.push(position);
+        if confirmed.last_resort.as_ref().is_none_or(JoinHandle::is_finished) {
+            let this = Arc::downgrade(self);
+            confirmed.last_resort = Some(tokio::spawn(async move {
+                tokio::time::sleep(FORGOTTEN_WITHIN).await;
+                if let Some(this) = this.upgrade()
+                    && let Err(error) = this.settle().await
+                {
+                    // It is put once more by the next process, and the homeserver takes it once.
+                    tracing::warn!(code = error.code(), "the outbox could not be tidied");
+                }
+            }));
+        }
+    }
+
+    /// Take out of the outbox what the homeserver has.
+    async fn settle(self: &Arc<Self>) -> Result<()> {
+        let is_settled = {
+            let confirmed = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+            confirmed.positions.is_empty()
+        };
+        if is_settled {
+            return Ok(());
+        }
+        self.unit(|_, _| Box::pin(async { Ok(Ending::Commit(())) })).await
+    }
+
+    fn forget_confirmed(&self, unit: &Unit) -> Result<()> {
+        let mut confirmed = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        for position in confirmed.positions.drain(..) {
+            outbox::forget(unit, position)?;
+        }
+        Ok(())
+    }
+
+    /// Finish what is left to do, and drop the machine, so that the store can be closed.
+    pub(crate) async fn close(self: &Arc<Self>) -> Result<()> {
+        let settled = if self.store.is_poisoned() {
+            Ok(())
+        } else {
+            self.settle().await
+        };
+        let last_resort = self.last_resort();
+        if let Some(task) = last_resort {
+            task.abort();
+        }
         self.slot.lock().await.take();
+        settled
+    }
+
+    fn last_resort(&self) -> Option<JoinHandle<()>> {
+        let mut confirmed = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        confirmed.last_resort.take()
     }
 }

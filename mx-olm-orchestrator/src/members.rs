@@ -40,9 +40,10 @@ pub(crate) struct Members {
 }
 
 impl Members {
-    pub(crate) fn set(&mut self, user: OwnedUserId, membership: MembershipState) {
-        self.disputed.remove(&user);
-        self.standing.insert(user, membership);
+    /// Whether this is a change.
+    pub(crate) fn set(&mut self, user: OwnedUserId, membership: MembershipState) -> bool {
+        let was_disputed = self.disputed.remove(&user);
+        was_disputed | (self.standing.insert(user, membership.clone()) != Some(membership))
     }
 
     /// The homeserver's list has no word of somebody who joined: no proof of leaving, so that they are members.
@@ -109,7 +110,7 @@ impl MemberCache {
         Some(members)
     }
 
-    /// How many changes of the room syncs showed so far.
+    /// How many changes of who is in the room syncs showed so far.
     pub(crate) async fn changes(&self, room: &RoomId) -> u64 {
         self.0.lock().await.get(room).map_or(0, |known| known.changes)
     }
@@ -137,20 +138,26 @@ impl MemberCache {
         let mut rooms = self.0.lock().await;
         for (room, change) in changes {
             let known = rooms.entry(room).or_default();
-            known.changes += 1;
-            match change {
-                MemberChange::Forget => known.complete = None,
+            // Another name or picture of a member is no change of who may read.
+            let changed = match change {
+                MemberChange::Forget => {
+                    known.complete = None;
+                    true
+                }
                 MemberChange::Left => {
                     known.complete = None;
                     known.seen.clear();
+                    true
                 }
                 MemberChange::Now { user, membership } => {
                     known.seen.insert(user.clone(), membership == MembershipState::Join);
-                    if let Some(members) = &mut known.complete {
-                        members.set(user, membership);
+                    match &mut known.complete {
+                        Some(members) => members.set(user, membership),
+                        None => true,
                     }
                 }
-            }
+            };
+            known.changes += u64::from(changed);
         }
     }
 }

@@ -1,25 +1,22 @@
 //! What an app of this layer holds: one device, its homeserver and its store.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use mx_crypto_store::{Cursor, PickleStore};
 use mx_transport::Homeserver;
-use ruma::{DeviceId, OwnedDeviceId, OwnedRoomId, OwnedUserId, RoomId, UserId};
+use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 use tokio::{
-    sync::{Mutex, MutexGuard},
+    sync::{Mutex, MutexGuard, watch},
     time::Instant,
 };
 
 use crate::{
-    Clock, Delivery, Recipients, Result,
+    Clock, Delivery, Progress, Recipients, Result,
     keys::Keeping,
     machine::{Ending, MachineSlot},
     members::MemberCache,
     receive,
+    send::Lanes,
 };
 
 /// How one device behaves.
@@ -76,8 +73,8 @@ struct Inner {
     upkeep: Mutex<()>,
     claim: Mutex<()>,
     keeping: Keeping,
-    outbox: Mutex<()>,
-    rooms: Mutex<HashMap<OwnedRoomId, Arc<Mutex<()>>>>,
+    lanes: Lanes,
+    progress: watch::Sender<Option<Progress>>,
 }
 
 impl Orchestrator {
@@ -106,8 +103,8 @@ impl Orchestrator {
             upkeep: Mutex::default(),
             claim: Mutex::default(),
             keeping: Keeping::default(),
-            outbox: Mutex::default(),
-            rooms: Mutex::default(),
+            lanes: Lanes::default(),
+            progress: watch::Sender::default(),
         })))
     }
 
@@ -173,7 +170,7 @@ impl Orchestrator {
     /// # Errors
     /// Of the store.
     pub async fn close(&self) -> Result<()> {
-        self.0.machine.close().await;
+        self.0.machine.close().await?;
         Ok(self.0.store.shutdown().await?)
     }
 
@@ -215,13 +212,12 @@ impl Orchestrator {
         &self.0.keeping
     }
 
-    pub(crate) async fn outbox_lock(&self) -> MutexGuard<'_, ()> {
-        self.0.outbox.lock().await
+    /// What keeps the sends of one room in order.
+    pub(crate) fn lanes(&self) -> &Lanes {
+        &self.0.lanes
     }
 
-    /// What keeps the sends of one room in order.
-    pub(crate) async fn room_lock(&self, room: &RoomId) -> Arc<Mutex<()>> {
-        let mut rooms = self.0.rooms.lock().await;
-        Arc::clone(rooms.entry(room.to_owned()).or_default())
+    pub(crate) fn progress_sender(&self) -> &watch::Sender<Option<Progress>> {
+        &self.0.progress
     }
 }

@@ -139,7 +139,7 @@ impl Oracle {
     /// Look at a request before it is processed.
     pub(crate) fn request(&mut self, state: &State, session: Option<&Session>, parts: &Parts) {
         let Some(session) = session else {
-            let found = self.secrets.request(state, parts);
+            let found = self.secrets.request(state, parts, &self.exempt);
             self.add("nobody", found);
             return;
         };
@@ -148,7 +148,7 @@ impl Oracle {
             return;
         }
         let call = Call { owner, parts, state };
-        let mut found = self.secrets.request(state, parts);
+        let mut found = self.secrets.request(state, parts, &self.exempt);
         found.extend(secrets::plaintext(&call));
         found.extend(self.ratchets.request(&call));
         found.extend(self.identities.request(&call));

@@ -57,7 +57,10 @@ async fn an_event_whose_answer_was_lost_is_sent_again_with_the_same_bytes() {
 async fn a_key_that_was_not_delivered_stops_its_event() {
     let Pair { server, bob, room, .. } = pair().await;
     server.fault(Fault::drop_before("/sendToDevice/"));
-    assert_eq!(room.send_text("not yet").await.unwrap_err().code(), "interrupted");
+    assert_eq!(
+        room.send_text("not yet").await.unwrap_err().code(),
+        "key_share_incomplete"
+    );
     assert!(
         !server
             .log()

@@ -340,13 +340,23 @@ impl Scene {
         }
     }
 
-    /// Carol has another device from now on.
-    pub(crate) async fn carol_logs_in_again(&self) {
+    /// Carol has another device from now on. Its id.
+    pub(crate) async fn carol_logs_in_again(&self) -> ruma::OwnedDeviceId {
         let another = Parked::new("carol")
             .login(&self.server, &Plan::default())
             .await
             .unwrap();
+        let device = another.device_id().to_owned();
         another.close().await.unwrap();
+        device
+    }
+
+    /// Carol has two more devices, and one of them has no one-time keys left.
+    pub(crate) async fn carol_logs_in_twice(&self) {
+        let without_keys = self.carol_logs_in_again().await;
+        self.server
+            .exhaust_keys(ruma::user_id!("@carol:localhost"), &without_keys);
+        self.carol_logs_in_again().await;
     }
 
     /// A process of bob's has ended, wherever it was.

@@ -1,4 +1,4 @@
-//! The crash matrix of the receive side: killed at each of the catalogue's kill points, again and again, from different
+//! The crash matrix: killed at each of the catalogue's kill points, again and again, from different
 //! histories, and in three of ten cases once more while it recovers.
 //!
 //! Where the points lie in the grid of the disk's and the network's operations (see [`crate::disks`]; one unit of work
@@ -14,6 +14,15 @@
 //! | K7 | before `/keys/upload` leaves: the keys are on the disk |
 //! | K8 | after `/keys/upload` was processed, before its answer is read |
 //! | K9 | any commit after that answer |
+//! | K10 | after `/keys/claim` was processed, before its answer is read |
+//! | K11 | before and after each commit of a send after that answer |
+//! | K12 | any read of a send that has to make a new room key |
+//! | K13 | before `/sendToDevice` leaves: the room key is on the disk |
+//! | K14 | before and after each of two `/sendToDevice` |
+//! | K15 | before and after each commit of a send after the first of them was processed |
+//! | K16 | before a commit of two sends that ask nobody anything: the event is encrypted |
+//! | K17 | before the event leaves: it is in the outbox |
+//! | K18 | after the homeserver has it, before its answer is read |
 //! | K19 | any operation of the disk after the answer to `/keys/query` |
 //! | K21 | any operation of a send that has to make a new room key, because somebody went or came |
 //! | K24 | any operation of the acknowledgement of what the app was given |
@@ -229,6 +238,51 @@ fn k8_killed_before_the_answer_to_an_upload_is_read() {
 #[test]
 fn k9_killed_before_an_upload_is_marked() {
     matrix("k9");
+}
+
+#[test]
+fn k10_killed_before_the_answer_to_a_claim_is_read() {
+    matrix("k10");
+}
+
+#[test]
+fn k11_killed_around_the_commits_after_a_claim() {
+    matrix("k11");
+}
+
+#[test]
+fn k12_killed_while_a_room_key_is_shared() {
+    matrix("k12");
+}
+
+#[test]
+fn k13_killed_before_a_room_key_leaves() {
+    matrix("k13");
+}
+
+#[test]
+fn k14_killed_between_the_parts_of_a_room_key() {
+    matrix("k14");
+}
+
+#[test]
+fn k15_killed_before_a_delivery_is_marked() {
+    matrix("k15");
+}
+
+#[test]
+fn k16_killed_before_the_commit_of_an_encryption() {
+    matrix("k16");
+}
+
+#[test]
+fn k17_killed_before_the_event_leaves() {
+    matrix("k17");
+}
+
+#[test]
+fn k18_killed_before_the_answer_to_an_event_is_read() {
+    matrix("k18");
 }
 
 #[test]

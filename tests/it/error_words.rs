@@ -139,7 +139,24 @@ fn of_sending() -> Vec<Row> {
             "try again later",
         ),
         (Failed::TooLarge { bytes: 9, max: 8 }, "too_large", "send a file"),
-        (Failed::BadContent { reason: "x" }, "bad_content", "cannot be sent"),
+        (
+            Failed::BadContent {
+                reason: "x",
+                path: "/body".to_owned(),
+            },
+            "bad_content",
+            "cannot be sent",
+        ),
+        (
+            Failed::KeyShareIncomplete {
+                room: room(),
+                delivered: 1,
+                outstanding: 2,
+                source: Box::new(timeout()),
+            },
+            "key_share_incomplete",
+            "delivers the rest",
+        ),
         (Failed::EngineStopped, "engine_stopped", "may be tried again"),
     ];
     errors

@@ -160,8 +160,15 @@ async fn kq_27_our_own_device_with_other_keys_is_seen_in_any_answer() {
     cast.rewrite("/keys/query", move |body| {
         body["device_keys"]["@alice:localhost"] = json!({&ours: keys});
     });
-    // The question of this send is about bob; what the answer shows ends the next one.
-    cast.send("x").await;
+    // The question of this send is about bob; what the answer shows ends it, too.
+    let refused = cast.room.send_text("x").await.unwrap_err();
+    assert_eq!(refused.code(), "device_keys_mismatch");
+    assert!(
+        cast.server
+            .timeline(cast.room.id())
+            .iter()
+            .all(|event| event["type"] != "m.room.encrypted")
+    );
     assert_eq!(cast.alice.sync().await.unwrap_err().code(), "device_keys_mismatch");
 }
 

@@ -49,7 +49,7 @@ async fn a_reason_outlives_a_send_that_failed() {
         .say(&cast.room, "the key is not delivered")
         .await
         .unwrap_err();
-    assert_eq!(error.code(), "homeserver_failed");
+    assert_eq!(error.code(), "key_share_incomplete");
     let receipt = cast.send("now").await;
     assert_eq!(
         receipt.rotation,

@@ -350,6 +350,7 @@ async fn sn_44_a_room_that_was_replaced_is_refused_unless_it_is_meant() {
     };
     let content = json!({"msgtype": "m.text", "body": "the last word"});
     cast.room.send_with("m.room.message", content, options).await.unwrap();
+    cast.sync().await;
     let cast = cast.reopen().await;
     assert_eq!(cast.refused().await.code(), "room_tombstoned", "it is remembered");
     // One that names no room is a tombstone too.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 
-use crate::{catalogue, crash, demo, deny, package, process, tidy};
+use crate::{border, catalogue, crash, demo, deny, package, process, tidy};
 
 /// Everything that has to be true before a change lands: what CI runs.
 #[derive(Debug, clap::Args)]
@@ -61,7 +61,8 @@ const STEPS: [Step; 14] = [
         demo::run(&demo::Options {
             synapse: true,
             ..demo::Options::default()
-        })
+        })?;
+        border::run(&border::Options::default())
     }),
 ];
 

@@ -11,21 +11,21 @@ const ENGINES: [&str; 3] = ["sqlite", "redb", "sled"];
 
 /// How often each engine of the store is killed.
 const ROUNDS: u32 = 1000;
-/// How often a device is killed at each kill point of receiving.
+/// How often a device is killed at each kill point.
 const ROUNDS_OF_RECEIVING: u32 = 200;
 
 /// Kill a process that writes to a store, again and again, and look after each kill whether anything is lost.
 ///
 /// The same code as the test `crash` of mx-crypto-store, with more rounds. One line an engine says what was done; a store
 /// that lost something stays on the disk, and its seed is printed. With `--receive`, it is a device that is killed, at
-/// each kill point of receiving, and the network fails at every request: the same code as the tests `crash_matrix` and
-/// `fault_matrix`, with more rounds.
+/// each kill point, and the network and the disk fail at every operation: the same code as the tests `crash_matrix`,
+/// `fault_matrix` and `send_share`, with more rounds.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Options {
     /// How often each engine, or each kill point, is killed. Default: 1000, and 200 with `--receive`.
     #[arg(long, value_name = "N")]
     rounds: Option<u32>,
-    /// Kill a device of the whole stack while it receives.
+    /// Kill a device of the whole stack while it receives and sends.
     #[arg(long, conflicts_with_all = ["engine", "seed"])]
     receive: bool,
     /// Build in release, with overflow checks: a few minutes that ten thousand rounds are worth.
@@ -75,7 +75,7 @@ fn receive(options: &Options) -> anyhow::Result<()> {
     let mut command = test(options)?;
     command.env("MX_CRASH_ROUNDS", rounds.to_string());
     command.args(["--test", "it", "--"]);
-    process::run(command.args(["crash_matrix", "fault_matrix", "--nocapture"]))
+    process::run(command.args(["crash_matrix", "fault_matrix", "send_share::sn_", "--nocapture"]))
 }
 
 /// `cargo test` with the features of the whole workspace, so that nothing is built twice.

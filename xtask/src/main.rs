@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, reason = "a task talks to people")]
 
 mod bench;
+mod border;
 mod catalogue;
 mod ci;
 mod crash;
@@ -30,6 +31,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Task {
     Bench(bench::Options),
+    Border(border::Options),
     Catalogue(catalogue::Options),
     Ci(ci::Options),
     Crash(crash::Options),
@@ -44,6 +46,7 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Bench(options) => bench::run(&options),
+        Task::Border(options) => border::run(&options),
         Task::Catalogue(options) => catalogue::run(&options),
         Task::Ci(options) => ci::run(&options),
         Task::Crash(options) => crash::run(&options),

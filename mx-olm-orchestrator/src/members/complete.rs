@@ -78,7 +78,9 @@ impl Orchestrator {
         for raw in answer.chunk {
             let event = raw.deserialize_as_unchecked::<StateEvent>();
             match event.as_ref().map_or(Standing::Unreadable, standing) {
-                Standing::Of(user, membership) => members.set(user, membership),
+                Standing::Of(user, membership) => {
+                    members.set(user, membership);
+                }
                 Standing::Nobody => {}
                 Standing::Unreadable => return Err(incomplete(room, "an entry of it cannot be read")),
             }

@@ -4,7 +4,7 @@ use mx_crypto_store::{Cursor, Family, PickleStore, RecordId, Unit};
 
 use crate::{Event, Result};
 
-const INBOX: Family = Family::new("inbox");
+const INBOX: Family = Family::new("inbox").passing();
 
 /// An event, and what acknowledges it.
 #[derive(Clone, Debug)]

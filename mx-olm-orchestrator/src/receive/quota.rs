@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 
-const ROOM_KEYS: Family = Family::new("room-keys-of-the-day");
+const ROOM_KEYS: Family = Family::new("room-keys-of-the-day").passing();
 
 /// Room keys that one user may give us in a day.
 const MAX_ROOM_KEYS: u64 = 1_000;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 
-const REPLAY: Family = Family::new("replay");
+const REPLAY: Family = Family::new("replay").passing();
 
 #[derive(Serialize, Deserialize)]
 struct Use {

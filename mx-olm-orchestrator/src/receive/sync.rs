@@ -36,6 +36,20 @@ impl Orchestrator {
     /// # Cancel safety
     /// Safe: an answer is taken as a whole or not at all.
     pub async fn sync(&self, timeout: Duration) -> Result<SyncSummary> {
+        let total = self.sync_and_keep(timeout).await?;
+        // What is left in the outbox is tried again; only the rooms that nobody sends to, and not while the lock is held.
+        match self.flush_idle_rooms().await {
+            Err(error @ Error::Store(_)) => return Err(error),
+            Err(error) => tracing::warn!(
+                code = error.code(),
+                "the outbox still holds an event: it is tried again"
+            ),
+            Ok(()) => {}
+        }
+        Ok(total)
+    }
+
+    async fn sync_and_keep(&self, timeout: Duration) -> Result<SyncSummary> {
         let _single_flight = self.syncing().lock().await;
         let mut total = self.sync_page(timeout).await?.told();
         for _ in 1..MAX_PAGES {
@@ -178,7 +192,8 @@ impl Orchestrator {
         let limit = if listening { FRESH_WHILE_LISTENING } else { FRESH };
         let last = self.synced_at().lock().ok().and_then(|at| *at);
         if last.is_none_or(|at| at.elapsed() > limit) {
-            self.sync(Duration::ZERO).await?;
+            // Without looking at the outbox: a room that waits there is not waited for by another.
+            self.sync_and_keep(Duration::ZERO).await?;
         }
         Ok(())
     }

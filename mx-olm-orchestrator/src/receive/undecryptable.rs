@@ -11,10 +11,10 @@ use serde_json::value::RawValue;
 
 use crate::{Result, Undecryptable};
 
-const WAITING: Family = Family::new("undecryptable");
-const DUE: Family = Family::new("undecryptable-due");
-const ORDER: Family = Family::new("undecryptable-order");
-const COUNT: Family = Family::new("undecryptable-count");
+const WAITING: Family = Family::new("undecryptable").passing();
+const DUE: Family = Family::new("undecryptable-due").passing();
+const ORDER: Family = Family::new("undecryptable-order").passing();
+const COUNT: Family = Family::new("undecryptable-count").passing();
 
 /// How many records are looked at together.
 const PAGE: usize = 256;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::receipt::{Device, DeviceReceipt};
 use crate::{Orchestrator, Result, machine::Ending};
 
-const AUDIENCES: Family = Family::new("audiences");
+const AUDIENCES: Family = Family::new("audiences").passing();
 
 /// Whom a message was for, whether they could be given the key or not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -42,6 +42,15 @@ impl Recipients {
     }
 }
 
+/// What a call says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Care {
+    /// `None`: as the room's policy says, else the client's.
+    pub(super) recipients: Option<Recipients>,
+    /// Send although the room was replaced by another one.
+    pub(super) into_tombstoned: bool,
+}
+
 /// For whom messages of one room may be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoomPolicy {

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use matrix_sdk_crypto::OlmMachine;
-use ruma::{OwnedServerName, OwnedUserId, RoomId, UserId, events::room::history_visibility::HistoryVisibility};
+use ruma::{
+    OwnedDeviceId, OwnedServerName, OwnedUserId, RoomId, UserId, events::room::history_visibility::HistoryVisibility,
+};
 
 use super::policy::Policy;
 use crate::{
@@ -22,6 +24,8 @@ pub(crate) struct Readers {
     /// Members whom the homeserver's list leaves out.
     pub(crate) disputed: BTreeSet<OwnedUserId>,
     pub(crate) visibility: HistoryVisibility,
+    /// Devices that no session could be opened with, now.
+    pub(crate) sessionless: Vec<(OwnedUserId, OwnedDeviceId)>,
     /// How many changes of the room's members syncs had shown.
     as_of: u64,
 }
@@ -79,7 +83,7 @@ impl Orchestrator {
         let mut unknown = self.query_devices(&users, &mut failed).await?;
         // Claiming for users who are unknown would wait for an answer that does not come.
         let known: BTreeSet<OwnedUserId> = users.difference(&unknown).cloned().collect();
-        let unanswered = self.claim_sessions(&known, policy.recipients).await?;
+        let unanswered = self.claim_sessions(room, &known, policy.recipients).await?;
         unknown.extend(unanswered.users);
         failed.extend(unanswered.servers);
         let readers = Readers {
@@ -88,6 +92,7 @@ impl Orchestrator {
             failed,
             disputed: members.disputed().clone(),
             visibility,
+            sessionless: unanswered.sessionless,
             as_of: members.as_of(),
         };
         policy.accept(room, readers)

@@ -171,14 +171,15 @@ pub(super) async fn must_renew(
     if let Some(due) = &record.due {
         return Ok(Some(due.reason(now.readers)));
     }
-    if before.pickled.message_count >= now.encryption.rotation_messages() {
-        return Ok(Some(RotationReason::Messages));
-    }
-    let key = record.key.as_ref().filter(|key| key.session_id == before.id);
-    // A clock that was put far back is as wrong as an old key.
-    let period = now.encryption.rotation_period();
-    if key.is_some_and(|key| Duration::from_millis(now.now_ms.abs_diff(key.since_ms)) >= period) {
-        return Ok(Some(RotationReason::Time));
+    let spent = spent(
+        record,
+        now.encryption,
+        &before.id,
+        before.pickled.message_count,
+        now.now_ms,
+    );
+    if spent.is_some() {
+        return Ok(spent);
     }
     let changed = shares(&before.pickled).into_iter().any(|((user, device), share)| {
         let held = now.held.get(&user).and_then(|devices| devices.get(&device));
@@ -188,6 +189,25 @@ pub(super) async fn must_renew(
         }
     });
     Ok(changed.then_some(RotationReason::DeviceKeysChanged))
+}
+
+/// Why a key that has encrypted so many messages must not encrypt another one, by what the room allows now and by our
+/// clock. The engine knows what the room allowed when the key was made.
+pub(super) fn spent(
+    record: &RoomRecord,
+    encryption: &RoomEncryption,
+    session_id: &str,
+    messages: u64,
+    now_ms: u64,
+) -> Option<RotationReason> {
+    if messages >= encryption.rotation_messages() {
+        return Some(RotationReason::Messages);
+    }
+    let key = record.key.as_ref().filter(|key| key.session_id == session_id);
+    // A clock that was put far back is as wrong as an old key.
+    let period = encryption.rotation_period();
+    let is_old = key.is_some_and(|key| Duration::from_millis(now_ms.abs_diff(key.since_ms)) >= period);
+    is_old.then_some(RotationReason::Time)
 }
 
 /// Why the engine made a new key where [`must_renew`] asked for none.

@@ -29,8 +29,10 @@ use crate::{
 };
 
 /// A room key that may be used once `requests` are delivered.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Shared {
+    /// The id of the Megolm session.
+    pub(crate) session: String,
     pub(crate) requests: Vec<Arc<ToDeviceRequest>>,
     /// Why the key is another one than that of the room's last message. `None`: it is the same.
     pub(crate) rotation: Option<RotationReason>,
@@ -135,6 +137,7 @@ impl Sharing {
             .filter(|of| of.session_id == key.id && last.as_ref().is_none_or(|last| last.session_id != key.id))
             .map(|key| key.reason);
         Ok(Some(Shared {
+            session: key.id,
             requests,
             rotation,
             devices,

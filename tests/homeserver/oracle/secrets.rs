@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Call, Found, Invariant};
+use super::{Call, Found, Invariant, Owner};
 use crate::{router::Parts, state::State};
 
 /// Events that stay readable in an encrypted room by the specification.
@@ -12,7 +12,7 @@ const READABLE: [&str; 2] = ["m.room.redaction", "m.reaction"];
 #[derive(Clone, Debug, Default)]
 pub(super) struct Secrets {
     guarded: BTreeSet<(Invariant, String)>,
-    /// Every token that was ever handed out.
+    /// Every token that was ever handed out, but for those of devices that misbehave on purpose: nobody else has them.
     tokens: BTreeSet<String>,
 }
 
@@ -23,9 +23,10 @@ impl Secrets {
         }
     }
 
-    pub(super) fn request(&mut self, state: &State, parts: &Parts) -> Found {
-        for token in state.tokens.keys() {
-            if !self.tokens.contains(token) {
+    pub(super) fn request(&mut self, state: &State, parts: &Parts, exempt: &BTreeSet<Owner>) -> Found {
+        for (token, session) in &state.tokens {
+            let is_exempt = || exempt.contains(&(session.user.clone(), session.device.clone()));
+            if !self.tokens.contains(token) && !is_exempt() {
                 self.tokens.insert(token.clone());
             }
         }
@@ -80,5 +81,9 @@ fn place(parts: &Parts) -> String {
 
 /// Whether `text` holds `part`.
 pub(super) fn contains(text: &[u8], part: &[u8]) -> bool {
-    !part.is_empty() && text.windows(part.len()).any(|window| window == part)
+    match (std::str::from_utf8(text), std::str::from_utf8(part)) {
+        // The standard library searches text fast, also where this is a debug build.
+        (Ok(text), Ok(part)) => !part.is_empty() && text.contains(part),
+        _ => !part.is_empty() && text.windows(part.len()).any(|window| window == part),
+    }
 }

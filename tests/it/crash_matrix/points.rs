@@ -17,6 +17,8 @@ pub(super) enum Act {
     /// Asks for more, which acknowledges what it was given.
     Acknowledge,
     Send,
+    /// Says something twice: the second time, nothing is new.
+    SendTwice,
 }
 
 /// What happens before, beside messages of alice.
@@ -26,6 +28,10 @@ enum Before {
     /// The next message has another key.
     CarolTurns,
     CarolHasAnotherDevice,
+    /// One can be given the key, and another is told that it cannot: two requests.
+    CarolHasTwoMoreDevices,
+    /// Everybody whom the next message is for has its key.
+    WeHaveSpoken,
     /// Our one-time keys are gone.
     KeysAreGone,
 }
@@ -42,6 +48,9 @@ pub(super) struct KillPoint {
 
 const BOTH: &[Moment] = &[Moment::Before, Moment::After];
 const UPLOAD: Counts = |_, path| path.ends_with("/keys/upload");
+const CLAIM: Counts = |_, path| path.ends_with("/keys/claim");
+const TO_DEVICE: Counts = |_, path| path.contains("/sendToDevice/");
+const EVENT: Counts = |_, path| path.contains("/send/m.room.encrypted/");
 const QUERY: Counts = |_, path| path.ends_with("/keys/query");
 const DISK: Counts = |operation, _| of_disk(operation);
 const COMMIT: Counts = |operation, _| operation == Operation::Commit;
@@ -59,7 +68,7 @@ const fn point(name: &'static str, act: Act, before: Before, counts: Counts) -> 
     }
 }
 
-const POINTS: [KillPoint; 11] = [
+const POINTS: [KillPoint; 20] = [
     point("k1", Act::Login, Before::Nothing, ANY),
     point("k3", Act::Sync, Before::CarolHasAnotherDevice, DISK),
     point("k4", Act::Sync, Before::CarolTurns, READS),
@@ -83,6 +92,36 @@ const POINTS: [KillPoint; 11] = [
     KillPoint {
         after: Some(QUERY),
         ..point("k19", Act::Sync, Before::CarolHasAnotherDevice, DISK)
+    },
+    KillPoint {
+        moments: &[Moment::After],
+        ..point("k10", Act::Send, Before::CarolHasAnotherDevice, CLAIM)
+    },
+    KillPoint {
+        after: Some(CLAIM),
+        ..point("k11", Act::Send, Before::CarolHasAnotherDevice, COMMIT)
+    },
+    point("k12", Act::Send, Before::CarolTurns, READS),
+    KillPoint {
+        moments: &[Moment::Before],
+        ..point("k13", Act::Send, Before::CarolTurns, TO_DEVICE)
+    },
+    point("k14", Act::Send, Before::CarolHasTwoMoreDevices, TO_DEVICE),
+    KillPoint {
+        after: Some(TO_DEVICE),
+        ..point("k15", Act::Send, Before::CarolHasTwoMoreDevices, COMMIT)
+    },
+    KillPoint {
+        moments: &[Moment::Before],
+        ..point("k16", Act::SendTwice, Before::WeHaveSpoken, COMMIT)
+    },
+    KillPoint {
+        moments: &[Moment::Before],
+        ..point("k17", Act::SendTwice, Before::WeHaveSpoken, EVENT)
+    },
+    KillPoint {
+        moments: &[Moment::After],
+        ..point("k18", Act::SendTwice, Before::WeHaveSpoken, EVENT)
     },
     point("k21", Act::Send, Before::CarolTurns, ANY),
     point("k24", Act::Acknowledge, Before::Nothing, ANY),
@@ -112,9 +151,15 @@ impl KillPoint {
                 // Who speaks in a room follows the devices of those who are in it.
                 while scene.bob_reads(client).await.unwrap() {}
                 scene.bob_says(client).await.unwrap();
-                scene.carol_logs_in_again().await;
+                let _device = scene.carol_logs_in_again().await;
             }
-            Before::KeysAreGone => {}
+            Before::CarolHasTwoMoreDevices => {
+                scene.carol_is_here().await;
+                while scene.bob_reads(client).await.unwrap() {}
+                scene.bob_says(client).await.unwrap();
+                scene.carol_logs_in_twice().await;
+            }
+            Before::WeHaveSpoken | Before::KeysAreGone => {}
         }
         for _ in 0..messages {
             scene.alice_says().await;
@@ -122,6 +167,14 @@ impl KillPoint {
         if self.before == Before::KeysAreGone {
             // Only now, so that alice has a session with us.
             scene.server.exhaust_keys(client.user_id(), client.device_id());
+        }
+        if self.act == Act::Send && self.before != Before::CarolTurns {
+            // The send finds it out by itself only a second after the last sync.
+            client.sync().await.unwrap();
+        }
+        if self.before == Before::WeHaveSpoken {
+            while scene.bob_reads(client).await.unwrap() {}
+            scene.bob_says(client).await.unwrap();
         }
         if self.act == Act::Acknowledge {
             assert!(scene.bob_reads(client).await.unwrap());
@@ -145,6 +198,10 @@ impl Act {
             Self::Login | Self::Sync => client.sync().await?,
             Self::Receive | Self::Acknowledge => drop(scene.bob_reads(&client).await?),
             Self::Send => scene.bob_says(&client).await?,
+            Self::SendTwice => {
+                scene.bob_says(&client).await?;
+                scene.bob_says(&client).await?;
+            }
         }
         Ok(client)
     }

@@ -107,6 +107,7 @@ fn exit_code(code: &str) -> u8 {
         | "malformed_sync"
         | "send_pending"
         | "earlier_send_pending"
+        | "key_share_incomplete"
         | "answer_too_large" => 4,
         "recipients_unknown"
         | "no_usable_recipients"

@@ -165,17 +165,13 @@ fn line(event: &Event) -> String {
             event.event_id,
             rejected(&event.reason)
         ),
-        Event::Lost(event) => {
-            let why = match event.because {
-                LostBecause::TooMany => "more events wait for their keys than are kept",
-                LostBecause::LeftRoom => "we are not in the room any more",
-                _ => "it is not kept",
-            };
-            format!(
-                "{} {} ! gave up on undecryptable event {}: {why}",
-                event.room_id, event.sender, event.event_id
-            )
-        }
+        Event::Lost(event) => format!(
+            "{} {} ! gave up on undecryptable event {}: {}",
+            event.room_id,
+            event.sender,
+            event.event_id,
+            lost(event.because)
+        ),
         Event::Malformed(event) => format!("{} ! the homeserver gave something that is no event", event.room_id),
         Event::Gap(gap) => format!(
             "{} ! events were missed: the homeserver has more than could be asked for ({} were recovered)",
@@ -191,7 +187,26 @@ fn line(event: &Event) -> String {
         Event::EncryptionTampered(event) => {
             format!("{} ! {}, which is not followed", event.room_id, event.change.describe())
         }
+        Event::SendRefused(event) => format!(
+            "{} ! an event that waited to be sent is refused by the homeserver and was dropped (transaction {}, status {}{})",
+            event.room_id,
+            event.transaction_id,
+            event.status,
+            event
+                .errcode
+                .as_deref()
+                .map(|code| format!(", {}", clean(code)))
+                .unwrap_or_default()
+        ),
         _ => "! something that this version of mx cannot show: use --json".to_owned(),
+    }
+}
+
+const fn lost(because: LostBecause) -> &'static str {
+    match because {
+        LostBecause::TooMany => "more events wait for their keys than are kept",
+        LostBecause::LeftRoom => "we are not in the room any more",
+        _ => "it is not kept",
     }
 }
 

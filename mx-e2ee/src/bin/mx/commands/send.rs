@@ -3,7 +3,7 @@
 use std::{io::Read, path::Path, time::Duration};
 
 use anyhow::Result;
-use mx_e2ee::{Attachment, DeviceOutcome, Error, Recipients, SendOptions, SendReceipt};
+use mx_e2ee::{Attachment, DeviceOutcome, Error, Progress, ProgressStep, Recipients, SendOptions, SendReceipt};
 use serde_json::{Value, json};
 
 use super::room::by_name;
@@ -12,6 +12,9 @@ use crate::{
     output::{Output, clean},
     profile,
 };
+
+/// No event holds more than this many bytes of text: the specification's "Size limits".
+const MOST_TEXT: u64 = 65_536;
 
 pub(crate) async fn run(cli: &Cli, send: &Send, output: Output) -> Result<()> {
     let what = what(send)?;
@@ -22,9 +25,23 @@ pub(crate) async fn run(cli: &Cli, send: &Send, output: Output) -> Result<()> {
         into_tombstoned: send.into_tombstoned,
     };
     let progress = output.progress("encrypting and sending");
-    let receipt = match what {
-        What::Event(content) => room.send_with(&send.event_type, content, options).await,
-        What::File(attachment) => room.send_attachment_with(*attachment, options).await,
+    let sending = async {
+        match what {
+            What::Event(content) => room.send_with(&send.event_type, content, options).await,
+            What::File(attachment) => room.send_attachment_with(*attachment, options).await,
+        }
+    };
+    let mut steps = client.orchestrator().progress();
+    let mut sending = std::pin::pin!(sending);
+    let receipt = loop {
+        tokio::select! {
+            biased;
+            receipt = &mut sending => break receipt,
+            Ok(()) = steps.changed() => {
+                let step = steps.borrow_and_update().clone();
+                progress.set_message(step.map_or_else(String::new, |step| in_words(&step)));
+            }
+        }
     };
     progress.finish_and_clear();
     let receipt = receipt?;
@@ -33,9 +50,6 @@ pub(crate) async fn run(cli: &Cli, send: &Send, output: Output) -> Result<()> {
     output.show(&json!(receipt), &clean(receipt.event_id.as_str()))?;
     Ok(())
 }
-
-/// More than this is in no event, in bytes.
-const MAX_TEXT_BYTES: u64 = 65_536;
 
 enum What {
     Event(Value),
@@ -73,10 +87,7 @@ fn content(send: &Send) -> Result<Value> {
     }
     let text = match send.text.as_deref() {
         Some(text) if text != "-" => text.to_owned(),
-        _ => {
-            let text = text_of(std::io::stdin())?;
-            text.trim_end_matches('\n').to_owned()
-        }
+        _ => text_of(std::io::stdin())?,
     };
     if text.is_empty() {
         return Err(wrong("there is no text to send"));
@@ -84,18 +95,30 @@ fn content(send: &Send) -> Result<Value> {
     Ok(json!({"msgtype": if send.notice { "m.notice" } else { "m.text" }, "body": text}))
 }
 
+/// How far a send to many is.
+fn in_words(progress: &Progress) -> String {
+    let what = match progress.step {
+        ProgressStep::Devices => "asking for the devices of users",
+        ProgressStep::Sessions => "opening sessions with devices",
+        ProgressStep::Keys => "giving the room key to devices",
+        _ => "encrypting and sending",
+    };
+    format!("{what}: {} of {}", progress.done, progress.total)
+}
+
 /// What is on stdin, and no more of it than an event could carry.
 fn text_of(stdin: impl Read) -> Result<String> {
     let mut text = Vec::new();
-    stdin.take(MAX_TEXT_BYTES + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > MAX_TEXT_BYTES {
+    stdin.take(MOST_TEXT + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > MOST_TEXT {
         return Err(Error::from(mx_e2ee::orchestrator::Error::TooLarge {
             bytes: text.len(),
-            max: usize::try_from(MAX_TEXT_BYTES)?,
+            max: usize::try_from(MOST_TEXT)?,
         })
         .into());
     }
-    String::from_utf8(text).map_err(|_| wrong("the text on stdin is not UTF-8"))
+    let text = String::from_utf8(text).map_err(|_| wrong("the text on stdin is not UTF-8"))?;
+    Ok(text.trim_end_matches('\n').to_owned())
 }
 
 fn wrong(what: &str) -> anyhow::Error {
@@ -160,5 +183,38 @@ impl Care {
         } else {
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives for ever, and counts.
+    struct Endless(u64);
+
+    impl Read for Endless {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            buffer.fill(b'x');
+            self.0 += buffer.len() as u64;
+            Ok(buffer.len())
+        }
+    }
+
+    #[test]
+    fn lm_05_an_endless_stdin_is_refused_after_what_an_event_may_hold() {
+        let mut endless = Endless(0);
+        let error = text_of(&mut endless).unwrap_err();
+        let code = error.downcast_ref::<Error>().map(Error::code);
+        assert_eq!(code, Some("too_large"));
+        assert!(endless.0 <= 2 * MOST_TEXT, "{} bytes were read", endless.0);
+    }
+
+    #[test]
+    fn text_is_read_to_its_last_line() {
+        assert_eq!(text_of(&b"one\ntwo\n\n"[..]).unwrap(), "one\ntwo");
+        assert!(text_of(&b"\xff"[..]).unwrap_err().to_string().contains("UTF-8"));
+        let longest = vec![b'x'; usize::try_from(MOST_TEXT).unwrap()];
+        assert_eq!(text_of(&longest[..]).unwrap().len(), longest.len());
     }
 }

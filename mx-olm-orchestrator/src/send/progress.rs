@@ -1,0 +1,54 @@
+//! How far a large send is: for whoever waits for it.
+
+use ruma::{OwnedRoomId, RoomId};
+use tokio::sync::watch;
+
+use crate::Orchestrator;
+
+/// How far one step of a send is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// The room whose send it is. `None`: it is for no room in particular.
+    pub room_id: Option<OwnedRoomId>,
+    /// What is done.
+    pub step: ProgressStep,
+    /// How many of it are done.
+    pub done: usize,
+    /// How many there are to do.
+    pub total: usize,
+}
+
+/// What a send is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProgressStep {
+    /// Asking for the devices of users.
+    Devices,
+    /// Opening sessions with devices.
+    Sessions,
+    /// Giving the room key to devices.
+    Keys,
+}
+
+impl Orchestrator {
+    /// How far sends are, whenever it changes. Steps that do nothing are not shown; when sends to several rooms are under
+    /// way, the newest news is. Only the last is kept: who looks seldom misses some.
+    #[must_use]
+    pub fn progress(&self) -> watch::Receiver<Option<Progress>> {
+        self.progress_sender().subscribe()
+    }
+
+    pub(crate) fn progress_at(&self, room: &RoomId, step: ProgressStep, done: usize, total: usize) {
+        self.tell_progress(Some(room), step, done, total);
+    }
+
+    pub(crate) fn tell_progress(&self, room: Option<&RoomId>, step: ProgressStep, done: usize, total: usize) {
+        self.progress_sender().send_replace(Some(Progress {
+            room_id: room.map(ToOwned::to_owned),
+            step,
+            done,
+            total,
+        }));
+    }
+}
