@@ -43,7 +43,7 @@ use crate::{
 use points::{Act, KillPoint};
 
 /// How many rounds of each kill point are played by every run of the tests; `cargo xtask crash --receive` plays 200.
-const ROUNDS: u64 = 60;
+const ROUNDS: u64 = 20;
 /// How many of them begin with the same history.
 const ROUNDS_OF_A_HISTORY: u64 = 20;
 

@@ -45,9 +45,13 @@ struct OneAtATime {
 impl OneAtATime {
     /// Whom a request is about: two for the same are one too many. `None`: it may be repeated as one likes.
     fn subject(request: &http::Request<Bytes>) -> Option<Subject> {
+        let path = request.uri().path();
+        if path.contains("/send/") || path.contains("/sendToDevice/") {
+            return Some(("PUT".to_owned(), BTreeSet::from([path.to_owned()])));
+        }
         let endpoint = ["/keys/upload", "/keys/claim", "/keys/query"]
             .into_iter()
-            .find(|endpoint| request.uri().path().ends_with(endpoint))?;
+            .find(|endpoint| path.ends_with(endpoint))?;
         let body: serde_json::Value = serde_json::from_slice(request.body()).unwrap();
         let named = |field: &str| body[field].as_object().map(|users| users.keys().cloned().collect());
         let whom = match endpoint {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use mx_olm_orchestrator::{Options, Orchestrator, Outgoing, Recipients};
+use mx_olm_orchestrator::{Options, Orchestrator, Outgoing};
 use mx_transport::{AccessToken, Homeserver};
 use ruma::RoomId;
 use serde_json::json;
@@ -42,7 +42,8 @@ impl Ours {
             room_id: room.to_owned(),
             event_type: "m.room.message".to_owned(),
             content: json!({"msgtype": "m.text", "body": "x".repeat(100)}),
-            recipients: Recipients::Strict,
+            recipients: None,
+            into_tombstoned: false,
         };
         self.device.send(outgoing).await?;
         Ok(())
