@@ -46,7 +46,9 @@ const STEPS: [Step; 14] = [
     }),
     ("engines", engines),
     ("tidy", || tidy::run(&tidy::Options::default())),
-    ("catalogue", || catalogue::check(&["KQ", "KC", "KU", "TD", "MG", "SY"])),
+    ("catalogue", || {
+        catalogue::check(&["KQ", "KC", "KU", "TD", "MG", "SY", "SN", "LM", "SC", "CR", "K"])
+    }),
     ("deny", || deny::run(&deny::Options::default())),
     ("doc", doc),
     ("test", || cargo(&["test", "--workspace"])),
