@@ -10,15 +10,18 @@ use std::{
     future::Future,
     panic::AssertUnwindSafe,
     pin::Pin,
-    sync::{Arc, Mutex as StdMutex, PoisonError},
+    sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
 use futures_util::FutureExt;
 use matrix_sdk_crypto::OlmMachine;
-use mx_crypto_store::{PickleStore, Unit};
+use mx_crypto_store::{PickleStore, Submitted, Unit};
 use ruma::{OwnedDeviceId, OwnedUserId};
-use tokio::{sync::Mutex, task::JoinHandle};
+use tokio::{
+    sync::{Mutex, OwnedMutexGuard},
+    task::JoinHandle,
+};
 
 use crate::{Error, Result, send::outbox};
 
@@ -44,7 +47,7 @@ pub(crate) struct MachineSlot {
     store: PickleStore,
     user: OwnedUserId,
     device: OwnedDeviceId,
-    slot: Mutex<Option<OlmMachine>>,
+    slot: Arc<Mutex<Option<OlmMachine>>>,
     confirmed: StdMutex<Confirmed>,
 }
 
@@ -71,7 +74,7 @@ impl MachineSlot {
             store,
             user,
             device,
-            slot: Mutex::new(None),
+            slot: Arc::default(),
             confirmed: StdMutex::default(),
         });
         slot.unit(|_, _| Box::pin(async { Ok(Ending::Commit(())) })).await?;
@@ -84,6 +87,9 @@ impl MachineSlot {
     /// # Errors
     /// Of the work, of the store; [`Error::EngineStopped`] when the engine panicked. Nothing is changed then.
     ///
+    /// # Ordering
+    /// Units begin in the order of the calls, as they were first polled.
+    ///
     /// # Cancel safety
     /// The unit runs to its end even when this future is dropped.
     pub(crate) async fn unit<T, F>(self: &Arc<Self>, work: F) -> Result<T>
@@ -91,9 +97,12 @@ impl MachineSlot {
         T: Send + 'static,
         F: for<'a> FnOnce(&'a OlmMachine, &'a Unit) -> Work<'a, Ending<T>> + Send + 'static,
     {
+        // It is in line here and not when its task begins: tasks begin in any order, and who comes after a call that was
+        // dropped relies on what that one began having ended.
+        let turn = self.stand_in_line();
         let this = Arc::clone(self);
         let task = tokio::spawn(async move {
-            let mut slot = this.slot.lock().await;
+            let mut slot = turn.await;
             let unit = this.store.begin().await?;
             let ended = AssertUnwindSafe(async {
                 let machine = match slot.take() {
@@ -123,8 +132,7 @@ impl MachineSlot {
                             return Ok(value);
                         }
                     };
-                    this.forget_confirmed(&unit)?;
-                    let submitted = unit.submit()?;
+                    let submitted = this.submit(unit)?;
                     // The next unit goes on with this machine while the disk works: they reach it in order, and when
                     // one fails nothing that was built on it is committed.
                     *slot = kept;
@@ -150,42 +158,71 @@ impl MachineSlot {
         task.await.map_err(|_| Error::EngineStopped)?
     }
 
+    /// The machine, for whoever is next in line.
+    fn stand_in_line(&self) -> impl Future<Output = OwnedMutexGuard<Option<OlmMachine>>> + Send + use<> {
+        let mut turn = Box::pin(Arc::clone(&self.slot).lock_owned());
+        // The lock is fair from the first time that it is asked.
+        let taken = (&mut turn).now_or_never();
+        async move {
+            match taken {
+                Some(slot) => slot,
+                None => turn.await,
+            }
+        }
+    }
+
     /// A parcel is not needed any more: it leaves the outbox with the next unit of work, or a moment later.
     pub(crate) fn forget_soon(self: &Arc<Self>, position: u64) {
-        let mut confirmed = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut confirmed = self.confirmed();
         confirmed.positions.push(position);
-        if confirmed.last_resort.as_ref().is_none_or(JoinHandle::is_finished) {
-            let this = Arc::downgrade(self);
-            confirmed.last_resort = Some(tokio::spawn(async move {
-                tokio::time::sleep(FORGOTTEN_WITHIN).await;
-                if let Some(this) = this.upgrade()
-                    && let Err(error) = this.settle().await
-                {
-                    // It is put once more by the next process, and the homeserver takes it once.
-                    tracing::warn!(code = error.code(), "the outbox could not be tidied");
-                }
-            }));
+        if confirmed.last_resort.is_none() {
+            confirmed.last_resort = Some(tokio::spawn(Self::settle_later(Arc::downgrade(self))));
         }
+    }
+
+    /// Settle what no unit has settled, until there is nothing.
+    async fn settle_later(slot: Weak<Self>) {
+        loop {
+            tokio::time::sleep(FORGOTTEN_WITHIN).await;
+            let Some(this) = slot.upgrade() else { return };
+            let settled = this.settle().await;
+            if let Err(error) = &settled {
+                // It is put once more by the next process, and the homeserver takes it once.
+                tracing::warn!(code = error.code(), "the outbox could not be tidied");
+            }
+            let mut confirmed = this.confirmed();
+            if settled.is_err() || confirmed.positions.is_empty() {
+                // Under the lock: what is confirmed after this finds nobody, and calls another.
+                confirmed.last_resort = None;
+                return;
+            }
+        }
+    }
+
+    fn confirmed(&self) -> MutexGuard<'_, Confirmed> {
+        self.confirmed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Take out of the outbox what the homeserver has.
     async fn settle(self: &Arc<Self>) -> Result<()> {
-        let is_settled = {
-            let confirmed = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
-            confirmed.positions.is_empty()
-        };
+        let is_settled = self.confirmed().positions.is_empty();
         if is_settled {
             return Ok(());
         }
         self.unit(|_, _| Box::pin(async { Ok(Ending::Commit(())) })).await
     }
 
-    fn forget_confirmed(&self, unit: &Unit) -> Result<()> {
-        let mut confirmed = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
-        for position in confirmed.positions.drain(..) {
-            outbox::forget(unit, position)?;
+    /// The unit goes to the disk, and takes along what is not needed any more.
+    fn submit(&self, unit: Unit) -> Result<Submitted> {
+        let positions = std::mem::take(&mut self.confirmed().positions);
+        let forgotten = positions
+            .iter()
+            .try_for_each(|position| outbox::forget(&unit, *position));
+        let submitted = forgotten.and_then(|()| Ok(unit.submit()?));
+        if submitted.is_err() {
+            self.confirmed().positions.extend(positions);
         }
-        Ok(())
+        submitted
     }
 
     /// Finish what is left to do, and drop the machine, so that the store can be closed.
@@ -204,7 +241,6 @@ impl MachineSlot {
     }
 
     fn last_resort(&self) -> Option<JoinHandle<()>> {
-        let mut confirmed = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
-        confirmed.last_resort.take()
+        self.confirmed().last_resort.take()
     }
 }

@@ -1,6 +1,10 @@
 //! What an app of this layer holds: one device, its homeserver and its store.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use mx_crypto_store::{Cursor, PickleStore};
 use mx_transport::Homeserver;
@@ -74,6 +78,8 @@ struct Inner {
     claim: Mutex<()>,
     keeping: Keeping,
     lanes: Lanes,
+    /// How often our user decided about a device.
+    decisions: AtomicU64,
     progress: watch::Sender<Option<Progress>>,
 }
 
@@ -104,6 +110,7 @@ impl Orchestrator {
             claim: Mutex::default(),
             keeping: Keeping::default(),
             lanes: Lanes::default(),
+            decisions: AtomicU64::default(),
             progress: watch::Sender::default(),
         })))
     }
@@ -215,6 +222,10 @@ impl Orchestrator {
     /// What keeps the sends of one room in order.
     pub(crate) fn lanes(&self) -> &Lanes {
         &self.0.lanes
+    }
+
+    pub(crate) fn decisions(&self) -> &AtomicU64 {
+        &self.0.decisions
     }
 
     pub(crate) fn progress_sender(&self) -> &watch::Sender<Option<Progress>> {

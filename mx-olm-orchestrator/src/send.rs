@@ -15,6 +15,7 @@ mod content;
 mod coverage;
 mod deliver;
 mod drive;
+mod failure;
 mod lane;
 pub(crate) mod outbox;
 pub(crate) mod policy;

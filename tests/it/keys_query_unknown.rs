@@ -114,7 +114,7 @@ async fn kq_26_who_has_no_device_is_named_and_the_others_are_served() {
     carol.join(cast.room.id());
     cast.sync().await;
     let receipt = cast.send("x").await;
-    assert_eq!(receipt.users_without_devices, [carol.user()]);
+    assert_eq!(*receipt.users_without_devices, [carol.user()]);
     assert_eq!(receipt.readable_by(), 1);
 }
 

@@ -5,7 +5,7 @@
 //! answer and shows it in the next would unblock it. The decision is therefore kept here, and applied to whatever the
 //! homeserver shows.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use matrix_sdk_crypto::{LocalTrust, OlmMachine};
 use mx_crypto_store::{Family, RecordId, Unit};
@@ -87,6 +87,7 @@ impl Orchestrator {
 
     async fn decide(&self, user: &UserId, device: &DeviceId, decision: Option<DeviceTrust>) -> Result<()> {
         let (user, device) = (user.to_owned(), device.to_owned());
+        let this = self.clone();
         self.machine()
             .unit(move |machine, unit| {
                 Box::pin(async move {
@@ -108,6 +109,7 @@ impl Orchestrator {
                     };
                     unit.put(&id(&user), &decisions)?;
                     apply_to(machine, &user, &device, decisions.get(&device)).await?;
+                    this.decisions().fetch_add(1, Ordering::SeqCst);
                     Ok(Ending::Commit(()))
                 })
             })

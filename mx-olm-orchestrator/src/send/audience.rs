@@ -62,7 +62,7 @@ impl Audience {
 }
 
 impl Orchestrator {
-    /// The homeserver has a message for this audience. The message is sent, whatever becomes of the note: without it the
+    /// Somebody has a receipt for this audience. The message is sent, whatever becomes of the note: without it the
     /// next receipt names the same people and devices as new again.
     pub(super) async fn note_audience(&self, room: &RoomId, audience: Option<Audience>) {
         let Some(audience) = audience else { return };

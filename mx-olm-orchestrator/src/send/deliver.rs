@@ -3,7 +3,7 @@
 //! The engine makes requests of at most 250 messages each and keeps them with the room's key: what a failure or a crash
 //! leaves is put by the next send, with the same bytes and transaction ids, and nothing of the rest twice.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::{StreamExt, stream};
 use matrix_sdk_crypto::{
@@ -12,13 +12,25 @@ use matrix_sdk_crypto::{
     types::requests::{AnyIncomingResponse, ToDeviceRequest},
 };
 use mx_transport::RequestError;
-use ruma::{OwnedTransactionId, RoomId, api::client::to_device::send_event_to_device};
+use ruma::{OwnedTransactionId, RoomId, api::client::to_device::send_event_to_device, events::ToDeviceEventType};
 
 use super::share::Shared;
 use crate::{Error, Orchestrator, ProgressStep, Result, machine::Ending, outgoing};
 
 /// How many requests are under way at once.
 const AT_ONCE: usize = 8;
+
+/// How far the delivery of a key has come.
+#[derive(Default)]
+struct Delivery {
+    /// How many requests.
+    delivered: usize,
+    /// How many devices.
+    reached: usize,
+    /// Of so many.
+    devices: usize,
+    failure: Option<RequestError>,
+}
 
 type Delivered = (OwnedTransactionId, send_event_to_device::v3::Response);
 
@@ -32,16 +44,42 @@ impl Orchestrator {
         if requests.is_empty() {
             return Ok(());
         }
-        let devices: usize = requests.iter().map(|request| messages(request)).sum();
-        let progress = |done| self.progress_at(room, ProgressStep::Keys, done, devices);
-        let (mut delivered, mut reached, mut failure) = (0, 0, None);
-        progress(0);
+        let mut delivery = Delivery {
+            devices: requests.iter().map(|request| messages(request)).sum(),
+            ..Delivery::default()
+        };
+        self.progress_at(room, ProgressStep::Keys, 0, delivery.devices);
+        // A device that was told that it gets no key may be given it now. The engine believes what it hears last: first what
+        // is withheld, all of it.
+        let (withheld, keys): (Vec<_>, Vec<_>) = requests
+            .iter()
+            .cloned()
+            .partition(|request| request.event_type == ToDeviceEventType::RoomKeyWithheld);
+        for requests in [withheld, keys] {
+            if delivery.failure.is_none() {
+                self.deliver(room, requests, &mut delivery).await?;
+            }
+        }
+        let Delivery { delivered, failure, .. } = delivery;
+        match failure {
+            None => Ok(()),
+            Some(source) => Err(Error::KeyShareIncomplete {
+                room: room.to_owned(),
+                delivered,
+                outstanding: requests.len() - delivered,
+                source: Box::new(source),
+            }),
+        }
+    }
+
+    /// Put these, a few at once, in any order. The others go on when one fails: what is delivered is delivered.
+    async fn deliver(&self, room: &RoomId, requests: Vec<Arc<ToDeviceRequest>>, delivery: &mut Delivery) -> Result<()> {
         let sizes: BTreeMap<_, _> = requests
             .iter()
             .map(|request| (request.txn_id.clone(), messages(request)))
             .collect();
-        // What has come meanwhile is marked together. The others go on when one fails: what is delivered is delivered.
-        let mut answers = stream::iter(requests.iter().cloned())
+        // What has come meanwhile is marked together.
+        let mut answers = stream::iter(requests)
             .map(|request| async move {
                 let answer = outgoing::to_device(self.homeserver(), &request).await;
                 answer.map(|answer| (request.txn_id.clone(), answer))
@@ -53,23 +91,15 @@ impl Orchestrator {
             for answer in answers {
                 match answer {
                     Ok(answer) => marked.push(answer),
-                    Err(error) => failure = worse(failure, error),
+                    Err(error) => delivery.failure = worse(delivery.failure.take(), error),
                 }
             }
-            delivered += marked.len();
-            reached += marked.iter().filter_map(|(id, _)| sizes.get(id)).sum::<usize>();
+            delivery.delivered += marked.len();
+            delivery.reached += marked.iter().filter_map(|(id, _)| sizes.get(id)).sum::<usize>();
             self.mark_delivered(room, marked).await?;
-            progress(reached);
+            self.progress_at(room, ProgressStep::Keys, delivery.reached, delivery.devices);
         }
-        match failure {
-            None => Ok(()),
-            Some(source) => Err(Error::KeyShareIncomplete {
-                room: room.to_owned(),
-                delivered,
-                outstanding: requests.len() - delivered,
-                source: Box::new(source),
-            }),
-        }
+        Ok(())
     }
 
     /// Tell the engine what was delivered: one unit of work.

@@ -4,13 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use matrix_sdk_crypto::OlmMachine;
 use mx_crypto_store::Unit;
-use mx_transport::{RequestError, TransportError};
+use mx_transport::RequestError;
 use ruma::{OwnedTransactionId, RoomId, TransactionId};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     SendReceipt,
-    lane::{Batch, Done, Lane, Next, OnItsWay, Sealed},
+    failure::{again, fail, tell},
+    lane::{Batch, Lane, Next, OnItsWay, Sealed},
     outbox::{self, Attempt, Parcel},
     policy::Care,
     rotation::spent,
@@ -59,8 +60,11 @@ impl Orchestrator {
             match lane.next() {
                 Some(Next::Encrypt) => {
                     let encrypted = self.encrypt_next(lane, ready).await;
+                    let unheard = encrypted.err().and_then(|error| fail(lane, error));
                     lane.put_back();
-                    encrypted?;
+                    if let Some(error) = unheard {
+                        return Err(error);
+                    }
                 }
                 Some(Next::Put(number, event)) => drop(self.put_next(lane, number, event).await?),
                 None => return Err(Error::EngineStopped),
@@ -96,10 +100,12 @@ impl Orchestrator {
 
     /// Encrypt what waits: whom it is for is found out first, unless that is known and has not changed.
     async fn encrypt_next(&self, lane: &Arc<Lane>, known: &mut Option<Arc<Ready>>) -> Result<()> {
-        self.catch_up().await?;
+        let caught_up = self.catch_up().await;
+        // Also when that failed: they all hear of it.
         let Some(batch) = lane.batch().map(Arc::new) else {
-            return Ok(());
+            return caught_up;
         };
+        caught_up?;
         let mut found: Option<Arc<Ready>> = None;
         let mut overtaken = false;
         for round in 1..=MAX_ROUNDS {
@@ -108,19 +114,18 @@ impl Orchestrator {
             let ready = match steady {
                 Some(ready) => ready,
                 None => {
-                    let ready = self.find_ready(&lane.room, batch.care, now).await?;
+                    let ready = self.find_ready(&lane.room, batch.care, now, found.as_deref()).await?;
                     overtaken = ready.is_none();
                     let Some(ready) = ready else { continue };
-                    Arc::clone(found.insert(Arc::new(ready.after(found.as_deref()))))
+                    Arc::clone(found.insert(Arc::new(ready)))
                 }
             };
             let sealed = Sealed {
                 ready: Arc::clone(&ready),
                 stamp: now,
-                first: found.is_some(),
             };
-            let whatever = round == MAX_ROUNDS;
-            if let Some(parcels) = self.encrypt(lane, Arc::clone(&batch), sealed, whatever).await? {
+            let last_round = round == MAX_ROUNDS;
+            if let Some(parcels) = self.encrypt(lane, Arc::clone(&batch), sealed, last_round).await? {
                 lane.durable(parcels);
                 *known = Some(ready);
                 return Ok(());
@@ -134,12 +139,14 @@ impl Orchestrator {
             });
         }
         Err(Error::Engine {
-            reason: "the room key expires before it can be used: check the clock".to_owned(),
+            reason:
+                "the room key expires, or the room changes, before the key can be used: try again, and check the clock"
+                    .to_owned(),
         })
     }
 
     /// Find out whom a message is for, and give them the room's key. `None`: a sync has overtaken what was found.
-    async fn find_ready(&self, room: &RoomId, care: Care, now: Stamp) -> Result<Option<Ready>> {
+    async fn find_ready(&self, room: &RoomId, care: Care, now: Stamp, before: Option<&Ready>) -> Result<Option<Ready>> {
         let encryption = self.room_encryption(room).await?;
         if encryption.algorithm != MEGOLM {
             return Err(Error::UnsupportedAlgorithm {
@@ -156,24 +163,31 @@ impl Orchestrator {
             return Ok(None);
         };
         self.deliver_keys(room, &shared).await?;
-        Ok(Some(Ready::new(care, readers, shared, now)))
+        Ok(Some(Ready::new(care, readers, shared, now, before)))
     }
 
     /// Encrypt a batch into the outbox: one unit, in which nothing else can change. `None`: whom it is for may have
-    /// changed, or the key may not be used any more; unless `whatever`, the former is found out again.
+    /// changed, or the key may not be used any more.
     async fn encrypt(
         &self,
         lane: &Arc<Lane>,
         batch: Arc<Batch>,
         mut sealed: Sealed,
-        whatever: bool,
+        last_round: bool,
     ) -> Result<Option<Vec<(u64, Parcel)>>> {
         let (this, lane) = (self.clone(), Arc::clone(lane));
         self.machine()
             .unit(move |machine, unit| {
                 Box::pin(async move {
                     let now = this.stamp(&lane.room).await;
-                    if !(whatever || sealed.stamp.is_as(now)) {
+                    let is_so = if last_round {
+                        // Something always changes. What this room's readers hang on did not.
+                        let record = RoomRecord::load(unit, &lane.room).await?;
+                        sealed.stamp.has_the_readers_of(now) && sealed.ready.is_of(&record)
+                    } else {
+                        sealed.stamp.is_as(now)
+                    };
+                    if !is_so {
                         return Ok(Ending::Commit(None));
                     }
                     sealed.stamp = now;
@@ -192,6 +206,7 @@ impl Orchestrator {
     async fn put_next(&self, lane: &Arc<Lane>, number: u64, event: OnItsWay) -> Result<Put> {
         if let Some(sealed) = &event.sealed
             && !sealed.stamp.is_as(self.stamp(&lane.room).await)
+            && lane.may_be_withdrawn(number)
             && self.withdraw(lane, number).await? > 0
         {
             // Somebody came, went, or has another device, and it was never on the wire: once more, for whom it is now.
@@ -211,12 +226,13 @@ impl Orchestrator {
         match self.put_parcel(&parcel).await {
             Attempt::Taken(event_id) => {
                 self.machine().forget_soon(parcel.position);
-                if let Some(sealed) = event.sealed.as_ref().filter(|sealed| sealed.first) {
-                    self.note_audience(&lane.room, sealed.ready.audience()).await;
-                }
                 if let (Some(done), Some(sealed)) = (lane.take(number), event.sealed) {
-                    let receipt = sealed.ready.receipt(parcel, event_id, sealed.first);
-                    tell(done, Ok(receipt));
+                    let (receipt, news) = sealed.ready.receipt(parcel, event_id);
+                    if done.send(Ok(receipt)).is_ok() && news {
+                        // Only what somebody was told is not new any more.
+                        sealed.ready.was_told();
+                        self.note_audience(&lane.room, sealed.ready.audience()).await;
+                    }
                 }
                 Ok(Put::Taken)
             }
@@ -269,12 +285,12 @@ impl Orchestrator {
         self.machine()
             .unit(move |_, unit| {
                 Box::pin(async move {
-                    for (_, position) in &events {
+                    // Whoever asked for this may be gone, and another one may have put some of them meanwhile.
+                    let withdrawn = lane.wait_again(&events);
+                    for position in &withdrawn {
                         outbox::forget(unit, *position)?;
                     }
-                    let numbers: Vec<u64> = events.iter().map(|(number, _)| *number).collect();
-                    lane.wait_again(&numbers);
-                    Ok(Ending::Commit(numbers.len()))
+                    Ok(Ending::Commit(withdrawn.len()))
                 })
             })
             .await
@@ -324,36 +340,4 @@ async fn encrypt_all(
         parcels.push((*number, outbox::keep(unit, parcel).await?));
     }
     Ok(parcels)
-}
-
-/// Whoever does not wait any more does not want to know.
-fn tell(done: Done, ended: Result<SendReceipt>) {
-    let _gone = done.send(ended);
-}
-
-/// The same error, for another who waited.
-fn again(error: &RequestError) -> RequestError {
-    match error {
-        RequestError::Transport(error) => TransportError::new(error.kind()).into(),
-        RequestError::Api {
-            endpoint,
-            status,
-            errcode,
-            message,
-            retry_after,
-        } => RequestError::Api {
-            endpoint,
-            status: *status,
-            errcode: errcode.clone(),
-            message: message.clone(),
-            retry_after: *retry_after,
-        },
-        RequestError::LoggedOut { soft } => RequestError::LoggedOut { soft: *soft },
-        RequestError::NoAccessToken => RequestError::NoAccessToken,
-        RequestError::Decode { endpoint, .. } => RequestError::Decode {
-            endpoint,
-            source: "it is not what the endpoint answers".into(),
-        },
-        _ => TransportError::new(mx_transport::TransportErrorKind::Interrupted).into(),
-    }
 }

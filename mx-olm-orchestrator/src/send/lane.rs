@@ -32,6 +32,9 @@ const BATCH: usize = 64;
 /// and no more than this many bytes, unless one alone has more.
 const BATCH_BYTES: usize = 1 << 20;
 
+/// An event is encrypted again at most this often because its readers changed before it was put.
+const MOST_WITHDRAWALS: u32 = 8;
+
 /// All lanes.
 #[derive(Debug, Default)]
 pub(crate) struct Lanes {
@@ -68,6 +71,8 @@ struct Slot {
     /// What is to be sent, as long as this process knows it.
     what: Option<(Arc<Checked>, Care)>,
     state: State,
+    /// How often it was encrypted for nothing.
+    withdrawn: u32,
 }
 
 /// Contents stay out of logs.
@@ -106,8 +111,6 @@ pub(super) struct OnItsWay {
 pub(super) struct Sealed {
     pub(super) ready: Arc<Ready>,
     pub(super) stamp: Stamp,
-    /// It is the first one since the key was shared with somebody.
-    pub(super) first: bool,
 }
 
 /// What is encrypted together.
@@ -180,6 +183,7 @@ impl Queue {
             done,
             what,
             state,
+            withdrawn: 0,
         });
     }
 
@@ -260,6 +264,21 @@ impl Lane {
         taken.for_each(|slot| slot.state = State::Waiting);
     }
 
+    /// The first of those that could not be encrypted is taken out, or all of them. Where to tell so.
+    pub(super) fn fail_taken(&self, all: bool) -> Vec<Done> {
+        let mut queue = self.queue();
+        let mut failed = Vec::new();
+        let most = if all { usize::MAX } else { 1 };
+        queue.events.retain_mut(|slot| {
+            let fails = matches!(slot.state, State::Taken) && failed.len() < most;
+            if fails {
+                failed.push(slot.done.take());
+            }
+            !fails
+        });
+        failed.into_iter().flatten().collect()
+    }
+
     /// Whether a unit of work may be encrypting, for a caller who went away.
     pub(super) fn is_taken(&self) -> bool {
         self.queue()
@@ -272,16 +291,13 @@ impl Lane {
     /// nobody learns of it.
     pub(super) fn encrypted(&self, parcels: &[(u64, Parcel)], sealed: &Sealed) {
         let mut queue = self.queue();
-        for (place, (number, parcel)) in parcels.iter().enumerate() {
+        for (number, parcel) in parcels {
             let event = OnItsWay {
                 position: parcel.position,
                 transaction: parcel.transaction.clone(),
                 parcel: None,
                 attempted: false,
-                sealed: Some(Sealed {
-                    first: sealed.first && place == 0,
-                    ..sealed.clone()
-                }),
+                sealed: Some(sealed.clone()),
             };
             if let Some(slot) = queue.slot(*number) {
                 slot.state = State::OnItsWay(event);
@@ -304,7 +320,7 @@ impl Lane {
         let queue = self.queue();
         let from = queue.events.iter().filter(|slot| slot.number >= number);
         from.filter_map(|slot| match (&slot.state, &slot.done) {
-            (State::OnItsWay(event), Some(_)) if !event.attempted && slot.what.is_some() => {
+            (State::OnItsWay(event), Some(done)) if !(event.attempted || done.is_closed()) && slot.what.is_some() => {
                 Some((slot.number, event.position))
             }
             _ => None,
@@ -312,14 +328,29 @@ impl Lane {
         .collect()
     }
 
-    /// These are encrypted once more: what was encrypted is taken out by the unit of work that is about to be committed.
-    pub(super) fn wait_again(&self, numbers: &[u64]) {
+    /// Whether it may be encrypted once more because its readers changed. Where they never come to rest it goes to those whom
+    /// it was encrypted for.
+    pub(super) fn may_be_withdrawn(&self, number: u64) -> bool {
+        self.queue()
+            .slot(number)
+            .is_some_and(|slot| slot.withdrawn < MOST_WITHDRAWALS)
+    }
+
+    /// Those of these events that are still on their way and were still never on the wire are encrypted once more: their
+    /// parcels are to be taken out, by the unit of work that is about to be committed. Which parcels.
+    pub(super) fn wait_again(&self, events: &[(u64, u64)]) -> Vec<u64> {
         let mut queue = self.queue();
-        for number in numbers {
-            if let Some(slot) = queue.slot(*number) {
+        let mut withdrawn = Vec::new();
+        for (number, position) in events {
+            let Some(slot) = queue.slot(*number) else { continue };
+            let is_so = |event: &OnItsWay| event.position == *position && !event.attempted;
+            if matches!(&slot.state, State::OnItsWay(event) if is_so(event)) {
                 slot.state = State::Waiting;
+                slot.withdrawn += 1;
+                withdrawn.push(*position);
             }
         }
+        withdrawn
     }
 
     /// From now on it may have been on the wire.

@@ -1,6 +1,6 @@
 //! Whom a message can be read by.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedTransactionId, OwnedUserId};
 use serde::Serialize;
@@ -25,9 +25,9 @@ pub struct SendReceipt {
     /// Why there is a new session. `None`: it is the one of the room's last receipt.
     pub rotation: Option<RotationReason>,
     /// Every device of everybody who may read, except our own.
-    pub devices: Vec<DeviceReceipt>,
+    pub devices: Arc<[DeviceReceipt]>,
     /// Who may read and has no device at all.
-    pub users_without_devices: Vec<OwnedUserId>,
+    pub users_without_devices: Arc<[OwnedUserId]>,
     /// Whose devices are unknown: only ever with best effort.
     pub users_unknown: Vec<OwnedUserId>,
     /// Who may read, and could not at the room's last receipt. Empty for the first one of this device.

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// A room key that may be used once `requests` are delivered.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Shared {
     /// The id of the Megolm session.
     pub(crate) session: String,
@@ -43,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) warnings: Vec<Warning>,
     /// Whom the message is for, where that is to be noted once it is sent.
     pub(crate) audience: Option<Audience>,
+    /// What is remembered of the room now.
+    pub(crate) record: RoomRecord,
 }
 
 /// A device, by its user and its id.
@@ -146,6 +148,7 @@ impl Sharing {
             new_devices,
             warnings: self.warnings(&record, replaced),
             audience: (last.as_ref() != Some(&audience)).then_some(audience),
+            record,
         }))
     }
 
@@ -243,12 +246,17 @@ impl Sharing {
 pub(super) fn shares(session: &PickledOutboundGroupSession) -> Shares {
     let delivered = session.shared_with_set.iter();
     let under_way = session.requests.values().flat_map(|(_, shares)| shares.iter());
-    delivered
-        .chain(under_way)
-        .flat_map(|(user, devices)| {
-            devices
-                .iter()
-                .map(move |(device, share)| ((user.clone(), device.clone()), share.clone()))
-        })
-        .collect()
+    let mut found = Shares::new();
+    for (user, devices) in delivered.chain(under_way) {
+        for (device, share) in devices {
+            // A device that was told that it gets no key, and then given it, has it.
+            let known = found
+                .entry((user.clone(), device.clone()))
+                .or_insert_with(|| share.clone());
+            if matches!(share, ShareInfo::Shared(_)) {
+                *known = share.clone();
+            }
+        }
+    }
+    found
 }

@@ -8,23 +8,46 @@
 //! from the beginning to the end without a change in between, and it is asked inside of the unit that encrypts, which is
 //! alone.
 
-use mx_crypto_store::Revision;
-use ruma::{OwnedDeviceId, OwnedUserId, RoomId};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
-use super::{audience::Audience, policy::Care, recipients::Readers, share::Shared};
-use crate::{DeviceOutcome, Orchestrator, SendReceipt};
+use mx_crypto_store::Revision;
+use ruma::{OwnedDeviceId, OwnedEventId, OwnedUserId, RoomId};
+
+use super::{
+    RotationReason,
+    audience::Audience,
+    outbox::Parcel,
+    policy::Care,
+    receipt::{Device, DeviceOutcome, DeviceReceipt, SendReceipt, Warning},
+    recipients::Readers,
+    share::Shared,
+};
+use crate::{Orchestrator, rooms::RoomRecord};
 
 /// When something was so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     revision: Revision,
     members: u64,
+    /// How often our user decided about a device.
+    decisions: u64,
 }
 
 impl Stamp {
     /// Nothing changed but, perhaps, sessions with devices.
     pub(crate) fn is_as(self, other: Self) -> bool {
-        self.members == other.members && self.revision.records == other.revision.records
+        self.has_the_readers_of(other) && self.revision.records == other.revision.records
+    }
+
+    /// Neither the room's members nor decisions about devices changed.
+    pub(super) fn has_the_readers_of(self, other: Self) -> bool {
+        (self.members, self.decisions) == (other.members, other.decisions)
     }
 }
 
@@ -32,83 +55,112 @@ impl Stamp {
 #[derive(Debug)]
 pub(crate) struct Ready {
     care: Care,
-    shared: Shared,
+    session: String,
+    rotation: Option<RotationReason>,
+    /// As the first receipt has them. Every message has a receipt of all of them: they are not copied
+    /// for each.
+    devices: Arc<[DeviceReceipt]>,
+    /// As those after it do.
+    devices_later: Arc<[DeviceReceipt]>,
+    users_without_devices: Arc<[OwnedUserId]>,
     unknown: Vec<OwnedUserId>,
+    recipients_added: Vec<OwnedUserId>,
+    new_devices: Vec<Device>,
+    warnings: Vec<Warning>,
+    audience: Option<Audience>,
+    /// What was remembered of the room.
+    record: RoomRecord,
     /// Devices that could not be given the key for want of a session: they are asked again when it makes sense.
     sessionless: Vec<(OwnedUserId, OwnedDeviceId)>,
+    /// Somebody has a receipt that tells what is new in this.
+    told: AtomicBool,
     /// When finding it out began.
     stamp: Stamp,
 }
 
 impl Ready {
-    pub(super) fn new(care: Care, readers: Readers, shared: Shared, stamp: Stamp) -> Self {
+    /// `before`: what was found out for the same message, of which this round shared what was left to share.
+    pub(super) fn new(care: Care, readers: Readers, shared: Shared, stamp: Stamp, before: Option<&Self>) -> Self {
+        let mut devices = shared.devices;
+        if let Some(before) = before.filter(|before| before.session == shared.session) {
+            let reached: BTreeSet<_> = before
+                .devices
+                .iter()
+                .filter(|device| device.outcome == DeviceOutcome::Reached)
+                .map(|device| (&device.user_id, &device.device_id))
+                .collect();
+            for device in &mut devices {
+                let is_of_before = reached.contains(&(&device.user_id, &device.device_id));
+                if device.outcome == DeviceOutcome::AlreadyHad && is_of_before {
+                    device.outcome = DeviceOutcome::Reached;
+                }
+            }
+        }
+        let mut later = devices.clone();
+        for device in &mut later {
+            if device.outcome == DeviceOutcome::Reached {
+                device.outcome = DeviceOutcome::AlreadyHad;
+            }
+        }
         Self {
             care,
-            shared,
+            session: shared.session,
+            rotation: shared.rotation,
+            devices: devices.into(),
+            devices_later: later.into(),
+            users_without_devices: shared.users_without_devices.into(),
             unknown: readers.unknown.into_iter().collect(),
+            recipients_added: shared.recipients_added,
+            new_devices: shared.new_devices,
+            warnings: shared.warnings,
+            audience: shared.audience,
+            record: shared.record,
             sessionless: readers.sessionless,
+            told: AtomicBool::new(false),
             stamp,
         }
     }
 
-    /// It was found out again, by sharing what was left to share: whom the key went to in the rounds before, too.
-    pub(super) fn after(mut self, before: Option<&Self>) -> Self {
-        let Some(before) = before.filter(|before| before.shared.session == self.shared.session) else {
-            return self;
-        };
-        let reached: std::collections::BTreeSet<_> = before
-            .shared
-            .devices
-            .iter()
-            .filter(|device| device.outcome == DeviceOutcome::Reached)
-            .map(|device| (&device.user_id, &device.device_id))
-            .collect();
-        for device in &mut self.shared.devices {
-            if device.outcome == DeviceOutcome::AlreadyHad && reached.contains(&(&device.user_id, &device.device_id)) {
-                device.outcome = DeviceOutcome::Reached;
-            }
-        }
-        self
+    /// Whether this is still what is remembered of the room: its policy, its visibility, whether a new key is due.
+    pub(super) fn is_of(&self, record: &RoomRecord) -> bool {
+        self.record == *record
     }
 
-    /// Whom the message that the key was shared for is for, where that is to be noted once it is sent.
+    /// Somebody has a receipt that tells what is new.
+    pub(super) fn was_told(&self) {
+        self.told.store(true, Ordering::SeqCst);
+    }
+
+    /// Whom the messages are for, where that is to be noted once somebody was told.
     pub(super) fn audience(&self) -> Option<Audience> {
-        self.shared.audience.clone()
+        self.audience.clone()
     }
 
-    /// The receipt of a message. `first`: the key was shared for it.
-    pub(super) fn receipt(
-        &self,
-        parcel: super::outbox::Parcel,
-        event_id: ruma::OwnedEventId,
-        first: bool,
-    ) -> SendReceipt {
-        let mut shared = self.shared.clone();
-        if !first {
-            // All that was new was new for an earlier message.
-            shared.rotation = None;
-            shared.recipients_added.clear();
-            shared.new_devices.clear();
-            for device in &mut shared.devices {
-                if device.outcome == DeviceOutcome::Reached {
-                    device.outcome = DeviceOutcome::AlreadyHad;
-                }
-            }
-        }
-        SendReceipt {
+    /// The receipt of a message. True: it tells what is new, which no receipt that reached anybody has told. A message whose
+    /// caller was gone, or that was refused, has told nobody.
+    pub(super) fn receipt(&self, parcel: Parcel, event_id: OwnedEventId) -> (SendReceipt, bool) {
+        let first = !self.told.load(Ordering::SeqCst);
+        let rotation = self.rotation.filter(|_| first);
+        let devices = if first { &self.devices } else { &self.devices_later };
+        let (recipients_added, new_devices) = match first {
+            true => (self.recipients_added.clone(), self.new_devices.clone()),
+            false => Default::default(),
+        };
+        let receipt = SendReceipt {
             room_id: parcel.room,
             event_id,
             transaction_id: parcel.transaction,
             session_id: parcel.session,
-            new_session: shared.rotation.is_some(),
-            rotation: shared.rotation,
-            devices: shared.devices,
-            users_without_devices: shared.users_without_devices,
+            new_session: rotation.is_some(),
+            rotation,
+            devices: Arc::clone(devices),
+            users_without_devices: Arc::clone(&self.users_without_devices),
             users_unknown: self.unknown.clone(),
-            recipients_added: shared.recipients_added,
-            new_devices: shared.new_devices,
-            warnings: shared.warnings,
-        }
+            recipients_added,
+            new_devices,
+            warnings: self.warnings.clone(),
+        };
+        (receipt, first)
     }
 }
 
@@ -118,6 +170,7 @@ impl Orchestrator {
         Stamp {
             revision: self.store().revision(),
             members: self.members().changes(room).await,
+            decisions: self.decisions().load(Ordering::SeqCst),
         }
     }
 

@@ -40,6 +40,9 @@ pub(crate) struct Options {
     /// Only cases whose name contains this.
     #[arg(long, value_name = "TEXT", default_value = "")]
     filter: String,
+    /// Only the column of this name, as for a profiler; there are no ratios without ours.
+    #[arg(long, value_name = "NAME")]
+    column: Option<String>,
 }
 
 /// What is compared.
@@ -187,7 +190,7 @@ fn run(options: &Options, cases: Vec<Case>) -> anyhow::Result<()> {
     );
     for case in &cases {
         eprintln!("{}", case.name);
-        table.row(runtime.block_on(measure(case, &crowd, rounds))?);
+        table.row(runtime.block_on(measure(case, &crowd, rounds, options.column.as_deref()))?);
     }
     println!("\n{}\n", host::describe(&env::temp_dir()));
     println!("{table}");
@@ -196,9 +199,17 @@ fn run(options: &Options, cases: Vec<Case>) -> anyhow::Result<()> {
 }
 
 /// The cells of a case.
-async fn measure(case: &Case, crowd: &Arc<Crowd>, rounds: usize) -> anyhow::Result<Vec<String>> {
+async fn measure(
+    case: &Case,
+    crowd: &Arc<Crowd>,
+    rounds: usize,
+    only: Option<&str>,
+) -> anyhow::Result<Vec<String>> {
     let mut batches = Vec::new();
-    for column in Column::ALL {
+    for column in Column::ALL
+        .into_iter()
+        .filter(|column| only.is_none_or(|only| only == column.name()))
+    {
         batches.push((column, case.kind.prepare(crowd, column).await?));
     }
     let mut taken: Vec<(Column, Vec<f64>)> = Column::ALL.iter().map(|column| (*column, Vec::new())).collect();

@@ -43,8 +43,9 @@ fn receipt() -> SendReceipt {
                 }),
             ),
             device("H", DeviceOutcome::Missed),
-        ],
-        users_without_devices: vec!["@none:s".try_into().unwrap()],
+        ]
+        .into(),
+        users_without_devices: ["@none:s".try_into().unwrap()].into(),
         users_unknown: vec!["@down:t".try_into().unwrap()],
         recipients_added: vec!["@new:s".try_into().unwrap()],
         new_devices: vec![Device {

@@ -68,7 +68,7 @@ impl Decrypts {
             Column::Stack => {
                 let stack = Stack::new(line).await?;
                 for keys in speaker.room_keys(&stack.line.receiver()?)?.chunks(A_SYNC) {
-                    intakes::take(&stack, keys).await?;
+                    stack.take(keys).await?;
                 }
                 Box::new(OfStack {
                     of: self,

@@ -9,15 +9,12 @@ use std::{
 
 use anyhow::Context as _;
 use async_trait::async_trait;
-use matrix_sdk_crypto::{
-    DecryptionSettings, EncryptionSyncChanges, TrustRequirement,
-    vodozemac::{
-        Curve25519PublicKey, base64_decode,
-        megolm::{GroupSession, InboundGroupSession, SessionConfig, SessionKey},
-        olm::{Account, OlmMessage, SessionConfig as OlmConfig},
-    },
+use matrix_sdk_crypto::vodozemac::{
+    Curve25519PublicKey, base64_decode,
+    megolm::{GroupSession, InboundGroupSession, SessionConfig, SessionKey},
+    olm::{Account, OlmMessage, SessionConfig as OlmConfig},
 };
-use ruma::{OneTimeKeyAlgorithm, RoomId, room_id, serde::Raw};
+use ruma::{RoomId, room_id};
 use serde_json::{Value, json};
 
 use super::{
@@ -78,33 +75,6 @@ pub(crate) fn room_key(room: &RoomId, session: &GroupSession) -> Value {
         "algorithm": "m.megolm.v1.aes-sha2", "room_id": room,
         "session_id": session.session_id(), "session_key": session.session_key().to_base64(),
     })
-}
-
-/// Give the engine a sync with these to-device events.
-pub(crate) async fn take(stack: &Stack, events: &[Value]) -> anyhow::Result<()> {
-    let raw: Result<Vec<_>, _> = events
-        .iter()
-        .map(|event| Raw::new(event).map(Raw::cast_unchecked))
-        .collect();
-    let unused = [OneTimeKeyAlgorithm::SignedCurve25519];
-    let changes = EncryptionSyncChanges {
-        to_device_events: raw?,
-        changed_devices: &Default::default(),
-        one_time_keys_counts: &BTreeMap::from([(OneTimeKeyAlgorithm::SignedCurve25519, 50_u32.into())]),
-        unused_fallback_keys: Some(&unused),
-        next_batch_token: Some("s".to_owned()),
-    };
-    let settings = DecryptionSettings {
-        sender_device_trust_requirement: TrustRequirement::Untrusted,
-    };
-    let (_, keys) = stack.machine.receive_sync_changes(changes, &settings).await?;
-    anyhow::ensure!(
-        keys.len() == events.len(),
-        "{} of {} keys came",
-        keys.len(),
-        events.len()
-    );
-    Ok(())
 }
 
 struct Floor {
@@ -183,7 +153,7 @@ impl Batch for OfStack {
     async fn run(&mut self) -> anyhow::Result<Duration> {
         let events = self.of.events(&self.stack.line.receiver()?, &mut self.number)?;
         let begun = Instant::now();
-        take(&self.stack, &events).await?;
+        self.stack.take(&events).await?;
         Ok(begun.elapsed())
     }
 }

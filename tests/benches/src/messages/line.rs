@@ -69,6 +69,11 @@ impl Line {
         })
     }
 
+    /// Whether it has a fallback key there.
+    pub(crate) fn has_fallback_key(&self) -> bool {
+        self.said().fallback_key.is_some()
+    }
+
     fn said(&self) -> MutexGuard<'_, Said> {
         self.0.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -148,7 +153,13 @@ impl Line {
         let mut sync = said.syncs.pop_front().unwrap_or_else(|| json!({}));
         sync["next_batch"] = json!(format!("s{}", said.number));
         sync["device_one_time_keys_count"] = json!({"signed_curve25519": 50});
-        sync["device_unused_fallback_key_types"] = json!(["signed_curve25519"]);
+        // A device makes its fallback key when it hears that there is none.
+        let unused: &[&str] = if said.fallback_key.is_some() {
+            &["signed_curve25519"]
+        } else {
+            &[]
+        };
+        sync["device_unused_fallback_key_types"] = json!(unused);
         sync
     }
 

@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::Context as _;
 use matrix_sdk_crypto::{
-    EncryptionSettings, OlmMachine,
+    DecryptionSettings, EncryptionSettings, EncryptionSyncChanges, OlmMachine, TrustRequirement,
     types::requests::{AnyIncomingResponse, AnyOutgoingRequest, OutgoingRequest},
 };
 use ruma::{
-    OwnedUserId, RoomId,
+    OneTimeKeyAlgorithm, OwnedUserId, RoomId,
     api::client::{
         keys::{claim_keys, get_keys, upload_keys},
         to_device::send_event_to_device,
@@ -39,6 +39,8 @@ impl Stack {
             line,
             _home: home,
         };
+        stack.drive().await?;
+        stack.take(&[]).await?;
         stack.drive().await?;
         Ok(Arc::new(stack))
     }
@@ -107,6 +109,37 @@ impl Stack {
             let answer = AnyIncomingResponse::ToDevice(&answer);
             machine.mark_request_as_sent(&request.txn_id, answer).await?;
         }
+        Ok(())
+    }
+
+    /// Give the engine a sync with these to-device events, each of which brings a room key.
+    pub(crate) async fn take(&self, events: &[Value]) -> anyhow::Result<()> {
+        let raw: Result<Vec<_>, _> = events
+            .iter()
+            .map(|event| Raw::new(event).map(Raw::cast_unchecked))
+            .collect();
+        let unused: &[OneTimeKeyAlgorithm] = if self.line.has_fallback_key() {
+            &[OneTimeKeyAlgorithm::SignedCurve25519]
+        } else {
+            &[]
+        };
+        let changes = EncryptionSyncChanges {
+            to_device_events: raw?,
+            changed_devices: &Default::default(),
+            one_time_keys_counts: &BTreeMap::from([(OneTimeKeyAlgorithm::SignedCurve25519, 50_u32.into())]),
+            unused_fallback_keys: Some(unused),
+            next_batch_token: Some("s".to_owned()),
+        };
+        let settings = DecryptionSettings {
+            sender_device_trust_requirement: TrustRequirement::Untrusted,
+        };
+        let (_, keys) = self.machine.receive_sync_changes(changes, &settings).await?;
+        anyhow::ensure!(
+            keys.len() == events.len(),
+            "{} of {} keys came",
+            keys.len(),
+            events.len()
+        );
         Ok(())
     }
 

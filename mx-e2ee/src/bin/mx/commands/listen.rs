@@ -94,8 +94,8 @@ async fn once(client: Client, listen: &Listen, output: Output) -> Result<()> {
     Ok(())
 }
 
-/// Keep the file of an event before it is acknowledged: one that was not kept comes again. What will not become better by
-/// waiting is told and passed over.
+/// Keep the file of an event before it is acknowledged: one that was not kept comes again. What the sender or somebody's
+/// server is to blame for is told and passed over, after a few attempts where it may pass: nobody else's events wait for it.
 async fn save(client: &Client, event: &Event, listen: &Listen, output: Output) -> Result<()> {
     let (Some(directory), Event::Message(message)) = (&listen.save, event) else {
         return Ok(());
@@ -105,36 +105,32 @@ async fn save(client: &Client, event: &Event, listen: &Listen, output: Output) -
         let Err(error) = download::keep(&client.files(), message, directory, output).await else {
             return Ok(());
         };
-        let Some(cause) = error.downcast_ref::<Error>() else {
+        let Some(cause) = error.downcast_ref::<Error>().filter(|cause| !is_ours(cause)) else {
             return Err(error);
         };
         let told = format!("mx: no file of {}: {cause}", message.event_id);
-        if is_the_senders(cause) {
-            output.note(&clean(&format!("{told} [{}]", cause.code())));
-            return Ok(());
-        }
         match pauses.next() {
             Some(pause) if cause.is_transient() => {
                 output.note(&clean(&format!("{told}; trying again [{}]", cause.code())));
                 tokio::time::sleep(pause).await;
             }
-            _ => return Err(error),
+            _ => {
+                output.note(&clean(&format!("{told}; passed over [{}]", cause.code())));
+                return Ok(());
+            }
         }
     }
 }
 
-/// The file will not be had whenever we ask.
-fn is_the_senders(error: &Error) -> bool {
-    matches!(
-        error.code(),
-        "attachment_corrupt"
-            | "attachment_not_encrypted"
-            | "attachment_malformed"
-            | "attachment_version"
-            | "too_large"
-            | "not_found"
-            | "forbidden"
-    )
+/// It is our disk, our login or our line to the homeserver: no other file would do better.
+fn is_ours(error: &Error) -> bool {
+    let code = error.code();
+    code.starts_with("file_")
+        || code.starts_with("store_")
+        || matches!(
+            code,
+            "local_body" | "unreachable" | "tls" | "logged_out" | "soft_logged_out" | "not_logged_in"
+        )
 }
 
 fn show(event: &Event, output: Output) -> std::io::Result<()> {

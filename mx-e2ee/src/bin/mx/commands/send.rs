@@ -135,7 +135,7 @@ fn tell(receipt: &SendReceipt, output: Output) {
         "sent {key}, readable by {} other device(s)",
         receipt.readable_by()
     ));
-    for device in &receipt.devices {
+    for device in receipt.devices.iter() {
         if matches!(device.outcome, DeviceOutcome::Reached | DeviceOutcome::AlreadyHad) {
             continue;
         }
@@ -147,13 +147,10 @@ fn tell(receipt: &SendReceipt, output: Output) {
             clean(why)
         ));
     }
-    for user in &receipt.users_without_devices {
-        output.note(&format!("not readable by {user}: there is no device"));
-    }
     for user in &receipt.users_unknown {
         output.note(&format!("not readable by {user}: the devices are unknown"));
     }
-    for user in &receipt.users_without_devices {
+    for user in receipt.users_without_devices.iter() {
         output.note(&format!("not readable by {user}: there is no device"));
     }
     for user in &receipt.recipients_added {
