@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, HeaderValue};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use ruma::api::client::session::refresh_token::v3::Request as Refresh;
 
 use super::{Call, Homeserver, decode, endpoint};
@@ -57,37 +57,50 @@ impl Homeserver {
     /// Renew the access token, if it is about to expire. While it is valid a failure costs nothing: the old one stays in
     /// use.
     pub(super) async fn renew_early(&self) {
-        if self.0.login.due().is_none() {
-            return;
+        if self.0.login.due().is_some() {
+            // Boxed, since it is rare and would make every request larger.
+            Box::pin(self.renew_due()).await;
         }
+    }
+
+    async fn renew_due(&self) {
         let _renewing = self.0.login.renewing.lock().await;
         // Another task may have done it meanwhile.
         let Some(due) = self.0.login.due() else { return };
-        match self.renew(&due, None).await {
-            Ok(_) => {}
-            Err(error) => {
-                tracing::warn!(
-                    code = error.code(),
-                    "the access token is about to expire and was not renewed"
-                );
-                self.0.login.postpone(&due);
-            }
+        if let Err(error) = self.renew(&due, None).await {
+            tracing::warn!(
+                code = error.code(),
+                "the access token is about to expire and was not renewed"
+            );
+            self.0.login.postpone(&due);
         }
     }
 
     /// What becomes of an answer. `None`: the request, which was refused and not processed, has another token now and is
     /// to be sent again.
-    pub(super) async fn judge<B: Sync>(
+    pub(super) async fn judge<B>(
         &self,
         answer: Result<http::Response<Bytes>, RequestError>,
         request: &mut http::Request<B>,
         renewals: &mut Renewals,
     ) -> Result<Option<http::Response<Bytes>>, RequestError> {
-        let refused = match answer {
-            Err(refused @ RequestError::LoggedOut { .. }) if !renewals.renewed => refused,
-            answer => return answer.map(Some),
-        };
-        let Some(used) = sent_token(request.headers()) else {
+        match answer {
+            Err(refused @ RequestError::LoggedOut { .. }) if !renewals.renewed => {
+                Box::pin(self.another_token(refused, request.headers_mut(), renewals)).await?;
+                Ok(None)
+            }
+            answer => answer.map(Some),
+        }
+    }
+
+    /// Give a refused request another token.
+    async fn another_token(
+        &self,
+        refused: RequestError,
+        headers: &mut HeaderMap,
+        renewals: &mut Renewals,
+    ) -> Result<(), RequestError> {
+        let Some(used) = sent_token(headers) else {
             return Err(refused);
         };
         let _renewing = self.0.login.renewing.lock().await;
@@ -106,8 +119,8 @@ impl Homeserver {
                 access
             }
         };
-        request.headers_mut().insert(AUTHORIZATION, bearer(&access)?);
-        Ok(None)
+        headers.insert(AUTHORIZATION, bearer(&access)?);
+        Ok(())
     }
 
     /// Renew the tokens in use, of which the access token is `used`. `refused`: what was said to it.
@@ -187,7 +200,7 @@ fn is_for_good(error: &RequestError) -> bool {
 }
 
 /// The access token that a request was sent with.
-fn sent_token(headers: &http::HeaderMap) -> Option<AccessToken> {
+fn sent_token(headers: &HeaderMap) -> Option<AccessToken> {
     let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
     AccessToken::new(value.strip_prefix("Bearer ")?).ok()
 }
