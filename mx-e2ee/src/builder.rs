@@ -258,6 +258,8 @@ impl ClientBuilder {
         } else {
             PickleStore::open_existing(backend, key).await?
         };
+        // Before a password is sent: the same device cannot come again.
+        Orchestrator::refuse_ended(&store).await?;
         Ok((homeserver, store))
     }
 

@@ -111,7 +111,7 @@ fn play(point: &KillPoint, beginning: &Beginning, history: u64, round: u64) -> (
         drop(client);
         scene.bob_ended();
         if seed.chance(30) {
-            die_again(seed, &mut scene, &device).await;
+            Box::pin(die_again(seed, &mut scene, &device)).await;
         }
         let client = device.open_or_login(&scene.server, &Plan::default()).await.unwrap();
         let server = scene.server.clone();
