@@ -45,6 +45,7 @@ mod keys_query_odd;
 mod keys_query_rejected;
 mod keys_query_unknown;
 mod keys_upload;
+mod logged_out;
 mod megolm_forged;
 mod megolm_queue;
 mod megolm_replay;
