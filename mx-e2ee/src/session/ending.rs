@@ -88,16 +88,11 @@ fn in_order(directory: &Path, with_login: bool, step: &mut dyn FnMut(&Path) -> i
         homes.push(directory.to_owned());
     }
     for home in &homes {
-        let keys: Vec<PathBuf> = KEYS
-            .map(|key| home.join(key))
-            .into_iter()
-            .filter(|key| is_there(key))
-            .collect();
-        for key in &keys {
-            step(key)?;
-            unlink(key)?;
+        let mut any = false;
+        for key in KEYS.map(|key| home.join(key)) {
+            any |= remove(&key, step)?;
         }
-        if !keys.is_empty() {
+        if any {
             sync(home)?;
         }
     }
@@ -117,10 +112,14 @@ fn in_order(directory: &Path, with_login: bool, step: &mut dyn FnMut(&Path) -> i
 
 /// Remove a file, or a directory with all that is in it. Links are removed, and not followed.
 fn remove(path: &Path, step: &mut dyn FnMut(&Path) -> io::Result<()>) -> io::Result<bool> {
-    if !is_there(path) {
-        return Ok(false);
-    }
-    if fs::symlink_metadata(path)?.is_dir() {
+    let what = match fs::symlink_metadata(path) {
+        Ok(what) => what,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(false);
+        }
+        Err(error) => return Err(error),
+    };
+    if what.is_dir() {
         for child in children(path)? {
             remove(&child, step)?;
         }
@@ -145,10 +144,6 @@ fn children(directory: &Path) -> io::Result<Vec<PathBuf>> {
         .collect::<io::Result<Vec<_>>>()?;
     children.sort();
     Ok(children)
-}
-
-fn is_there(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok()
 }
 
 fn unlink(path: &Path) -> io::Result<()> {
