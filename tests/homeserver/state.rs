@@ -48,6 +48,8 @@ pub(crate) struct Renewable {
     pub(crate) access: String,
     /// What was given for it last, and not used yet: an access token and a refresh token.
     pub(crate) next: Option<(String, String)>,
+    /// What was given for it is used.
+    pub(crate) spent: bool,
     /// It was revoked; a soft logout leaves the device.
     pub(crate) revoked: Option<bool>,
 }

@@ -1,7 +1,8 @@
 //! Access tokens that expire, and what they are renewed with.
 //!
-//! As in the client-server API, "Refreshing access tokens": the old tokens are valid until the new ones are used. Of
-//! several renewals with one refresh token only the last one counts, which is stricter than it has to be.
+//! As in the client-server API, "Refreshing access tokens", and as Synapse 1.163.2 does where that leaves room: the old
+//! refresh token is valid until what was given for it is used, and forbidden then; of several renewals with one refresh
+//! token only the last one counts. The old access token ends with it, where Synapse lets it expire.
 
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ impl State {
                 device: session.device.clone(),
                 access: access.clone(),
                 next: None,
+                spent: false,
                 revoked: None,
             };
             self.refresh_tokens.insert(refresh, renewable);
@@ -49,6 +51,9 @@ impl State {
         let Some(renewable) = self.refresh_tokens.get_mut(&given) else {
             return Err(unknown);
         };
+        if renewable.spent {
+            return Err(Refusal::forbidden("refresh token isn't valid anymore"));
+        }
         if let Some(soft) = renewable.revoked {
             unknown.body["soft_logout"] = soft.into();
             return Err(unknown);
@@ -80,8 +85,10 @@ impl State {
             next.is_some_and(|next| Some(next.0.as_str()) == access || Some(next.1.as_str()) == refresh)
         });
         if let Some(old) = before.map(|(old, _)| old.clone())
-            && let Some(renewable) = self.refresh_tokens.remove(&old)
+            && let Some(renewable) = self.refresh_tokens.get_mut(&old)
         {
+            renewable.spent = true;
+            renewable.next = None;
             self.tokens.remove(&renewable.access);
         }
     }
