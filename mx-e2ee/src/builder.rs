@@ -10,7 +10,7 @@ use mx_crypto_store::{
     backend::{Backend, Memory},
 };
 use mx_olm_orchestrator::{Options, Orchestrator, Recipients};
-use mx_transport::{AccessToken, Homeserver, RequestError, Transport};
+use mx_transport::{AccessToken, Homeserver, RefreshToken, RequestError, TokenKeeper, Tokens, Transport};
 use ruma::{
     OwnedDeviceId, OwnedUserId,
     api::client::{
@@ -20,7 +20,10 @@ use ruma::{
     },
 };
 
-use crate::{Client, Error, Files, Result, Session, client, session};
+use crate::{
+    Client, Error, Files, Result, Session, client,
+    session::{self, SessionKeeper},
+};
 
 /// The parts of a client before it is logged in or opened.
 #[derive(Debug, Default)]
@@ -121,14 +124,16 @@ impl ClientBuilder {
             password.to_owned(),
         )));
         request.initial_device_display_name = Some(self.device_name.clone().unwrap_or_else(|| "mx-e2ee".to_owned()));
+        request.refresh_token = true;
         request.device_id = known.as_ref().map(|(_, device)| device.clone());
         let answer = match homeserver.send(request).await {
             Ok(answer) => answer,
             Err(error) => return Err(self.why_no_login(&homeserver, error).await),
         };
-        let token = token(&answer.access_token)?;
+        let refresh = answer.refresh_token.map(RefreshToken::new);
+        let tokens = Tokens::lasting(token(&answer.access_token)?, refresh, answer.expires_in);
         let finished = self
-            .finish(homeserver.clone(), store, answer.user_id, answer.device_id, token)
+            .finish(homeserver.clone(), store, answer.user_id, answer.device_id, tokens)
             .await;
         if let Err(Error::Orchestrator(mx_olm_orchestrator::Error::StoreOfAnotherDevice { .. })) = &finished {
             // The login that was just made is of no use to anybody.
@@ -147,7 +152,7 @@ impl ClientBuilder {
         homeserver.set_access_token(token.clone());
         let who = homeserver.send(whoami::v3::Request::new()).await?;
         let device = who.device_id.ok_or(Error::TokenWithoutDevice)?;
-        self.finish(homeserver, store, who.user_id, device, token).await
+        self.finish(homeserver, store, who.user_id, device, token.into()).await
     }
 
     /// Go on with the login of the directory: the same device, after a restart. Nothing is sent.
@@ -156,7 +161,7 @@ impl ClientBuilder {
     /// [`Error::NotLoggedIn`], [`Error::StoreLost`]; of the store: wrong key, in use, of another device.
     pub async fn open(mut self) -> Result<Client> {
         let directory = self.kept_in()?.to_owned();
-        let Some((session, token)) = session::load(&directory)? else {
+        let Some((session, tokens)) = session::load(&directory)? else {
             return Err(Error::NotLoggedIn { directory });
         };
         self.homeserver.get_or_insert_with(|| session.homeserver.clone());
@@ -169,7 +174,7 @@ impl ClientBuilder {
         if store.device().await?.is_none() {
             return Err(Error::StoreLost { directory });
         }
-        homeserver.set_access_token(token);
+        homeserver.set_tokens(tokens, keeper(Some(&directory), &session));
         let device = Orchestrator::open(homeserver, store, &session.user_id, &session.device_id, self.options).await?;
         Ok(Client::new(device, session, Some(directory)))
     }
@@ -180,16 +185,29 @@ impl ClientBuilder {
     /// [`Error::NotLoggedIn`]; of the request.
     pub async fn logout(self) -> Result<Session> {
         let directory = self.kept_in()?;
-        let Some((session, token)) = session::load(directory)? else {
-            return Err(Error::NotLoggedIn {
-                directory: directory.to_owned(),
-            });
-        };
-        let homeserver = Homeserver::new(&session.homeserver, self.way()?)?;
-        homeserver.set_access_token(token);
+        let (session, homeserver) = self.held(directory)?;
         client::end_login(&homeserver).await?;
+        let _locked = session::lock(directory).await?;
         session::forget(directory, &session)?;
         Ok(session)
+    }
+
+    /// End the login of the directory and destroy its store and key, as [`Client::logout_and_wipe`], also when the store
+    /// cannot be opened. Where there is no login any more, what earlier logouts put aside is destroyed: `None`. A store
+    /// without a login stays, since its device may be logged in.
+    ///
+    /// # Errors
+    /// [`Error::NotLoggedIn`] when nothing is left to be destroyed; of the request, and nothing is destroyed then.
+    pub async fn logout_and_wipe(self) -> Result<Option<Session>> {
+        let directory = self.kept_in()?;
+        let (session, homeserver) = match self.held(directory) {
+            Err(Error::NotLoggedIn { .. }) if session::destroy_aside(directory)? => return Ok(None),
+            held => held?,
+        };
+        client::end_login_surely(&homeserver).await?;
+        let _locked = session::lock(directory).await?;
+        session::destroy(directory)?;
+        Ok(Some(session))
     }
 
     /// What fetches files with the login of the directory. It needs no store, and works while another process uses it.
@@ -197,15 +215,19 @@ impl ClientBuilder {
     /// # Errors
     /// [`Error::NotLoggedIn`].
     pub fn files(self) -> Result<Files> {
-        let directory = self.kept_in()?;
-        let Some((session, token)) = session::load(directory)? else {
+        Ok(Files::new(self.held(self.kept_in()?)?.1))
+    }
+
+    /// The login of the directory, and its homeserver.
+    fn held(&self, directory: &Path) -> Result<(Session, Homeserver)> {
+        let Some((session, tokens)) = session::load(directory)? else {
             return Err(Error::NotLoggedIn {
                 directory: directory.to_owned(),
             });
         };
         let homeserver = Homeserver::new(&session.homeserver, self.way()?)?;
-        homeserver.set_access_token(token);
-        Ok(Files::new(homeserver))
+        homeserver.set_tokens(tokens, keeper(Some(directory), &session));
+        Ok((session, homeserver))
     }
 
     fn kept_in(&self) -> Result<&Path> {
@@ -219,11 +241,8 @@ impl ClientBuilder {
         let url = self.homeserver.as_deref().ok_or_else(|| Error::Configuration {
             what: "a client needs the address of its homeserver".to_owned(),
         })?;
-        if for_login
-            && let Some(directory) = &self.directory
-            && let Some((session, token)) = session::load(directory)?
-        {
-            self.refuse_second_login(directory, url, &session, token).await?;
+        if for_login && let Some(directory) = &self.directory {
+            self.refuse_second_login(directory).await?;
         }
         let homeserver = Homeserver::new(url, self.way()?)?;
         let (backend, key) = match &self.backend {
@@ -239,19 +258,24 @@ impl ClientBuilder {
         } else {
             PickleStore::open_existing(backend, key).await?
         };
+        // Before a password is sent: the same device cannot come again.
+        Orchestrator::refuse_ended(&store).await?;
         Ok((homeserver, store))
     }
 
-    /// A login that works is not thrown away by accident; one whose token expired may be made again.
-    async fn refuse_second_login(&self, directory: &Path, url: &str, held: &Session, token: AccessToken) -> Result<()> {
-        let homeserver = Homeserver::new(url, self.way()?)?;
-        homeserver.set_access_token(token);
+    /// A login that works is not thrown away by accident; one whose token expired may be made again. It is asked for at its
+    /// own homeserver: another one is not shown the token.
+    async fn refuse_second_login(&self, directory: &Path) -> Result<()> {
+        let (session, homeserver) = match self.held(directory) {
+            Err(Error::NotLoggedIn { .. }) => return Ok(()),
+            held => held?,
+        };
         match homeserver.send(whoami::v3::Request::new()).await {
             Err(RequestError::LoggedOut { .. }) => Ok(()),
             Err(error) => Err(error.into()),
             Ok(_) => Err(Error::AlreadyLoggedIn {
                 directory: directory.to_owned(),
-                user: held.user_id.to_string(),
+                user: session.user_id.to_string(),
             }),
         }
     }
@@ -309,17 +333,19 @@ impl ClientBuilder {
         store: PickleStore,
         user_id: OwnedUserId,
         device_id: OwnedDeviceId,
-        token: AccessToken,
+        tokens: Tokens,
     ) -> Result<Client> {
-        homeserver.set_access_token(token.clone());
         let session = Session {
             homeserver: homeserver.base_url().to_owned(),
             user_id,
             device_id,
         };
+        homeserver.set_tokens(tokens.clone(), keeper(self.directory.as_deref(), &session));
         let device = Orchestrator::open(homeserver, store, &session.user_id, &session.device_id, self.options).await?;
         if let Some(directory) = &self.directory {
-            session::save(&session::create_directory(directory)?, &session, &token)?;
+            let directory = session::create_directory(directory)?;
+            let _locked = session::lock(&directory).await?;
+            session::save(&directory, &session, &tokens)?;
         }
         // A store whose keys never were on the homeserver is that of a login that was interrupted.
         if device.were_keys_published().await? && !device.key_status().await?.published {
@@ -337,6 +363,11 @@ impl ClientBuilder {
         }
         Ok(Client::new(device, session, self.directory))
     }
+}
+
+/// Where the tokens of a login are kept: in its directory, if it has one.
+fn keeper(directory: Option<&Path>, session: &Session) -> Option<Arc<dyn TokenKeeper>> {
+    directory.map(|directory| Arc::new(SessionKeeper::new(directory, session)) as _)
 }
 
 fn token(given: &str) -> Result<AccessToken> {

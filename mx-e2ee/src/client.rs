@@ -1,5 +1,6 @@
 //! What an app holds: one device, logged in.
 
+mod logout;
 mod trust;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -8,13 +9,12 @@ use futures_util::Stream;
 use mx_olm_orchestrator::{
     Delivery, Event, Explanation, Health, KeyStatus, Orchestrator, Undecryptable, WaitingCounts,
 };
-use mx_transport::{Homeserver, RequestError};
+use mx_transport::Homeserver;
 use ruma::{
     DeviceId, OwnedRoomId, OwnedRoomOrAliasId, OwnedUserId, RoomId, UserId,
     api::client::{
         membership::{join_room_by_id_or_alias, joined_rooms},
         room::create_room,
-        session::logout,
     },
     events::{InitialStateEvent, room::encryption::RoomEncryptionEventContent},
 };
@@ -23,7 +23,8 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{ClientBuilder, Error, Result, Room, Session, session};
+pub(crate) use self::logout::{end_login, end_login_surely};
+use crate::{ClientBuilder, Error, Result, Room, Session};
 
 /// How many events are given out at once.
 const BATCH: usize = 100;
@@ -276,21 +277,6 @@ impl Client {
         Ok(self.0.device.acknowledge_key_conflict().await?)
     }
 
-    /// Delete this device on the homeserver and forget the login here. The store, which is of no more use, is put aside
-    /// into the directory's `logged-out`: a new login starts with an empty one.
-    ///
-    /// # Errors
-    /// Of the request. A token that is not valid any more is no error.
-    pub async fn logout(self) -> Result<()> {
-        end_login(self.homeserver()).await?;
-        let (session, directory) = (self.0.session.clone(), self.0.directory.clone());
-        self.close().await?;
-        match directory {
-            Some(directory) => session::forget(&directory, &session),
-            None => Ok(()),
-        }
-    }
-
     /// Release the store, after what is under way: then the same device can be opened again.
     ///
     /// # Errors
@@ -318,14 +304,6 @@ impl Client {
             return Ok(answer.room_id);
         }
         OwnedRoomId::try_from(room).map_err(|_| invalid())
-    }
-}
-
-/// End the login on the homeserver. One that was ended already is no error.
-pub(crate) async fn end_login(homeserver: &Homeserver) -> Result<()> {
-    match homeserver.send(logout::v3::Request::new()).await {
-        Ok(_) | Err(RequestError::LoggedOut { .. }) => Ok(()),
-        Err(error) => Err(error.into()),
     }
 }
 

@@ -1,19 +1,29 @@
-//! The login: who, which device, where, with which token. A file that only its owner reads, replaced as a whole.
+//! The login: who, which device, where, with which tokens. A file that only its owner reads, replaced as a whole.
+
+mod ending;
+mod keeper;
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
 
-use mx_transport::AccessToken;
-use ruma::{DeviceId, OwnedDeviceId, OwnedUserId};
+use mx_transport::{AccessToken, RefreshToken, Tokens};
+use ruma::{OwnedDeviceId, OwnedUserId};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+pub(crate) use self::{
+    ending::{destroy, destroy_aside, forget},
+    keeper::{SessionKeeper, lock},
+};
 use crate::{Error, Result};
 
 const FILE: &str = "session.json";
+/// Held by the process that changes the login. Empty.
+const LOCK: &str = "session.lock";
 
 /// A login, without its token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,10 +52,46 @@ struct Stored {
     user_id: OwnedUserId,
     device_id: OwnedDeviceId,
     access_token: Zeroizing<String>,
+    /// Of a homeserver whose access tokens expire.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<Zeroizing<String>>,
+    /// In milliseconds since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    access_token_expires_at_ms: Option<u64>,
+}
+
+impl Stored {
+    fn of(session: &Session, tokens: &Tokens) -> Self {
+        let expires_at = tokens
+            .expires_at
+            .and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let refresh = tokens.refresh.as_ref();
+        Self {
+            homeserver: session.homeserver.clone(),
+            user_id: session.user_id.clone(),
+            device_id: session.device_id.clone(),
+            access_token: Zeroizing::new(tokens.access.expose().to_owned()),
+            refresh_token: refresh.map(|refresh| Zeroizing::new(refresh.expose().to_owned())),
+            access_token_expires_at_ms: expires_at.map(|at| u64::try_from(at.as_millis()).unwrap_or(u64::MAX)),
+        }
+    }
+
+    /// `None`: it is damaged.
+    fn tokens(&self) -> Option<Tokens> {
+        let expires_at = self.access_token_expires_at_ms;
+        Some(Tokens {
+            access: AccessToken::new(self.access_token.as_str()).ok()?,
+            refresh: self
+                .refresh_token
+                .as_ref()
+                .map(|token| RefreshToken::new(token.as_str())),
+            expires_at: expires_at.and_then(|ms| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms))),
+        })
+    }
 }
 
 /// The login of a directory. `None`: there is none.
-pub(crate) fn load(directory: &Path) -> Result<Option<(Session, AccessToken)>> {
+pub(crate) fn load(directory: &Path) -> Result<Option<(Session, Tokens)>> {
     let path = directory.join(FILE);
     let failed = |source| Error::SessionFile {
         path: path.clone(),
@@ -66,24 +112,19 @@ pub(crate) fn load(directory: &Path) -> Result<Option<(Session, AccessToken)>> {
     // serde_json's error would quote the file, which holds the token.
     let damaged = || failed(io::Error::new(io::ErrorKind::InvalidData, "it is not a login"));
     let stored: Stored = serde_json::from_str(&text).map_err(|_| damaged())?;
-    let token = AccessToken::new(stored.access_token.as_str()).map_err(|_| damaged())?;
+    let tokens = stored.tokens().ok_or_else(damaged)?;
     let session = Session {
         homeserver: stored.homeserver,
         user_id: stored.user_id,
         device_id: stored.device_id,
     };
-    Ok(Some((session, token)))
+    Ok(Some((session, tokens)))
 }
 
 /// Replace the login of a directory: the old one or the new one is on the disk, never half of one.
-pub(crate) fn save(directory: &Path, session: &Session, token: &AccessToken) -> Result<()> {
+pub(crate) fn save(directory: &Path, session: &Session, tokens: &Tokens) -> Result<()> {
     let path = directory.join(FILE);
-    let stored = Stored {
-        homeserver: session.homeserver.clone(),
-        user_id: session.user_id.clone(),
-        device_id: session.device_id.clone(),
-        access_token: Zeroizing::new(token.expose().to_owned()),
-    };
+    let stored = Stored::of(session, tokens);
     write(directory, &path, &stored).map_err(|source| Error::SessionFile { path, source })
 }
 
@@ -107,50 +148,6 @@ fn write(directory: &Path, path: &Path, stored: &Stored) -> io::Result<()> {
     Ok(())
 }
 
-/// Forget a login that was ended. The login goes last: whatever comes between, it can be ended again.
-pub(crate) fn forget(directory: &Path, session: &Session) -> Result<()> {
-    put_store_aside(directory, &session.device_id)?;
-    remove(directory)
-}
-
-fn remove(directory: &Path) -> Result<()> {
-    let path = directory.join(FILE);
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::SessionFile { path, source: error }),
-        _ => Ok(()),
-    }
-}
-
-/// Put the store of a device that was logged out aside, with its key: a new login starts with an empty one, and nothing
-/// is destroyed.
-fn put_store_aside(directory: &Path, device: &DeviceId) -> Result<()> {
-    let name: String = device
-        .as_str()
-        .chars()
-        .filter(char::is_ascii_alphanumeric)
-        .take(64)
-        .collect();
-    let failed = |source| Error::SessionFile {
-        path: directory.join("logged-out"),
-        source,
-    };
-    for number in 0.. {
-        let aside = directory.join("logged-out").join(format!("{name}.{number}"));
-        if aside.exists() {
-            continue;
-        }
-        create_directory(&aside)?;
-        for part in ["store", "pickle.key"] {
-            match fs::rename(directory.join(part), aside.join(part)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-                _ => {}
-            }
-        }
-        break;
-    }
-    Ok(())
-}
-
 /// Make a directory for its owner only.
 pub(crate) fn create_directory(directory: &Path) -> Result<PathBuf> {
     let mut builder = fs::DirBuilder::new();
@@ -163,3 +160,6 @@ pub(crate) fn create_directory(directory: &Path) -> Result<PathBuf> {
     })?;
     Ok(directory.to_owned())
 }
+
+#[cfg(test)]
+mod tests;

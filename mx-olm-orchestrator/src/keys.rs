@@ -82,7 +82,8 @@ impl Orchestrator {
     /// # Cancel safety
     /// Safe: keys are on the disk before they are uploaded.
     pub async fn publish_keys(&self) -> Result<()> {
-        self.keep_keys(Upkeep::EverythingNow).await
+        let kept = self.keep_keys(Upkeep::EverythingNow).await;
+        self.noticing_its_end(kept).await
     }
 
     /// As [`publish_keys`](Self::publish_keys), at the pace of something that happens with every sync.

@@ -42,6 +42,7 @@
 mod claims;
 mod clock;
 mod devices;
+mod ended;
 mod error;
 mod event;
 mod health;

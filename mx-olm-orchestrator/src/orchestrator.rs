@@ -87,7 +87,9 @@ impl Orchestrator {
     /// Open the device whose store this is, or mint it in an empty store. Nothing is sent.
     ///
     /// # Errors
-    /// [`Error::StoreOfAnotherDevice`](crate::Error::StoreOfAnotherDevice); of the store.
+    /// [`Error::StoreOfAnotherDevice`](crate::Error::StoreOfAnotherDevice),
+    /// [`Error::OwnDeviceDeleted`](crate::Error::OwnDeviceDeleted) when the homeserver has ended the device before; of the
+    /// store.
     pub async fn open(
         homeserver: Homeserver,
         store: PickleStore,
@@ -95,6 +97,7 @@ impl Orchestrator {
         device: &DeviceId,
         options: Options,
     ) -> Result<Self> {
+        Self::refuse_ended(&store).await?;
         let machine = MachineSlot::open(store.clone(), user.to_owned(), device.to_owned()).await?;
         Ok(Self(Arc::new(Inner {
             homeserver,

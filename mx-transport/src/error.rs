@@ -54,6 +54,14 @@ pub enum RequestError {
         soft: bool,
     },
 
+    /// The access token was renewed, and the new one cannot be kept: the old one stays in use.
+    #[error("a renewed access token cannot be kept: check the disk and the permissions of the login's directory")]
+    TokenNotKept {
+        /// Why.
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
+
     /// The request needs an access token and there is none.
     #[error("not logged in: log in first")]
     NoAccessToken,
@@ -86,6 +94,7 @@ impl RequestError {
             Self::Decode { .. } => "unreadable_answer",
             Self::LoggedOut { soft: true } => "soft_logged_out",
             Self::LoggedOut { soft: false } => "logged_out",
+            Self::TokenNotKept { .. } => "token_not_kept",
             Self::NoAccessToken => "not_logged_in",
             Self::Build { .. } => "request_invalid",
         }

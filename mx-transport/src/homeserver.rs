@@ -2,13 +2,14 @@
 
 mod inputs;
 mod media;
+mod renew;
 
 use std::{
     borrow::Cow,
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
-    sync::{Arc, RwLock},
+    sync::Arc,
     task::Poll,
     time::Duration,
 };
@@ -23,8 +24,10 @@ use tokio::sync::OnceCell;
 use url::Url;
 
 pub use self::inputs::{Authenticate, PathInput};
+use self::renew::Renewals;
 use crate::{
-    AccessToken, Deadline, Idempotent, RequestError, Transport, TransportError, TransportErrorKind, retry::named_pause,
+    Deadline, Idempotent, RequestError, Transport, TransportError, TransportErrorKind, refresh::Login,
+    retry::named_pause,
 };
 
 /// What a homeserver says about an error is cut to this many characters: two one-time keys fit, which Synapse quotes.
@@ -58,7 +61,7 @@ impl Call {
     }
 }
 
-/// A homeserver. Cheap to clone; all clones share the token.
+/// A homeserver. Cheap to clone; all clones share the tokens.
 #[derive(Clone, Debug)]
 pub struct Homeserver(Arc<Inner>);
 
@@ -66,7 +69,7 @@ pub struct Homeserver(Arc<Inner>);
 struct Inner {
     base_url: Url,
     transport: Arc<dyn Transport>,
-    token: RwLock<Option<AccessToken>>,
+    login: Login,
     versions: OnceCell<SupportedVersions>,
 }
 
@@ -103,7 +106,7 @@ impl Homeserver {
         Ok(Self(Arc::new(Inner {
             base_url,
             transport,
-            token: RwLock::default(),
+            login: Login::default(),
             versions: OnceCell::new(),
         })))
     }
@@ -112,28 +115,6 @@ impl Homeserver {
     #[must_use]
     pub fn base_url(&self) -> &str {
         self.0.base_url.as_str().trim_end_matches('/')
-    }
-
-    /// Use this token from now on, in all clones.
-    pub fn set_access_token(&self, token: AccessToken) {
-        self.replace_token(Some(token));
-    }
-
-    /// Forget the token, in all clones.
-    pub fn clear_access_token(&self) {
-        self.replace_token(None);
-    }
-
-    /// The token in use.
-    #[must_use]
-    pub fn access_token(&self) -> Option<AccessToken> {
-        self.0.token.read().map_or(None, |token| token.clone())
-    }
-
-    fn replace_token(&self, token: Option<AccessToken>) {
-        // A panic while the lock was held cannot have left half a token.
-        let mut held = self.0.token.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *held = token;
     }
 
     /// What the homeserver supports, asked for once.
@@ -225,8 +206,17 @@ impl Homeserver {
         R::Authentication: Authenticate,
         R::PathBuilder: PathInput,
     {
-        let http = self.head(request, versions)?;
-        self.raw(http, call, endpoint).await
+        if R::Authentication::REQUIRED {
+            self.renew_early().await;
+        }
+        let mut http = in_this_way(self.head(request, versions)?, call);
+        let mut renewals = Renewals::default();
+        loop {
+            let answer = self.once(http.clone(), endpoint).await;
+            if let Some(answer) = self.judge(answer, &mut http, &mut renewals).await? {
+                return Ok(answer);
+            }
+        }
     }
 
     /// The request in HTTP, with our token where it belongs.
@@ -255,24 +245,45 @@ impl Homeserver {
         call: Call,
         endpoint: &'static str,
     ) -> Result<http::Response<Bytes>, RequestError> {
-        let mut request = request.map(Bytes::from);
-        request
-            .headers_mut()
-            .entry(HeaderName::from_static("accept"))
-            .or_insert(HeaderValue::from_static("application/json"));
-        if let Some(deadline) = call.deadline {
-            request.extensions_mut().insert(Deadline(deadline));
-        }
-        if call.repeatable {
-            request.extensions_mut().insert(Idempotent);
-        }
-        let response = caught(self.0.transport.send(request)).await?;
-        if response.status().is_success() {
-            Ok(response)
-        } else {
-            Err(refusal(&response, endpoint))
-        }
+        self.once(in_this_way(request, call), endpoint).await
     }
+
+    async fn once(
+        &self,
+        request: http::Request<Bytes>,
+        endpoint: &'static str,
+    ) -> Result<http::Response<Bytes>, RequestError> {
+        accepted(caught(self.0.transport.send(request)).await, endpoint)
+    }
+}
+
+/// An answer of 2xx.
+fn accepted(
+    answer: Result<http::Response<Bytes>, TransportError>,
+    endpoint: &'static str,
+) -> Result<http::Response<Bytes>, RequestError> {
+    let response = answer?;
+    if response.status().is_success() {
+        Ok(response)
+    } else {
+        Err(refusal(&response, endpoint))
+    }
+}
+
+/// A request with what its transport is told about it.
+fn in_this_way(request: http::Request<Vec<u8>>, call: Call) -> http::Request<Bytes> {
+    let mut request = request.map(Bytes::from);
+    request
+        .headers_mut()
+        .entry(HeaderName::from_static("accept"))
+        .or_insert(HeaderValue::from_static("application/json"));
+    if let Some(deadline) = call.deadline {
+        request.extensions_mut().insert(Deadline(deadline));
+    }
+    if call.repeatable {
+        request.extensions_mut().insert(Idempotent);
+    }
+    request
 }
 
 /// A transport that panics has broken the connection, and nothing else: what the caller holds stays in order.

@@ -27,6 +27,7 @@
 
 mod error;
 mod homeserver;
+mod refresh;
 #[cfg(feature = "reqwest")]
 mod reqwest;
 mod retry;
@@ -39,6 +40,7 @@ pub use self::reqwest::{ReqwestTransport, ReqwestTransportBuilder};
 pub use self::{
     error::RequestError,
     homeserver::{Authenticate, Call, Homeserver, PathInput, UrlError},
+    refresh::{KeepError, KeeperTurn, RefreshToken, TokenKeeper, Tokens},
     retry::Retry,
     stream::{Chunks, FileSink, FileSource, Sink, Source, Streams},
     token::{AccessToken, InvalidToken},

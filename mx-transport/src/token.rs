@@ -26,6 +26,10 @@ impl AccessToken {
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
 }
 
 impl fmt::Debug for AccessToken {

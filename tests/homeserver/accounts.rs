@@ -30,8 +30,6 @@ impl State {
             Some(device) => device.to_owned(),
             None => self.name("DEVICE"),
         };
-        // Long enough to be found by a search for it, and no part of another one.
-        let token = format!("{}-of-the-test-homeserver", self.name("token-"));
         let entry = self
             .users
             .entry(user.clone())
@@ -42,17 +40,18 @@ impl State {
         if let Some(name) = body["initial_device_display_name"].as_str() {
             entry.display_name.get_or_insert_with(|| name.to_owned());
         }
-        self.tokens
-            .retain(|_, session| session.user != user || session.device != device);
-        self.tokens.insert(
-            token.clone(),
-            Session {
-                user: user.clone(),
-                device: device.clone(),
-                expired: None,
-            },
-        );
-        json!({"user_id": user, "access_token": token, "device_id": device, "home_server": self.server_name})
+        self.revoke_tokens(&user, &device);
+        let session = Session {
+            user: user.clone(),
+            device: device.clone(),
+            expired: None,
+            expires_at_ms: None,
+        };
+        let mut answer = self.issue(session, body["refresh_token"] == true);
+        answer["user_id"] = user.into();
+        answer["device_id"] = device.into();
+        answer["home_server"] = self.server_name.clone().into();
+        answer
     }
 
     pub(crate) fn login(&mut self, body: &Value) -> Reply {
@@ -98,8 +97,7 @@ impl State {
 
     /// As when its owner deletes it: tokens and keys are gone, and others are told.
     pub(crate) fn remove_device(&mut self, user: &str, device: &str) {
-        self.tokens
-            .retain(|_, session| session.user != user || session.device != device);
+        self.revoke_tokens(user, device);
         if let Some(known) = self.users.get_mut(user)
             && known.devices.remove(device).is_some()
         {

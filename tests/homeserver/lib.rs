@@ -44,6 +44,7 @@ mod rooms;
 mod router;
 mod state;
 mod sync;
+mod tokens;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -297,16 +298,6 @@ impl Homeserver {
             }
         }
         self.0.news.notify_waiters();
-    }
-
-    /// Let the tokens of a device expire. `soft`: the device stays.
-    pub fn expire_token(&self, user: &UserId, device: &DeviceId, soft: bool) {
-        let mut state = lock(&self.0.state);
-        for session in state.tokens.values_mut() {
-            if session.user == user.as_str() && session.device == device.as_str() {
-                session.expired = Some(soft);
-            }
-        }
     }
 
     /// Delete a device, as its owner would.

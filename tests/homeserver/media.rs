@@ -23,7 +23,7 @@ use crate::{
 
 impl State {
     /// Answer with a file. `None`: it is no request for one.
-    pub(crate) fn file(&self, parts: &Parts) -> Option<http::Response<Bytes>> {
+    pub(crate) fn file(&mut self, parts: &Parts) -> Option<http::Response<Bytes>> {
         let endpoint = parts.endpoint();
         let ("GET", ["media", "download", server, id]) = (parts.method.as_str(), endpoint.as_slice()) else {
             return None;
@@ -40,8 +40,9 @@ impl State {
         })
     }
 
-    fn find_file(&self, parts: &Parts, server: &str, id: &str) -> Result<Bytes, Refusal> {
+    fn find_file(&mut self, parts: &Parts, server: &str, id: &str) -> Result<Bytes, Refusal> {
         self.session(parts)?;
+        self.token_is_used(parts.token.as_deref(), None);
         get_content::v1::Request::try_from_http_request(parts.request.clone(), &[server, id])
             .map_err(|error| Refusal::bad_json(&error.to_string()))?;
         let file = self.files.get(&format!("mxc://{server}/{id}"));

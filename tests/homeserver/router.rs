@@ -17,7 +17,7 @@ use ruma::api::{
         },
         message::{get_message_events, send_message_event},
         room::{create_room, get_room_event},
-        session::{get_login_types, login, logout},
+        session::{get_login_types, login, logout, refresh_token},
         state::{get_state_event_for_key, get_state_events, send_state_event},
         sync::sync_events,
         to_device::send_event_to_device,
@@ -126,7 +126,8 @@ impl State {
             status: 401,
             body: unknown.body.clone(),
         })?;
-        if let Some(soft) = session.expired {
+        let ran_out = session.expires_at_ms.filter(|end| *end <= self.now()).map(|_| true);
+        if let Some(soft) = session.expired.or(ran_out) {
             unknown.body["soft_logout"] = soft.into();
             return Err(unknown);
         }
@@ -149,9 +150,11 @@ impl State {
                 })
             }
             ("POST", ["login"]) => parts.typed::<login::v3::Request>(&[], || self.login(&parts.body)),
+            ("POST", ["refresh"]) => parts.typed::<refresh_token::v3::Request>(&[], || self.refresh(&parts.body)),
             ("POST", ["register"]) => parts.typed::<register::v3::Request>(&[], || self.register(&parts.body)),
             _ => {
                 let session = self.session(parts)?;
+                self.token_is_used(parts.token.as_deref(), None);
                 self.of_account(&session, parts, &endpoint)
             }
         }

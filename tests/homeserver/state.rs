@@ -12,6 +12,10 @@ pub(crate) struct State {
     pub(crate) users: BTreeMap<String, User>,
     /// Access tokens, and whose they are.
     pub(crate) tokens: BTreeMap<String, Session>,
+    /// Refresh tokens, and what was given for them.
+    pub(crate) refresh_tokens: BTreeMap<String, Renewable>,
+    /// How long access tokens last that can be renewed. `None`: for ever.
+    pub(crate) token_lifetime_ms: Option<u64>,
     pub(crate) rooms: BTreeMap<String, Room>,
     pub(crate) aliases: BTreeMap<String, String>,
     /// Counts everything that happens; sync tokens are positions in it.
@@ -33,6 +37,21 @@ pub(crate) struct Session {
     pub(crate) device: String,
     /// The token expired; a soft logout leaves the device.
     pub(crate) expired: Option<bool>,
+    pub(crate) expires_at_ms: Option<u64>,
+}
+
+/// A refresh token, its device, and the access token that it belongs to.
+#[derive(Clone, Debug)]
+pub(crate) struct Renewable {
+    pub(crate) user: String,
+    pub(crate) device: String,
+    pub(crate) access: String,
+    /// What was given for it last, and not used yet: an access token and a refresh token.
+    pub(crate) next: Option<(String, String)>,
+    /// What was given for it is used.
+    pub(crate) spent: bool,
+    /// It was revoked; a soft logout leaves the device.
+    pub(crate) revoked: Option<bool>,
 }
 
 #[derive(Clone, Debug, Default)]

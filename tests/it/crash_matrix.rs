@@ -28,8 +28,8 @@
 //! | K24 | any operation of the acknowledgement of what the app was given |
 //!
 //! Not here, because this disk has no files: K2 (the key file beside the header) and K22 (logout) are in `ending.rs`, with
-//! processes; K20 (upgrades and new keys) is in the store's tests of golden stores. K23 (refresh tokens) the product does
-//! not have.
+//! processes; K20 (upgrades and new keys) is in the store's tests of golden stores; K23 (refresh tokens) is in
+//! `refresh_crash.rs`, with a login of its own.
 
 mod points;
 
@@ -111,7 +111,7 @@ fn play(point: &KillPoint, beginning: &Beginning, history: u64, round: u64) -> (
         drop(client);
         scene.bob_ended();
         if seed.chance(30) {
-            die_again(seed, &mut scene, &device).await;
+            Box::pin(die_again(seed, &mut scene, &device)).await;
         }
         let client = device.open_or_login(&scene.server, &Plan::default()).await.unwrap();
         let server = scene.server.clone();

@@ -1,6 +1,6 @@
 //! `mx` that is asked to end, and `mx` that has no memory: a message goes out once, and what was not printed is printed
 //! later. Rows CR-C6 and CR-C8. And `mx` that is killed where files are made and moved, which the disks of the crash matrix
-//! do not have: kill points K2 and K22.
+//! do not have: kill points K2, K22 and K23, row ST-47.
 
 use std::{
     process::{Child, Output, Stdio},
@@ -231,6 +231,69 @@ async fn k22_a_logout_that_is_killed_is_ended_by_the_same_command() {
         }
     }
     assert!(died > 0, "of {rounds} logouts none was killed");
+    let violations = shell.server.violations();
+    assert!(violations.is_empty(), "{violations:?}");
+}
+
+/// A wipe deletes the device, and destroys its files. What is left in the end is a directory.
+#[tokio::test(flavor = "multi_thread")]
+async fn st_47_a_wipe_that_is_killed_is_ended_by_the_same_command_and_leaves_nothing() {
+    let shell = Shell::new().await;
+    let uri = shell.listening.uri();
+    let login = ["login", "--homeserver", &uri, "--user", "alice"];
+    let wipe = ["logout", "--wipe"];
+    shell.ok("alice", &login).await;
+    let whole = measured(&shell, &wipe).await;
+    let rounds = rounds().unwrap_or(ROUNDS);
+    let mut died = 0;
+    for round in 0..rounds {
+        // One that was put aside before.
+        shell.ok("alice", &login).await;
+        shell.ok("alice", &["logout"]).await;
+        shell.ok("alice", &login).await;
+        died += u64::from(killed_on_the_way(&shell, "alice", &wipe, round, rounds, whole).await);
+        again(&shell, &wipe, "not_logged_in", round).await;
+        let left = shell.server.devices_of(ruma::user_id!("@alice:localhost"));
+        assert!(left.is_empty(), "round {round}: {left:?}");
+        let left = crate::attachments::names(&shell.data.path().join("alice"));
+        assert!(left.is_empty(), "round {round}: {left:?}");
+    }
+    assert!(died > 0, "of {rounds} wipes none was killed");
+    let violations = shell.server.violations();
+    assert!(violations.is_empty(), "{violations:?}");
+}
+
+/// The token expires before every round, and is renewed in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn k23_a_command_that_is_killed_around_a_renewal_is_made_up_for_by_the_next() {
+    let shell = Shell::new().await;
+    shell.server.tokens_last(Duration::from_secs(3600));
+    let uri = shell.listening.uri();
+    shell
+        .ok("alice", &["login", "--homeserver", &uri, "--user", "alice"])
+        .await;
+    let alice = ruma::user_id!("@alice:localhost");
+    let device = shell.server.devices_of(alice).remove(0);
+    let expire = || shell.server.expire_token(alice, device.as_str().into(), true);
+    let renewals = || count(&shell, "/refresh");
+    let listen = ["listen", "--once"];
+    expire();
+    let whole = measured(&shell, &listen).await;
+    let rounds = rounds().unwrap_or(ROUNDS);
+    let (mut died, mut died_after_a_renewal) = (0, 0);
+    for round in 0..rounds {
+        expire();
+        let before = renewals();
+        let killed = killed_on_the_way(&shell, "alice", &listen, round, rounds, whole).await;
+        died += u64::from(killed);
+        died_after_a_renewal += u64::from(killed && renewals() > before);
+        // No password, and no other device.
+        shell.ok("alice", &listen).await;
+        assert!((1..=2).contains(&(renewals() - before)), "round {round}");
+    }
+    assert!(died > 0, "of {rounds} commands none was killed");
+    eprintln!("{died} of {rounds} were killed, {died_after_a_renewal} of them after they had renewed");
+    assert_eq!(shell.server.devices_of(alice), [device]);
     let violations = shell.server.violations();
     assert!(violations.is_empty(), "{violations:?}");
 }

@@ -219,6 +219,14 @@ fn of_requests() -> Vec<Row> {
             "logged_out",
             "log in again",
         ),
+        (
+            RequestError::TokenNotKept {
+                source: "the disk is full".into(),
+            }
+            .into(),
+            "token_not_kept",
+            "check the disk",
+        ),
         (RequestError::NoAccessToken.into(), "not_logged_in", "log in first"),
     ]
 }

@@ -205,7 +205,7 @@ async fn round(name: &str) {
 
 /// One round again, as `cargo xtask replay` asks for it.
 pub(crate) fn replay(name: &str) {
-    tell(name, async || round(name).await);
+    tell(name, async || Box::pin(round(name)).await);
 }
 
 #[test]

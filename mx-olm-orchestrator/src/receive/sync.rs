@@ -90,7 +90,8 @@ impl Orchestrator {
         request.timeout = Some(timeout);
         request.set_presence = PresenceState::Offline;
         let call = Call::repeatable().within(timeout.saturating_add(SYNC_GRACE));
-        let answer = self.homeserver().exchange(request, call).await?;
+        let answer = self.homeserver().exchange(request, call).await;
+        let answer = self.noticing_its_end(answer).await?;
         let mut sync = SyncResponse::parse(answer.body())?;
         self.note_fallback_keys(sync.unused_fallback_keys.as_deref());
         let gaps = match &since {

@@ -19,7 +19,7 @@ use ruma::{
     },
 };
 
-use super::{Call, Homeserver, decode, endpoint, refusal};
+use super::{Call, Homeserver, accepted, decode, endpoint, renew::Renewals};
 use crate::{Deadline, Idempotent, RequestError, Sink, Source, Streams};
 
 /// What an exchange of a file may take, whatever its size.
@@ -46,14 +46,17 @@ impl Homeserver {
         let bytes = source.bytes();
         let versions = self.versions().await?;
         let endpoint = endpoint::<Upload>(versions)?;
+        self.renew_early().await;
         let mut request = self.head(upload, versions)?.map(|_| source);
         request.extensions_mut().insert(Idempotent);
         request.extensions_mut().insert(Deadline(patience(bytes)));
-        let response = streams.upload(request).await?;
-        if !response.status().is_success() {
-            return Err(refusal(&response, endpoint));
+        let mut renewals = Renewals::default();
+        loop {
+            let answer = accepted(streams.upload(request.clone()).await, endpoint);
+            if let Some(response) = self.judge(answer, &mut request, &mut renewals).await? {
+                return Ok(decode::<Upload>(response, endpoint)?.content_uri);
+            }
         }
-        Ok(decode::<Upload>(response, endpoint)?.content_uri)
     }
 
     /// Get a file of the homeserver, or of one that it asks. Only after `Ok` is the whole file in the sink.
@@ -71,6 +74,7 @@ impl Homeserver {
         let streams = self.streams()?;
         let authenticated = Authenticated::from_uri(uri).map_err(RequestError::build)?;
         let versions = self.versions().await?;
+        self.renew_early().await;
         let (request, endpoint) = if Authenticated::PATH_BUILDER.is_supported(versions) {
             (
                 self.head(authenticated, versions)?,
@@ -84,11 +88,12 @@ impl Homeserver {
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static("*/*"));
         request.headers_mut().remove(CONTENT_TYPE);
         request.extensions_mut().insert(Deadline(patience(sink.max_bytes())));
-        let response = streams.download(request, sink).await?;
-        if response.status().is_success() {
-            Ok(())
-        } else {
-            Err(refusal(&response, endpoint))
+        let mut renewals = Renewals::default();
+        loop {
+            let answer = accepted(streams.download(request.clone(), sink).await, endpoint);
+            if self.judge(answer, &mut request, &mut renewals).await?.is_some() {
+                return Ok(());
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use ruma::{api::client::account::whoami, api::client::keys::get_keys};
 
 use super::*;
-use crate::TransportError;
+use crate::{AccessToken, TransportError};
 
 /// Answers `/versions` itself and everything else as told.
 #[derive(Debug)]

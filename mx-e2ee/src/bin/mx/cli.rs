@@ -38,7 +38,16 @@ const SECRETS: &str = "\
 The password is never an argument, which every process of the machine could see. It comes from the
 environment variable MX_PASSWORD, from --password-file, or from a prompt.
 
-A login whose token expired is made again with the same command: the same device, the same keys.";
+A login whose token expired is made again with the same command: the same device, the same keys. Where the
+homeserver gives tokens that can be renewed, that is done without anybody.";
+
+const WIPING: &str = "\
+With --wipe nothing of the profile is left that could be read: the key is removed first, then the store. Nothing
+is destroyed while the homeserver has not ended the login. A wipe that was interrupted is ended by the same command,
+which also destroys what earlier logouts put aside where there is no login any more.
+
+Removing is not overwriting, which on today's disks is no promise: only a disk that is encrypted as a whole makes
+sure that nobody finds what was there.";
 
 /// End-to-end encrypted Matrix for a shell: log in once, then a send is one command and a receive is one command.
 #[derive(Debug, Parser)]
@@ -75,8 +84,9 @@ pub(crate) enum Command {
     /// Log in, make this device's keys and publish them.
     #[command(after_help = SECRETS)]
     Login(Login),
-    /// Delete this device on the homeserver and forget the login.
-    Logout,
+    /// Delete this device on the homeserver and forget the login. Its store is put aside, unless it is destroyed.
+    #[command(after_help = WIPING)]
+    Logout(Logout),
     /// Show who is logged in, as which device.
     Whoami,
     /// Make, list, join rooms; see and invite members.
@@ -128,6 +138,13 @@ pub(crate) struct Login {
     /// How the device is called where people look at their devices.
     #[arg(long, default_value = "mx", value_name = "NAME")]
     pub(crate) device_name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logout {
+    /// Destroy the key and the store, and what earlier logouts put aside.
+    #[arg(long)]
+    pub(crate) wipe: bool,
 }
 
 #[derive(Debug, Subcommand)]

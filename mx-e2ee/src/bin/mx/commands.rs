@@ -23,14 +23,14 @@ use crate::{
 pub(crate) async fn run(cli: Cli, output: &Output) -> Result<()> {
     match &cli.command {
         Command::Listen(listen) if !listen.once => listen::run(&cli, listen, *output).await,
-        _ => signals::finishing(output, dispatch(&cli, output)).await,
+        _ => signals::finishing(output, Box::pin(dispatch(&cli, output))).await,
     }
 }
 
 async fn dispatch(cli: &Cli, output: &Output) -> Result<()> {
     match &cli.command {
         Command::Login(login) => login::login(cli, login, *output).await,
-        Command::Logout => login::logout(cli, *output).await,
+        Command::Logout(logout) => login::logout(cli, logout, *output).await,
         Command::Whoami => whoami(cli, *output),
         Command::Room(room) => room::run(cli, room, *output).await,
         Command::Send(send) => send::run(cli, send, *output).await,

@@ -94,6 +94,7 @@ fn exit_code(code: &str) -> u8 {
         | "device_keys_mismatch"
         | "one_time_key_conflict"
         | "store_set_back"
+        | "token_not_kept"
         | "session_file"
         | "session_file_permissions" => 3,
         "unreachable"

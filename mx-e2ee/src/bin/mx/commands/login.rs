@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use mx_e2ee::Client;
+use mx_e2ee::{Client, ClientBuilder};
 use serde_json::json;
 
 use crate::{
-    cli::{Cli, Login},
+    cli::{Cli, Login, Logout},
     output::Output,
     profile,
 };
@@ -68,17 +68,38 @@ fn first_line(file: &Path) -> Result<String> {
         .with_context(|| format!("{} is empty", file.display()))
 }
 
-pub(crate) async fn logout(cli: &Cli, output: Output) -> Result<()> {
+pub(crate) async fn logout(cli: &Cli, logout: &Logout, output: Output) -> Result<()> {
     let directory = profile::directory(cli)?;
-    let session = Client::builder().directory(&directory).logout().await?;
+    let builder = Client::builder().directory(&directory);
+    if logout.wipe {
+        return wipe(builder, output).await;
+    }
+    let session = builder.logout().await?;
     output.note(&format!(
         "its store was put aside into {}",
         directory.join("logged-out").display()
     ));
     let line = format!("{} device {} is logged out", session.user_id, session.device_id);
     output.show(
-        &json!({"user_id": session.user_id, "logged_out": session.device_id}),
+        &json!({"user_id": session.user_id, "logged_out": session.device_id, "wiped": false}),
         &line,
     )?;
     Ok(())
+}
+
+async fn wipe(builder: ClientBuilder, output: Output) -> Result<()> {
+    let (json, line) = match builder.logout_and_wipe().await? {
+        Some(session) => (
+            json!({"user_id": session.user_id, "logged_out": session.device_id, "wiped": true}),
+            format!(
+                "{} device {} is logged out, and its key and store are destroyed",
+                session.user_id, session.device_id
+            ),
+        ),
+        None => (
+            json!({"user_id": null, "logged_out": null, "wiped": true}),
+            "there was no login, and what earlier logouts put aside is destroyed".to_owned(),
+        ),
+    };
+    Ok(output.show(&json, &line)?)
 }

@@ -1,0 +1,61 @@
+//! The end of a login: on the homeserver first, then here.
+
+use mx_transport::{Homeserver, RequestError};
+use ruma::api::client::session::logout;
+
+use crate::{Client, Result, session};
+
+impl Client {
+    /// Delete this device on the homeserver and forget the login here. The store, which is of no more use, is put aside
+    /// into the directory's `logged-out`: a new login starts with an empty one.
+    ///
+    /// # Errors
+    /// Of the request. A token that is not valid any more is no error.
+    pub async fn logout(self) -> Result<()> {
+        end_login(self.homeserver()).await?;
+        let (session, directory) = (self.0.session.clone(), self.0.directory.clone());
+        self.close().await?;
+        match directory {
+            Some(directory) => {
+                let _locked = session::lock(&directory).await?;
+                session::forget(&directory, &session)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Delete this device on the homeserver, forget the login here, and destroy what it leaves in the directory: the key,
+    /// then the store, and what earlier logouts put aside. Whatever stops it, the same again ends it.
+    ///
+    /// What is destroyed is unlinked, and not overwritten, which on today's disks is no promise: only a disk that is
+    /// encrypted as a whole makes sure that nobody finds it. A key that is not in the directory, and an engine that the app
+    /// brought, are the app's to destroy.
+    ///
+    /// # Errors
+    /// Of the request, and nothing is destroyed then. A token that expired is one too (`soft_logged_out`): the device is
+    /// still there, and can log in again. One that was ended is no error.
+    pub async fn logout_and_wipe(self) -> Result<()> {
+        end_login_surely(self.homeserver()).await?;
+        let directory = self.0.directory.clone();
+        self.close().await?;
+        let Some(directory) = directory else { return Ok(()) };
+        let _locked = session::lock(&directory).await?;
+        session::destroy(&directory)
+    }
+}
+
+/// End the login on the homeserver. One that was ended already is no error.
+pub(crate) async fn end_login(homeserver: &Homeserver) -> Result<()> {
+    match homeserver.send(logout::v3::Request::new()).await {
+        Ok(_) | Err(RequestError::LoggedOut { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The same, and after it the device is not on the homeserver: a token that only expired is an error.
+pub(crate) async fn end_login_surely(homeserver: &Homeserver) -> Result<()> {
+    match homeserver.send(logout::v3::Request::new()).await {
+        Ok(_) | Err(RequestError::LoggedOut { soft: false }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
