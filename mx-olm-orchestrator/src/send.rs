@@ -17,6 +17,7 @@ mod deliver;
 mod drive;
 mod failure;
 mod lane;
+mod lanes;
 pub(crate) mod outbox;
 pub(crate) mod policy;
 mod progress;
@@ -29,7 +30,7 @@ mod steady;
 use futures_util::{StreamExt, stream};
 use ruma::{OwnedEventId, OwnedRoomId, TransactionId};
 
-pub(crate) use self::lane::Lanes;
+pub(crate) use self::lanes::Lanes;
 use self::{content::Frame, policy::Care};
 pub use self::{
     policy::{Recipients, RoomPolicy},

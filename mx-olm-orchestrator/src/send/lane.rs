@@ -7,21 +7,20 @@
 //! the disk say.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use mx_crypto_store::PickleStore;
-use ruma::{OwnedRoomId, OwnedTransactionId, RoomId};
+use ruma::{OwnedRoomId, OwnedTransactionId};
 use tokio::{
-    sync::{Mutex as Turn, OnceCell, oneshot},
+    sync::{Mutex as Turn, oneshot},
     time::Instant,
 };
 
 use super::{
     SendReceipt,
     content::Checked,
-    outbox::{self, Parcel},
+    outbox::Parcel,
     policy::Care,
     steady::{Ready, Stamp},
 };
@@ -34,14 +33,6 @@ const BATCH_BYTES: usize = 1 << 20;
 
 /// An event is encrypted again at most this often because its readers changed before it was put.
 const MOST_WITHDRAWALS: u32 = 8;
-
-/// All lanes.
-#[derive(Debug, Default)]
-pub(crate) struct Lanes {
-    lanes: Mutex<HashMap<OwnedRoomId, Arc<Lane>>>,
-    /// What an earlier process left is in the lanes.
-    loaded: OnceCell<()>,
-}
 
 /// The lane of one room.
 #[derive(Debug)]
@@ -127,53 +118,6 @@ pub(super) enum Next {
     Encrypt,
 }
 
-impl Lanes {
-    /// The lane of a room, with what an earlier process left in it.
-    pub(super) async fn of(&self, store: &PickleStore, room: &RoomId) -> Result<Arc<Lane>> {
-        self.load(store).await?;
-        Ok(self.lane(room))
-    }
-
-    /// All lanes that something is in.
-    pub(super) async fn busy(&self, store: &PickleStore) -> Result<Vec<Arc<Lane>>> {
-        self.load(store).await?;
-        let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(lanes.values().filter(|lane| !lane.is_empty()).map(Arc::clone).collect())
-    }
-
-    async fn load(&self, store: &PickleStore) -> Result<()> {
-        let load = async {
-            for (room, position, transaction) in outbox::left(store).await? {
-                self.lane(&room).queue().push(
-                    None,
-                    None,
-                    State::OnItsWay(OnItsWay {
-                        position,
-                        transaction,
-                        parcel: None,
-                        attempted: true,
-                        sealed: None,
-                    }),
-                );
-            }
-            Ok(())
-        };
-        self.loaded.get_or_try_init(|| load).await.copied()
-    }
-
-    fn lane(&self, room: &RoomId) -> Arc<Lane> {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        let lane = lanes.entry(room.to_owned()).or_insert_with(|| {
-            Arc::new(Lane {
-                room: room.to_owned(),
-                turn: Turn::default(),
-                queue: Mutex::default(),
-            })
-        });
-        Arc::clone(lane)
-    }
-}
-
 impl Queue {
     fn push(&mut self, done: Option<Done>, what: Option<(Arc<Checked>, Care)>, state: State) {
         let number = self.next;
@@ -201,12 +145,32 @@ impl Queue {
 }
 
 impl Lane {
+    pub(super) fn new(room: OwnedRoomId) -> Self {
+        Self {
+            room,
+            turn: Turn::default(),
+            queue: Mutex::default(),
+        }
+    }
+
+    /// An earlier process left this one, and may have put it.
+    pub(super) fn was_left(&self, position: u64, transaction: OwnedTransactionId) {
+        let event = OnItsWay {
+            position,
+            transaction,
+            parcel: None,
+            attempted: true,
+            sealed: None,
+        };
+        self.queue().push(None, None, State::OnItsWay(event));
+    }
+
     fn queue(&self) -> MutexGuard<'_, Queue> {
         // The lock is held for assignments only, which cannot panic half way.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.queue().events.is_empty()
     }
 
