@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    KeySource, Record, RecordId, Result, StoreError, Unit,
+    KeySource, Record, RecordId, Result, Revision, StoreError, Unit,
     backend::{Backend, Batch, Caught},
     copy::UNFINISHED_ROW,
     header::Header,
@@ -89,6 +89,13 @@ impl SealedStore {
         Self {
             core: Arc::new(Core::new(backend, sealer, manifest)),
         }
+    }
+
+    /// How often something was written that is not [`passing`](crate::Family::passing), in this process. The same twice:
+    /// nothing was in between.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.core.moves.revision()
     }
 
     /// Begin a unit of work, after the one that is open has ended.

@@ -123,7 +123,7 @@ impl PickleStore {
     /// How often something was written that is not passing.
     #[must_use]
     pub fn revision(&self) -> Revision {
-        self.sealed.core.moves.revision()
+        self.sealed.revision()
     }
 
     /// A write failed: the store may be read and closed, and nothing else.

@@ -101,6 +101,8 @@ impl Cast {
         cast.sync().await;
         assert_eq!(cast.send("hello").await.readable_by(), 1);
         cast.bob.receive();
+        // That it was confirmed is noted with the next commit.
+        cast.sync().await;
         cast
     }
 

@@ -63,6 +63,7 @@ mod send_rotation_reason;
 mod send_share;
 mod send_state;
 mod send_steady;
+mod send_told;
 mod sending;
 mod store_errors;
 mod story;
