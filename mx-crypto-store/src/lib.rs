@@ -47,7 +47,14 @@
 //! | yours | | what it [promises](backend::Promises) | and `conformance` proves |
 //!
 //! SQLite is the default because, of the engines that lost nothing in a power cut, it has the fastest commit, and a file
-//! format that every operator's tools open. `cargo xtask bench engines` measures it again.
+//! format that every operator's tools open. `cargo xtask bench engines` measures it again; on
+//! an idle machine of 2 cores (ext4, one commit of three rows of 1 KB at a time; 20 kills and 20 power cuts each):
+//!
+//! | engine | syncs for 200 commits | commit p50 / p99 µs | 64 at once, batches a second | read µs | open after a kill ms | lost in kills | lost in power cuts; not openable |
+//! |---|---:|---:|---:|---:|---:|---:|---:|
+//! | sqlite | 203 | 211 / 412 | 27,106 | 3.1 | 1.3 | 0 of 55,131 | 0 of 3,939; 0 of 20 |
+//! | redb | 201 | 406 / 639 | 10,034 | 4.8 | 5.7 | 0 of 30,740 | 0 of 3,938; 0 of 20 |
+//! | sled | 403 that are no barrier | 220 / 380 | 32,777 | 1.6 | 7.1 | 0 of 51,495 | 3,947 of 3,947; 20 of 20 |
 //!
 //! # What is absent on purpose
 //! No code in this crate opens a socket, and none does cryptography of its own. A commit never returns before the disk has
