@@ -191,7 +191,14 @@ impl Orchestrator {
                         return Ok(Ending::Commit(None));
                     }
                     sealed.stamp = now;
-                    let parcels = encrypt_all(machine, unit, &lane.room, &batch, this.now_ms()).await?;
+                    let parcels = encrypt_all(
+                        machine,
+                        unit,
+                        (&lane.room, sealed.ready.record()),
+                        &batch,
+                        this.now_ms(),
+                    )
+                    .await?;
                     if parcels.is_empty() {
                         return Ok(Ending::Commit(None));
                     }
@@ -310,7 +317,7 @@ impl Orchestrator {
 async fn encrypt_all(
     machine: &OlmMachine,
     unit: &Unit,
-    room: &RoomId,
+    (room, record): (&RoomId, &RoomRecord),
     batch: &Batch,
     now_ms: u64,
 ) -> Result<Vec<(u64, Parcel)>> {
@@ -318,7 +325,6 @@ async fn encrypt_all(
     let Some(session) = machine.store().get_outbound_group_session(room).await? else {
         return Ok(Vec::new());
     };
-    let record = RoomRecord::load(unit, room).await?;
     let Some(encryption) = &record.encryption else {
         return Ok(Vec::new());
     };
@@ -326,7 +332,7 @@ async fn encrypt_all(
     for (number, event) in &batch.events {
         // The index of the next message is the number of those before it.
         let messages = u64::from(session.message_index().await);
-        let is_spent = spent(&record, encryption, session.session_id(), messages, now_ms).is_some();
+        let is_spent = spent(record, encryption, session.session_id(), messages, now_ms).is_some();
         if is_spent || !session.shared() || session.expired() || session.invalidated() {
             break;
         }

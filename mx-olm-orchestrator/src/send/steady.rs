@@ -121,6 +121,12 @@ impl Ready {
         }
     }
 
+    /// What is remembered of the room, as long as the stamp is the same: nobody reads it again for each message, who would
+    /// wait for the commit that is under way and so have one of their own.
+    pub(super) const fn record(&self) -> &RoomRecord {
+        &self.record
+    }
+
     /// Whether this is still what is remembered of the room: its policy, its visibility, whether a new key is due.
     pub(super) fn is_of(&self, record: &RoomRecord) -> bool {
         self.record == *record
