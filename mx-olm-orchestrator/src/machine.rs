@@ -160,8 +160,8 @@ impl MachineSlot {
 
     /// The machine, for whoever is next in line.
     fn stand_in_line(&self) -> impl Future<Output = OwnedMutexGuard<Option<OlmMachine>>> + Send + use<> {
-        let mut turn = Box::pin(Arc::clone(&self.slot).lock_owned());
-        // The lock is fair from the first time that it is asked.
+        // The lock is fair from the first time that it is asked; a task that has used up its turn would not get to ask it.
+        let mut turn = Box::pin(tokio::task::unconstrained(Arc::clone(&self.slot).lock_owned()));
         let taken = (&mut turn).now_or_never();
         async move {
             match taken {

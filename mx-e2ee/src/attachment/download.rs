@@ -70,8 +70,8 @@ impl Files {
     /// was not there before.
     ///
     /// # Cancel safety
-    /// Safe: there is nothing under the path. A process that is killed while it decrypts may leave a file `.mx-….part`
-    /// beside it.
+    /// Safe: there is nothing under the path, or the whole file where this was dropped at its very end. A process that is
+    /// killed while it decrypts may leave a file `.mx-….part` beside it.
     pub async fn download(&self, file: &ReceivedFile, path: impl AsRef<Path>) -> Result<u64> {
         let path = path.as_ref();
         if path.file_name().is_none() {

@@ -18,7 +18,8 @@ impl Room {
     /// same bytes. The homeserver learns how large the file is, and neither its name nor its kind.
     ///
     /// # Errors
-    /// `too_large` where the homeserver takes no file of this size, before anything is uploaded; `file_unreadable`,
+    /// `too_large` where the homeserver takes no file of this size, before it is uploaded (a thumbnail comes after its file);
+    /// `file_unreadable`,
     /// `file_not_writable`; as [`send`](Self::send).
     ///
     /// # Cancel safety

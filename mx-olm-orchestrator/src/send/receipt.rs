@@ -122,7 +122,7 @@ pub struct DeviceReceipt {
 #[serde(tag = "outcome", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum DeviceOutcome {
-    /// The key was sent to it for this message.
+    /// The key was sent to it for this message, or for one just before it of which nobody has a receipt.
     Reached,
     /// It was given the key before.
     AlreadyHad,

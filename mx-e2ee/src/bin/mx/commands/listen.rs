@@ -105,7 +105,7 @@ async fn save(client: &Client, event: &Event, listen: &Listen, output: Output) -
         let Err(error) = download::keep(&client.files(), message, directory, output).await else {
             return Ok(());
         };
-        let Some(cause) = error.downcast_ref::<Error>().filter(|cause| !is_ours(cause)) else {
+        let Some(cause) = error.downcast_ref::<Error>() else {
             return Err(error);
         };
         let told = format!("mx: no file of {}: {cause}", message.event_id);
@@ -114,6 +114,7 @@ async fn save(client: &Client, event: &Event, listen: &Listen, output: Output) -
                 output.note(&clean(&format!("{told}; trying again [{}]", cause.code())));
                 tokio::time::sleep(pause).await;
             }
+            _ if is_ours(cause) => return Err(error),
             _ => {
                 output.note(&clean(&format!("{told}; passed over [{}]", cause.code())));
                 return Ok(());
@@ -125,11 +126,16 @@ async fn save(client: &Client, event: &Event, listen: &Listen, output: Output) -
 /// It is our disk, our login or our line to the homeserver: no other file would do better.
 fn is_ours(error: &Error) -> bool {
     let code = error.code();
-    code.starts_with("file_")
-        || code.starts_with("store_")
+    code.starts_with("store_")
         || matches!(
             code,
-            "local_body" | "unreachable" | "tls" | "logged_out" | "soft_logged_out" | "not_logged_in"
+            "file_not_writable"
+                | "local_body"
+                | "unreachable"
+                | "tls"
+                | "logged_out"
+                | "soft_logged_out"
+                | "not_logged_in"
         )
 }
 
