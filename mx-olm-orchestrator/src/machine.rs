@@ -160,8 +160,8 @@ impl MachineSlot {
 
     /// The machine, for whoever is next in line.
     fn stand_in_line(&self) -> impl Future<Output = OwnedMutexGuard<Option<OlmMachine>>> + Send + use<> {
-        // The lock is fair from the first time that it is asked; a task that has used up its turn would not get to ask it.
-        let mut turn = Box::pin(tokio::task::unconstrained(Arc::clone(&self.slot).lock_owned()));
+        // The lock is fair from the first time that it is asked.
+        let mut turn = Box::pin(Arc::clone(&self.slot).lock_owned());
         let taken = (&mut turn).now_or_never();
         async move {
             match taken {
@@ -242,5 +242,32 @@ impl MachineSlot {
 
     fn last_resort(&self) -> Option<JoinHandle<()>> {
         self.confirmed().last_resort.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mx_crypto_store::{KeySource, StoreKey, backend::Memory};
+    use ruma::{device_id, user_id};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn units_have_their_turns_in_the_order_of_the_calls() {
+        let key = KeySource::Bytes(StoreKey::from_bytes([7; 32]));
+        let store = PickleStore::open(Arc::new(Memory::new()), key).await.unwrap();
+        let slot = MachineSlot::open(store, user_id!("@a:b").to_owned(), device_id!("D").to_owned())
+            .await
+            .unwrap();
+        let held = slot.stand_in_line().await;
+        let first = slot.stand_in_line();
+        let second = slot.stand_in_line();
+        drop(held);
+        tokio::task::yield_now().await;
+        assert!(
+            Box::pin(second).now_or_never().is_none(),
+            "the first has not had its turn"
+        );
+        assert!(Box::pin(first).now_or_never().is_some());
     }
 }
