@@ -1,8 +1,10 @@
 //! A homeserver: its address, our token, what it supports, and typed requests to it.
 
 mod inputs;
+mod interactive;
 mod media;
 mod renew;
+mod versions;
 
 use std::{
     borrow::Cow,
@@ -16,15 +18,12 @@ use std::{
 
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
-use ruma::api::{
-    IncomingResponse, Metadata, OutgoingRequest, SupportedVersions, client::discovery::get_supported_versions,
-};
+use ruma::api::{IncomingResponse, Metadata, OutgoingRequest, SupportedVersions};
 use serde::Deserialize;
-use tokio::sync::OnceCell;
 use url::Url;
 
 pub use self::inputs::{Authenticate, PathInput};
-use self::renew::Renewals;
+use self::{renew::Renewals, versions::Versions};
 use crate::{
     Deadline, Idempotent, RequestError, Transport, TransportError, TransportErrorKind, refresh::Login,
     retry::named_pause,
@@ -70,7 +69,7 @@ struct Inner {
     base_url: Url,
     transport: Arc<dyn Transport>,
     login: Login,
-    versions: OnceCell<SupportedVersions>,
+    versions: Arc<Versions>,
 }
 
 /// This is not the address of a homeserver.
@@ -107,7 +106,7 @@ impl Homeserver {
             base_url,
             transport,
             login: Login::default(),
-            versions: OnceCell::new(),
+            versions: Arc::default(),
         })))
     }
 
@@ -115,30 +114,6 @@ impl Homeserver {
     #[must_use]
     pub fn base_url(&self) -> &str {
         self.0.base_url.as_str().trim_end_matches('/')
-    }
-
-    /// What the homeserver supports, asked for once.
-    ///
-    /// # Errors
-    /// Of the request.
-    pub async fn versions(&self) -> Result<&SupportedVersions, RequestError> {
-        self.0
-            .versions
-            .get_or_try_init(|| async {
-                let request = get_supported_versions::Request::new();
-                let endpoint = endpoint::<get_supported_versions::Request>(&SupportedVersions::from_parts(
-                    &[],
-                    &Default::default(),
-                ))?;
-                let http: http::Request<Vec<u8>> = request
-                    .try_into_http_request(self.base_url(), ruma::api::auth_scheme::SendAccessToken::None, ())
-                    .map_err(RequestError::build)?;
-                let response = self.raw(http, Call::default(), endpoint).await?;
-                let response: get_supported_versions::Response =
-                    decode::<get_supported_versions::Request>(response, endpoint)?;
-                Ok(response.as_supported_versions())
-            })
-            .await
     }
 
     /// Send a request and read its answer.
@@ -171,8 +146,8 @@ impl Homeserver {
         R::PathBuilder: PathInput,
     {
         let versions = self.versions().await?;
-        let endpoint = endpoint::<R>(versions)?;
-        let response = self.exchange_at(request, call, versions, endpoint).await?;
+        let endpoint = endpoint::<R>(&versions)?;
+        let response = self.exchange_at(request, call, &versions, endpoint).await?;
         decode::<R>(response, endpoint)
     }
 
@@ -190,8 +165,8 @@ impl Homeserver {
         R::PathBuilder: PathInput,
     {
         let versions = self.versions().await?;
-        let endpoint = endpoint::<R>(versions)?;
-        self.exchange_at(request, call, versions, endpoint).await
+        let endpoint = endpoint::<R>(&versions)?;
+        self.exchange_at(request, call, &versions, endpoint).await
     }
 
     async fn exchange_at<R>(
@@ -338,12 +313,6 @@ fn refusal(response: &http::Response<Bytes>, endpoint: &'static str) -> RequestE
     if response.status().as_u16() == 401 && body.errcode.as_deref() == Some("M_UNKNOWN_TOKEN") {
         return RequestError::LoggedOut { soft: body.soft_logout };
     }
-    let visible = |text: &str| {
-        text.chars()
-            .filter(|char| !char.is_control())
-            .take(MAX_MESSAGE_CHARS)
-            .collect::<String>()
-    };
     RequestError::Api {
         endpoint,
         status: response.status(),
@@ -351,6 +320,14 @@ fn refusal(response: &http::Response<Bytes>, endpoint: &'static str) -> RequestE
         message: visible(&body.error),
         retry_after: named_pause(response),
     }
+}
+
+/// What a homeserver says, as far as it can be seen, and not for ever.
+pub(crate) fn visible(text: &str) -> String {
+    text.chars()
+        .filter(|char| !char.is_control())
+        .take(MAX_MESSAGE_CHARS)
+        .collect()
 }
 
 #[cfg(test)]

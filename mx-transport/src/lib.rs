@@ -27,6 +27,7 @@
 
 mod error;
 mod homeserver;
+mod interactive;
 mod refresh;
 #[cfg(feature = "reqwest")]
 mod reqwest;
@@ -40,6 +41,7 @@ pub use self::reqwest::{ReqwestTransport, ReqwestTransportBuilder};
 pub use self::{
     error::RequestError,
     homeserver::{Authenticate, Call, Homeserver, PathInput, UrlError},
+    interactive::{Answers, Asked, Challenge, InteractiveError, Refusal, Unattended},
     refresh::{KeepError, KeeperTurn, RefreshToken, TokenKeeper, Tokens},
     retry::Retry,
     stream::{Chunks, FileSink, FileSource, Sink, Source, Streams},

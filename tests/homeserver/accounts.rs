@@ -115,16 +115,9 @@ impl State {
         Ok(json!({"devices": devices.unwrap_or_default()}))
     }
 
-    /// Deleting a device asks for the password first.
+    /// Deleting a device asks who is there first.
     pub(crate) fn delete_device(&mut self, session: &Session, device: &str, body: &Value) -> Reply {
-        let password = self.users.get(&session.user).map(|user| user.password.clone());
-        if body["auth"]["type"] != "m.login.password" || body["auth"]["password"].as_str() != password.as_deref() {
-            let flows = json!({"session": "deletion", "flows": [{"stages": ["m.login.password"]}], "params": {}});
-            return Err(Refusal {
-                status: 401,
-                body: flows,
-            });
-        }
+        self.authenticated(session, &body["auth"])?;
         self.remove_device(&session.user, device);
         Ok(json!({}))
     }

@@ -147,6 +147,7 @@ impl State {
     }
 
     pub(crate) fn upload_signing_keys(&mut self, session: &Session, body: &Value) -> Reply {
+        self.may_replace_identity(session, body)?;
         if let Some(user) = self.users.get_mut(&session.user) {
             for kind in ["master_key", "self_signing_key", "user_signing_key"] {
                 if body[kind].is_object() {

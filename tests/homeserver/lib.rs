@@ -34,6 +34,7 @@ mod accounts;
 mod doors;
 mod exchange;
 mod faults;
+mod interactive;
 mod keys;
 mod log;
 mod media;

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use serde_json::Value;
 
+use crate::interactive::Interactive;
+
 /// The whole of a homeserver.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
@@ -28,6 +30,7 @@ pub(crate) struct State {
     /// Files by their addresses.
     pub(crate) files: BTreeMap<String, Bytes>,
     pub(crate) max_file_bytes: Option<u64>,
+    pub(crate) interactive: Interactive,
 }
 
 /// An access token's device.

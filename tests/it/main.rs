@@ -31,6 +31,7 @@ mod engine_unwedge;
 mod error_words;
 mod evil;
 mod fault_matrix;
+mod interactive;
 mod interleavings;
 mod keys;
 mod keys_cast;

@@ -45,9 +45,9 @@ impl Homeserver {
         upload.content_type = Some("application/octet-stream".to_owned());
         let bytes = source.bytes();
         let versions = self.versions().await?;
-        let endpoint = endpoint::<Upload>(versions)?;
+        let endpoint = endpoint::<Upload>(&versions)?;
         self.renew_early().await;
-        let mut request = self.head(upload, versions)?.map(|_| source);
+        let mut request = self.head(upload, &versions)?.map(|_| source);
         request.extensions_mut().insert(Idempotent);
         request.extensions_mut().insert(Deadline(patience(bytes)));
         let mut renewals = Renewals::default();
@@ -75,14 +75,14 @@ impl Homeserver {
         let authenticated = Authenticated::from_uri(uri).map_err(RequestError::build)?;
         let versions = self.versions().await?;
         self.renew_early().await;
-        let (request, endpoint) = if Authenticated::PATH_BUILDER.is_supported(versions) {
+        let (request, endpoint) = if Authenticated::PATH_BUILDER.is_supported(&versions) {
             (
-                self.head(authenticated, versions)?,
-                endpoint::<Authenticated>(versions)?,
+                self.head(authenticated, &versions)?,
+                endpoint::<Authenticated>(&versions)?,
             )
         } else {
             let older = Older::from_url(uri).map_err(RequestError::build)?;
-            (self.head(older, versions)?, endpoint::<Older>(versions)?)
+            (self.head(older, &versions)?, endpoint::<Older>(&versions)?)
         };
         let mut request = request.map(Bytes::from);
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static("*/*"));
@@ -109,12 +109,12 @@ impl Homeserver {
             upload_size: Option<u64>,
         }
         let versions = self.versions().await?;
-        let (answer, endpoint) = if AuthenticatedConfig::PATH_BUILDER.is_supported(versions) {
+        let (answer, endpoint) = if AuthenticatedConfig::PATH_BUILDER.is_supported(&versions) {
             let answer = self.exchange(AuthenticatedConfig::new(), Call::default()).await;
-            (answer, endpoint::<AuthenticatedConfig>(versions)?)
+            (answer, endpoint::<AuthenticatedConfig>(&versions)?)
         } else {
             let answer = self.exchange(OlderConfig::new(), Call::default()).await;
-            (answer, endpoint::<OlderConfig>(versions)?)
+            (answer, endpoint::<OlderConfig>(&versions)?)
         };
         match answer {
             Ok(answer) => {

@@ -172,8 +172,8 @@ impl Homeserver {
     /// What the homeserver gives for a refresh token. Sending it twice does no harm.
     async fn ask_for_tokens(&self, refresh: RefreshToken) -> Result<Tokens, RequestError> {
         let versions = self.versions().await?;
-        let endpoint = endpoint::<Refresh>(versions)?;
-        let request = self.head(Refresh::new(refresh.expose().to_owned()), versions)?;
+        let endpoint = endpoint::<Refresh>(&versions)?;
+        let request = self.head(Refresh::new(refresh.expose().to_owned()), &versions)?;
         let answer = self.raw(request, Call::repeatable(), endpoint).await?;
         // What is wrong with it could quote a token.
         let unreadable = || RequestError::Decode {
