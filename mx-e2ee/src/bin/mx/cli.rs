@@ -1,8 +1,16 @@
 //! What can be typed.
 
+mod messages;
+mod rooms;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+
+pub(crate) use self::{
+    messages::{Care, Download, Listen, Send},
+    rooms::{DeviceCommand, Policy, RoomCommand},
+};
 
 const EXAMPLES: &str = "\
 First steps:
@@ -145,203 +153,6 @@ pub(crate) struct Logout {
     /// Destroy the key and the store, and what earlier logouts put aside.
     #[arg(long)]
     pub(crate) wipe: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum RoomCommand {
-    /// List the rooms that we are in: id, whether it is encrypted, name.
-    List,
-    /// Make a private, encrypted room. Prints its id.
-    Create {
-        /// The room's name. It is not encrypted.
-        #[arg(long)]
-        name: Option<String>,
-        /// Invite this user; may be given several times.
-        #[arg(long, value_name = "USER")]
-        invite: Vec<String>,
-        /// Do not encrypt the room.
-        #[arg(long)]
-        plaintext: bool,
-    },
-    /// Join a room by its id or alias, as after an invitation. Prints its id.
-    Join {
-        /// Room id (!…) or alias (#…).
-        room: String,
-    },
-    /// Invite somebody.
-    Invite {
-        /// Room id (!…) or alias (#…).
-        room: String,
-        /// User id (@…:server).
-        user: String,
-    },
-    /// Mark a room as encrypted. This cannot be undone.
-    Encrypt {
-        /// Room id (!…) or alias (#…).
-        room: String,
-    },
-    /// List who is in a room or invited to it.
-    Members {
-        /// Room id (!…) or alias (#…).
-        room: String,
-    },
-    /// Give the room a new key with the next message, as after a device was stolen.
-    RotateKey {
-        /// Room id (!…) or alias (#…).
-        room: String,
-    },
-    /// Say for whom messages of the room may be, from now on; without an option, show it.
-    Policy(Policy),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Policy {
-    /// Room id (!…) or alias (#…).
-    pub(crate) room: String,
-
-    #[command(flatten)]
-    pub(crate) care: Care,
-
-    /// Only these users may read; may be given several times. Any other member refuses every send.
-    #[arg(long, value_name = "USER")]
-    pub(crate) allow: Vec<String>,
-
-    /// Forget what was said before.
-    #[arg(long)]
-    pub(crate) reset: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum DeviceCommand {
-    /// List what was decided about a user's devices.
-    List {
-        /// User id (@…:server).
-        user: String,
-    },
-    /// Give the device no room key any more. Rooms whose key it has get a new one.
-    Block {
-        /// User id (@…:server).
-        user: String,
-        /// The device's id.
-        device: String,
-    },
-    /// Trust the device by the fingerprint that its owner told you.
-    Trust {
-        /// User id (@…:server).
-        user: String,
-        /// The device's id.
-        device: String,
-        /// Its Ed25519 key in base64, as `mx keys status` shows it there.
-        fingerprint: String,
-    },
-    /// Neither block nor trust the device.
-    Forget {
-        /// User id (@…:server).
-        user: String,
-        /// The device's id.
-        device: String,
-    },
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Send {
-    /// Room id (!…) or alias (#…).
-    pub(crate) room: String,
-
-    /// The text. Left out, or `-`: read it from stdin.
-    #[arg(conflicts_with_all = ["content", "file"])]
-    pub(crate) text: Option<String>,
-
-    /// Send as a notice, which other bots do not answer.
-    #[arg(long, conflicts_with_all = ["content", "file"])]
-    pub(crate) notice: bool,
-
-    /// Send this file, encrypted. `-`: what is on stdin, with --name.
-    #[arg(long, value_name = "PATH", conflicts_with = "content")]
-    pub(crate) file: Option<PathBuf>,
-
-    /// Another name for the file than that of its path.
-    #[arg(long, value_name = "NAME", requires = "file", required_if_eq("file", "-"))]
-    pub(crate) name: Option<String>,
-
-    /// Another MIME type for the file than that of its name's extension.
-    #[arg(long, value_name = "TYPE", requires = "file")]
-    pub(crate) mime: Option<String>,
-
-    /// Text to go with the file.
-    #[arg(long, value_name = "TEXT", requires = "file")]
-    pub(crate) caption: Option<String>,
-
-    /// A small picture of the file.
-    #[arg(long, value_name = "PATH", requires = "file")]
-    pub(crate) thumbnail: Option<PathBuf>,
-
-    /// The event's type, with --content.
-    #[arg(
-        long = "type",
-        default_value = "m.room.message",
-        value_name = "TYPE",
-        requires = "content"
-    )]
-    pub(crate) event_type: String,
-
-    /// The event's content as a JSON object, instead of text.
-    #[arg(long, value_name = "JSON")]
-    pub(crate) content: Option<String>,
-
-    #[command(flatten)]
-    pub(crate) care: Care,
-
-    /// Send although the room was replaced by another one.
-    #[arg(long)]
-    pub(crate) into_tombstoned: bool,
-
-    /// How long to wait for another mx that uses this profile.
-    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
-    pub(crate) wait: u64,
-}
-
-/// How careful a send is: as the room's policy says, where none of these is given.
-#[derive(Debug, Args)]
-#[group(multiple = false)]
-pub(crate) struct Care {
-    /// Refuse while anybody's devices are unknown.
-    #[arg(long)]
-    pub(crate) strict: bool,
-
-    /// Send although the devices of some members are unknown: they cannot read it.
-    #[arg(long)]
-    pub(crate) best_effort: bool,
-
-    /// Give the key to trusted devices only.
-    #[arg(long)]
-    pub(crate) only_trusted: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Download {
-    /// The directory to keep them in. Names are made harmless, and nothing is replaced.
-    #[arg(long, default_value = ".", value_name = "DIRECTORY")]
-    pub(crate) to: PathBuf,
-
-    /// Take no file that is larger, in mebibytes.
-    #[arg(long, default_value_t = 1024, value_name = "MIB")]
-    pub(crate) max: u64,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Listen {
-    /// Stop after this many events.
-    #[arg(long, value_name = "N")]
-    pub(crate) count: Option<u64>,
-
-    /// Print what is there, without waiting for more.
-    #[arg(long)]
-    pub(crate) once: bool,
-
-    /// Keep the files that arrive in this directory. Names are made harmless, and nothing is replaced.
-    #[arg(long, value_name = "DIRECTORY")]
-    pub(crate) save: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,0 +1,106 @@
+//! What can be typed about sending and receiving.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+#[derive(Debug, Args)]
+pub(crate) struct Send {
+    /// Room id (!…) or alias (#…).
+    pub(crate) room: String,
+
+    /// The text. Left out, or `-`: read it from stdin.
+    #[arg(conflicts_with_all = ["content", "file"])]
+    pub(crate) text: Option<String>,
+
+    /// Send as a notice, which other bots do not answer.
+    #[arg(long, conflicts_with_all = ["content", "file"])]
+    pub(crate) notice: bool,
+
+    /// Send this file, encrypted. `-`: what is on stdin, with --name.
+    #[arg(long, value_name = "PATH", conflicts_with = "content")]
+    pub(crate) file: Option<PathBuf>,
+
+    /// Another name for the file than that of its path.
+    #[arg(long, value_name = "NAME", requires = "file", required_if_eq("file", "-"))]
+    pub(crate) name: Option<String>,
+
+    /// Another MIME type for the file than that of its name's extension.
+    #[arg(long, value_name = "TYPE", requires = "file")]
+    pub(crate) mime: Option<String>,
+
+    /// Text to go with the file.
+    #[arg(long, value_name = "TEXT", requires = "file")]
+    pub(crate) caption: Option<String>,
+
+    /// A small picture of the file.
+    #[arg(long, value_name = "PATH", requires = "file")]
+    pub(crate) thumbnail: Option<PathBuf>,
+
+    /// The event's type, with --content.
+    #[arg(
+        long = "type",
+        default_value = "m.room.message",
+        value_name = "TYPE",
+        requires = "content"
+    )]
+    pub(crate) event_type: String,
+
+    /// The event's content as a JSON object, instead of text.
+    #[arg(long, value_name = "JSON")]
+    pub(crate) content: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) care: Care,
+
+    /// Send although the room was replaced by another one.
+    #[arg(long)]
+    pub(crate) into_tombstoned: bool,
+
+    /// How long to wait for another mx that uses this profile.
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    pub(crate) wait: u64,
+}
+
+/// How careful a send is: as the room's policy says, where none of these is given.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(crate) struct Care {
+    /// Refuse while anybody's devices are unknown.
+    #[arg(long)]
+    pub(crate) strict: bool,
+
+    /// Send although the devices of some members are unknown: they cannot read it.
+    #[arg(long)]
+    pub(crate) best_effort: bool,
+
+    /// Give the key to trusted devices only.
+    #[arg(long)]
+    pub(crate) only_trusted: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Download {
+    /// The directory to keep them in. Names are made harmless, and nothing is replaced.
+    #[arg(long, default_value = ".", value_name = "DIRECTORY")]
+    pub(crate) to: PathBuf,
+
+    /// Take no file that is larger, in mebibytes.
+    #[arg(long, default_value_t = 1024, value_name = "MIB")]
+    pub(crate) max: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Listen {
+    /// Stop after this many events.
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+
+    /// Print what is there, without waiting for more.
+    #[arg(long)]
+    pub(crate) once: bool,
+
+    /// Keep the files that arrive in this directory. Names are made harmless, and nothing is replaced.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) save: Option<PathBuf>,
+}

@@ -1,0 +1,101 @@
+//! What can be typed about rooms, and about devices of those who are in them.
+
+use clap::{Args, Subcommand};
+
+use super::Care;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RoomCommand {
+    /// List the rooms that we are in: id, whether it is encrypted, name.
+    List,
+    /// Make a private, encrypted room. Prints its id.
+    Create {
+        /// The room's name. It is not encrypted.
+        #[arg(long)]
+        name: Option<String>,
+        /// Invite this user; may be given several times.
+        #[arg(long, value_name = "USER")]
+        invite: Vec<String>,
+        /// Do not encrypt the room.
+        #[arg(long)]
+        plaintext: bool,
+    },
+    /// Join a room by its id or alias, as after an invitation. Prints its id.
+    Join {
+        /// Room id (!…) or alias (#…).
+        room: String,
+    },
+    /// Invite somebody.
+    Invite {
+        /// Room id (!…) or alias (#…).
+        room: String,
+        /// User id (@…:server).
+        user: String,
+    },
+    /// Mark a room as encrypted. This cannot be undone.
+    Encrypt {
+        /// Room id (!…) or alias (#…).
+        room: String,
+    },
+    /// List who is in a room or invited to it.
+    Members {
+        /// Room id (!…) or alias (#…).
+        room: String,
+    },
+    /// Give the room a new key with the next message, as after a device was stolen.
+    RotateKey {
+        /// Room id (!…) or alias (#…).
+        room: String,
+    },
+    /// Say for whom messages of the room may be, from now on; without an option, show it.
+    Policy(Policy),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Policy {
+    /// Room id (!…) or alias (#…).
+    pub(crate) room: String,
+
+    #[command(flatten)]
+    pub(crate) care: Care,
+
+    /// Only these users may read; may be given several times. Any other member refuses every send.
+    #[arg(long, value_name = "USER")]
+    pub(crate) allow: Vec<String>,
+
+    /// Forget what was said before.
+    #[arg(long)]
+    pub(crate) reset: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeviceCommand {
+    /// List what was decided about a user's devices.
+    List {
+        /// User id (@…:server).
+        user: String,
+    },
+    /// Give the device no room key any more. Rooms whose key it has get a new one.
+    Block {
+        /// User id (@…:server).
+        user: String,
+        /// The device's id.
+        device: String,
+    },
+    /// Trust the device by the fingerprint that its owner told you.
+    Trust {
+        /// User id (@…:server).
+        user: String,
+        /// The device's id.
+        device: String,
+        /// Its Ed25519 key in base64, as `mx keys status` shows it there.
+        fingerprint: String,
+    },
+    /// Neither block nor trust the device.
+    Forget {
+        /// User id (@…:server).
+        user: String,
+        /// The device's id.
+        device: String,
+    },
+}
