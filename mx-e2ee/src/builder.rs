@@ -21,7 +21,7 @@ use ruma::{
 };
 
 use crate::{
-    Client, Error, Files, Result, Session, client,
+    Client, Error, Files, Invites, Result, Session, client,
     session::{self, SessionKeeper},
 };
 
@@ -36,6 +36,7 @@ pub struct ClientBuilder {
     device_name: Option<String>,
     in_memory: bool,
     options: Options,
+    invites: Invites,
 }
 
 impl ClientBuilder {
@@ -111,6 +112,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Whose invitations are accepted while receiving. Default: nobody's.
+    #[must_use]
+    pub fn accept_invites(mut self, invites: Invites) -> Self {
+        self.invites = invites;
+        self
+    }
+
     /// Log in by password and publish the device's keys. With a store that was used before, the same device logs in
     /// again, as after a token expired.
     ///
@@ -176,7 +184,7 @@ impl ClientBuilder {
         }
         homeserver.set_tokens(tokens, keeper(Some(&directory), &session));
         let device = Orchestrator::open(homeserver, store, &session.user_id, &session.device_id, self.options).await?;
-        Ok(Client::new(device, session, Some(directory)))
+        Ok(Client::new(device, session, Some(directory), self.invites))
     }
 
     /// End the login of the directory, also when its store cannot be opened. As [`Client::logout`].
@@ -361,7 +369,7 @@ impl ClientBuilder {
                 "logged in, and the first sync failed: the next one makes up for it"
             );
         }
-        Ok(Client::new(device, session, self.directory))
+        Ok(Client::new(device, session, self.directory, self.invites))
     }
 }
 

@@ -1,6 +1,8 @@
 //! What an app holds: one device, logged in.
 
+pub(crate) mod invites;
 mod logout;
+mod names;
 mod trust;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -11,7 +13,7 @@ use mx_olm_orchestrator::{
 };
 use mx_transport::Homeserver;
 use ruma::{
-    DeviceId, OwnedRoomId, OwnedRoomOrAliasId, OwnedUserId, RoomId, UserId,
+    DeviceId, OwnedRoomOrAliasId, OwnedUserId, RoomId, UserId,
     api::client::{
         membership::{join_room_by_id_or_alias, joined_rooms},
         room::create_room,
@@ -23,6 +25,7 @@ use tokio::{
     time::Instant,
 };
 
+use self::invites::Invites;
 pub(crate) use self::logout::{end_login, end_login_surely};
 use crate::{ClientBuilder, Error, Result, Room, Session};
 
@@ -42,6 +45,7 @@ struct Inner {
     device: Orchestrator,
     session: Session,
     directory: Option<PathBuf>,
+    invites: Invites,
     /// Given out, and acknowledged when more is asked for.
     handed_out: Arc<Mutex<Vec<Delivery>>>,
 }
@@ -53,11 +57,12 @@ impl Client {
         ClientBuilder::default()
     }
 
-    pub(crate) fn new(device: Orchestrator, session: Session, directory: Option<PathBuf>) -> Self {
+    pub(crate) fn new(device: Orchestrator, session: Session, directory: Option<PathBuf>, invites: Invites) -> Self {
         Self(Arc::new(Inner {
             device,
             session,
             directory,
+            invites,
             handed_out: Arc::default(),
         }))
     }
@@ -190,6 +195,7 @@ impl Client {
                 break;
             }
         }
+        Box::pin(self.answer_invites(&mut waiting)).await;
         let events = waiting.iter().map(|delivery| delivery.event.clone()).collect();
         *handed_out = waiting;
         Ok(events)
@@ -284,27 +290,6 @@ impl Client {
     pub async fn close(self) -> Result<()> {
         Ok(self.0.device.close().await?)
     }
-
-    /// The id of a room from its id or alias.
-    ///
-    /// # Errors
-    /// [`Error::InvalidId`]; of the request.
-    pub async fn resolve(&self, room: &str) -> Result<OwnedRoomId> {
-        let wanted = "a room id (!…) or an alias (#…:server)";
-        let invalid = || Error::InvalidId {
-            given: room.to_owned(),
-            wanted,
-        };
-        if room.starts_with('#') {
-            let alias = ruma::OwnedRoomAliasId::try_from(room).map_err(|_| invalid())?;
-            let answer = self
-                .homeserver()
-                .send(ruma::api::client::alias::get_alias::v3::Request::new(alias))
-                .await?;
-            return Ok(answer.room_id);
-        }
-        OwnedRoomId::try_from(room).map_err(|_| invalid())
-    }
 }
 
 /// Where a stream of events stands.
@@ -354,8 +339,10 @@ impl EventStream {
                 self.last = Some(delivery);
                 return Ok(event);
             }
-            self.waiting = device.inbox(None, BATCH).await?;
-            self.waiting.reverse();
+            let mut waiting = device.inbox(None, BATCH).await?;
+            Box::pin(self.client.answer_invites(&mut waiting)).await;
+            waiting.reverse();
+            self.waiting = waiting;
             if self.waiting.is_empty() {
                 device.sync(LONG_POLL).await?;
             }

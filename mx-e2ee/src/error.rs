@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use mx_crypto_store::{StoreError, backend::BackendError};
 use mx_transport::{RequestError, TransportError};
-use ruma::OwnedDeviceId;
+use ruma::{OwnedDeviceId, OwnedRoomId};
 
 use crate::AttachmentError;
 
@@ -86,6 +86,25 @@ pub enum Error {
         wanted: &'static str,
     },
 
+    /// No room that we are in has this name.
+    #[error("no room that we are in is named {name:?}: give its id (!…) or its alias (#…:server)")]
+    NoSuchRoom {
+        /// The name.
+        name: String,
+    },
+
+    /// Several rooms that we are in have this name.
+    #[error(
+        "several rooms are named {name:?}: give the id of the right one, of {}",
+        listed(rooms)
+    )]
+    RoomNameAmbiguous {
+        /// The name.
+        name: String,
+        /// The rooms.
+        rooms: Vec<OwnedRoomId>,
+    },
+
     /// A piece of the configuration is missing or wrong.
     #[error("{what}")]
     Configuration {
@@ -127,6 +146,8 @@ impl Error {
             Self::Busy => "busy",
             Self::TokenWithoutDevice => "token_without_device",
             Self::InvalidId { .. } => "invalid_id",
+            Self::NoSuchRoom { .. } => "no_such_room",
+            Self::RoomNameAmbiguous { .. } => "room_name_ambiguous",
             Self::Configuration { .. } => "configuration",
             Self::SessionFile { .. } => "session_file",
             Self::SessionFilePermissions { .. } => "session_file_permissions",
@@ -151,6 +172,10 @@ impl Error {
             _ => false,
         }
     }
+}
+
+fn listed(rooms: &[OwnedRoomId]) -> String {
+    rooms.iter().map(|room| room.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 impl From<mx_olm_orchestrator::Error> for Error {

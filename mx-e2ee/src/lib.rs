@@ -3,6 +3,7 @@
 mod attachment;
 mod builder;
 mod client;
+mod content;
 mod error;
 mod room;
 mod session;
@@ -22,8 +23,9 @@ pub use ruma;
 pub use self::{
     attachment::{Attachment, AttachmentKind, download::Files, error::AttachmentError, received::ReceivedFile},
     builder::ClientBuilder,
-    client::Client,
+    client::{Client, invites::Invites},
+    content::Content,
     error::{Error, Result},
-    room::{Member, Room, SendOptions},
+    room::{Member, Room, SendOptions, say::EventHead},
     session::Session,
 };

@@ -1,5 +1,7 @@
 //! A room: sending, and who is in it.
 
+pub(crate) mod say;
+
 use mx_olm_orchestrator::{Outgoing, Recipients, RoomPolicy, SendReceipt};
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId,

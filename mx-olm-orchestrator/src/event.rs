@@ -136,6 +136,9 @@ pub struct Invite {
     pub inviter: Option<OwnedUserId>,
     /// The room's name, where the homeserver says so. Anybody can name a room anything.
     pub name: Option<String>,
+    /// We joined, because who invited us may. Where this is false, it is for the app to join.
+    #[serde(default)]
+    pub joined: bool,
 }
 
 /// An event that could not be decrypted.

@@ -40,6 +40,7 @@ mod log;
 mod media;
 mod oracle;
 pub mod peer;
+mod redact;
 mod reply;
 mod rooms;
 mod router;

@@ -16,6 +16,7 @@ use ruma::api::{
             joined_rooms, kick_user, leave_room,
         },
         message::{get_message_events, send_message_event},
+        redact::redact_event,
         room::{create_room, get_room_event},
         session::{get_login_types, login, logout, refresh_token},
         state::{get_state_event_for_key, get_state_events, send_state_event},
@@ -254,6 +255,10 @@ impl State {
             ("PUT", ["rooms", room, "send", kind, transaction]) => parts
                 .typed::<send_message_event::v3::Request>(&[room, kind, transaction], || {
                     self.send(session, room, kind, transaction, body.clone())
+                }),
+            ("PUT", ["rooms", room, "redact", event, transaction]) => parts
+                .typed::<redact_event::v3::Request>(&[room, event, transaction], || {
+                    self.redact(session, room, event, transaction, body)
                 }),
             ("GET", ["rooms", room, "event", event]) => {
                 parts.typed::<get_room_event::v3::Request>(&[room, event], || self.event(session, room, event))

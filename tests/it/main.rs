@@ -11,6 +11,7 @@ mod cli;
 mod cli_files;
 mod cli_output;
 mod cli_policy;
+mod cli_say;
 mod content;
 mod crash;
 mod crash_history;

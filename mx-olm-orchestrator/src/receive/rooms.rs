@@ -125,6 +125,7 @@ pub(super) fn invite(room_id: OwnedRoomId, state: &[Box<RawValue>], own: &OwnedU
         room_id,
         inviter: None,
         name: None,
+        joined: false,
     };
     for raw in state {
         let Ok(state) = serde_json::from_str::<StateEvent>(raw.get()) else {

@@ -36,6 +36,9 @@ struct Header {
     content: serde_json::Value,
     #[serde(default)]
     unsigned: Unsigned,
+    /// Of a redaction in rooms up to version 10, where the content does not say it.
+    #[serde(default)]
+    redacts: Option<serde_json::Value>,
 }
 
 #[derive(Default, Deserialize)]
@@ -185,6 +188,12 @@ impl<'a> Timelines<'a> {
         if history || (own_echo && !self.context.deliver_own) {
             return;
         }
+        let mut content = header.content;
+        if header.event_type == "m.room.redaction"
+            && let (Some(content), Some(redacts)) = (content.as_object_mut(), header.redacts)
+        {
+            content.entry("redacts").or_insert(redacts);
+        }
         self.events.push(Event::Message(Message {
             room_id: room.to_owned(),
             event_id: header.event_id,
@@ -193,7 +202,7 @@ impl<'a> Timelines<'a> {
             // A redaction of an encrypted event is plaintext by the specification.
             plaintext_in_encrypted_room: encrypted_room && header.event_type != "m.room.redaction",
             event_type: header.event_type,
-            content: header.content,
+            content,
             encryption: None,
         }));
     }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use self::{
-    messages::{Care, Download, Listen, Send},
+    messages::{Care, Download, Listen, React, Redact, Send},
     rooms::{DeviceCommand, Policy, RoomCommand},
 };
 
@@ -18,6 +18,10 @@ First steps:
   mx room create --name alerts --invite @friend:example.org
   mx send '!room:example.org' 'the eagle lands at noon'
   mx listen
+
+Answers:
+  mx send alerts '**all clear**' --markdown --reply-to '$event'
+  mx react alerts '$event' 👍
 
 Files:
   mx send '!room:example.org' --file eagle.jpg --caption 'it has landed'
@@ -101,7 +105,11 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Room(RoomCommand),
     /// Encrypt a message for everybody in a room and send it. Prints the event's id.
-    Send(Send),
+    Send(Box<Send>),
+    /// React to an event, encrypted. Prints the reaction's id.
+    React(React),
+    /// Take back an event: the homeserver forgets what it said. Prints the redaction's id.
+    Redact(Redact),
     /// Print what arrives, decrypted, until stopped. What was printed is never printed again.
     Listen(Listen),
     /// Fetch, check and decrypt the files of events that `mx listen --json` printed, from stdin. Prints their paths.

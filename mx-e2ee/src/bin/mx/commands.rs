@@ -6,6 +6,7 @@ mod keys;
 mod listen;
 mod login;
 mod room;
+mod say;
 mod send;
 mod waiting;
 
@@ -34,6 +35,8 @@ async fn dispatch(cli: &Cli, output: &Output) -> Result<()> {
         Command::Whoami => whoami(cli, *output),
         Command::Room(room) => room::run(cli, room, *output).await,
         Command::Send(send) => send::run(cli, send, *output).await,
+        Command::React(react) => say::react(cli, react, *output).await,
+        Command::Redact(redact) => say::redact(cli, redact, *output).await,
         Command::Listen(listen) => listen::run(cli, listen, *output).await,
         Command::Download(download) => download::run(cli, download, *output).await,
         Command::Waiting(waiting) => waiting::run(cli, waiting, *output).await,

@@ -122,6 +122,8 @@ fn exit_code(code: &str) -> u8 {
         | "room_tombstoned"
         | "unsupported_algorithm"
         | "forbidden"
+        | "no_such_room"
+        | "room_name_ambiguous"
         | "not_found" => 6,
         "bad_content" | "too_large" => 8,
         "ended" => 9,

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use mx_e2ee::Client;
+use mx_e2ee::{Client, ClientBuilder};
 use tokio::time::Instant;
 
 use crate::{cli::Cli, output::Output};
@@ -29,7 +29,12 @@ pub(crate) fn directory(cli: &Cli) -> Result<PathBuf> {
 
 /// The profile's client, with the login that is there.
 pub(crate) async fn open(cli: &Cli) -> Result<Client> {
-    Ok(Client::builder().directory(directory(cli)?).open().await?)
+    Ok(builder(cli)?.open().await?)
+}
+
+/// What opens the profile's client.
+pub(crate) fn builder(cli: &Cli) -> Result<ClientBuilder> {
+    Ok(Client::builder().directory(directory(cli)?))
 }
 
 /// As [`open`], and wait this long for another process that uses the profile.

@@ -6,7 +6,7 @@ use clap::Args;
 
 #[derive(Debug, Args)]
 pub(crate) struct Send {
-    /// Room id (!…) or alias (#…).
+    /// Room id (!…), alias (#…), or name.
     pub(crate) room: String,
 
     /// The text. Left out, or `-`: read it from stdin.
@@ -16,6 +16,26 @@ pub(crate) struct Send {
     /// Send as a notice, which other bots do not answer.
     #[arg(long, conflicts_with_all = ["content", "file"])]
     pub(crate) notice: bool,
+
+    /// The text is Markdown.
+    #[arg(long, conflicts_with_all = ["content", "file"])]
+    pub(crate) markdown: bool,
+
+    /// Answer this event, and tell its sender so.
+    #[arg(long, value_name = "EVENT", conflicts_with_all = ["content", "file"])]
+    pub(crate) reply_to: Option<String>,
+
+    /// Say it in the thread that began with this event.
+    #[arg(long, value_name = "EVENT", conflicts_with_all = ["content", "file"])]
+    pub(crate) thread: Option<String>,
+
+    /// Say it in place of this earlier message of ours.
+    #[arg(long, value_name = "EVENT", conflicts_with_all = ["content", "file", "reply_to", "thread"])]
+    pub(crate) edit: Option<String>,
+
+    /// Whom it is for: their clients tell them. May be given several times.
+    #[arg(long, value_name = "USER", conflicts_with_all = ["content", "file"])]
+    pub(crate) mention: Vec<String>,
 
     /// Send this file, encrypted. `-`: what is on stdin, with --name.
     #[arg(long, value_name = "PATH", conflicts_with = "content")]
@@ -62,6 +82,42 @@ pub(crate) struct Send {
     pub(crate) wait: u64,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct React {
+    /// Room id (!…), alias (#…), or name.
+    pub(crate) room: String,
+
+    /// The event to react to ($…).
+    pub(crate) event: String,
+
+    /// With what: an emoji, as a rule.
+    pub(crate) key: String,
+
+    #[command(flatten)]
+    pub(crate) care: Care,
+
+    /// How long to wait for another mx that uses this profile.
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    pub(crate) wait: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Redact {
+    /// Room id (!…), alias (#…), or name.
+    pub(crate) room: String,
+
+    /// The event ($…).
+    pub(crate) event: String,
+
+    /// Why, in plain words. The reason is not encrypted.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+
+    /// How long to wait for another mx that uses this profile.
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    pub(crate) wait: u64,
+}
+
 /// How careful a send is: as the room's policy says, where none of these is given.
 #[derive(Debug, Args)]
 #[group(multiple = false)]
@@ -99,6 +155,11 @@ pub(crate) struct Listen {
     /// Print what is there, without waiting for more.
     #[arg(long)]
     pub(crate) once: bool,
+
+    /// Join the rooms that these invite us to: a user (@…:server), a server, or `everybody`. May be given several times,
+    /// for users or for servers. Invitations are printed all the same.
+    #[arg(long, value_name = "WHO")]
+    pub(crate) accept_invites: Vec<String>,
 
     /// Keep the files that arrive in this directory. Names are made harmless, and nothing is replaced.
     #[arg(long, value_name = "DIRECTORY")]

@@ -27,24 +27,24 @@ pub(crate) enum RoomCommand {
     },
     /// Invite somebody.
     Invite {
-        /// Room id (!…) or alias (#…).
+        /// Room id (!…), alias (#…), or name.
         room: String,
         /// User id (@…:server).
         user: String,
     },
     /// Mark a room as encrypted. This cannot be undone.
     Encrypt {
-        /// Room id (!…) or alias (#…).
+        /// Room id (!…), alias (#…), or name.
         room: String,
     },
     /// List who is in a room or invited to it.
     Members {
-        /// Room id (!…) or alias (#…).
+        /// Room id (!…), alias (#…), or name.
         room: String,
     },
     /// Give the room a new key with the next message, as after a device was stolen.
     RotateKey {
-        /// Room id (!…) or alias (#…).
+        /// Room id (!…), alias (#…), or name.
         room: String,
     },
     /// Say for whom messages of the room may be, from now on; without an option, show it.
@@ -53,7 +53,7 @@ pub(crate) enum RoomCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct Policy {
-    /// Room id (!…) or alias (#…).
+    /// Room id (!…), alias (#…), or name.
     pub(crate) room: String,
 
     #[command(flatten)]

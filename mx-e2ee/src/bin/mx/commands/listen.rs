@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use futures_util::StreamExt;
-use mx_e2ee::{Client, Error, Event, LostBecause, Message, RejectedReason};
+use mx_e2ee::{Client, Error, Event, Invites, LostBecause, Message, RejectedReason};
 use serde_json::json;
 
 use super::download;
@@ -19,7 +19,8 @@ use crate::{
 const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(10), Duration::from_secs(60)];
 
 pub(crate) async fn run(cli: &Cli, listen: &Listen, output: Output) -> Result<()> {
-    let client = profile::open(cli).await?;
+    let invites = Invites::of(&listen.accept_invites)?;
+    let client = profile::builder(cli)?.accept_invites(invites).open().await?;
     if listen.once {
         return once(client, listen, output).await;
     }
@@ -63,7 +64,8 @@ async fn follow(client: &Client, listen: &Listen, output: Output) -> Result<()> 
 async fn once(client: Client, listen: &Listen, output: Output) -> Result<()> {
     let mut left = listen.count.unwrap_or(u64::MAX);
     'all: loop {
-        let waiting = client.orchestrator().inbox(None, 100).await.map_err(Error::from)?;
+        let mut waiting = client.orchestrator().inbox(None, 100).await.map_err(Error::from)?;
+        client.answer_invites(&mut waiting).await;
         if waiting.is_empty() {
             client.sync().await?;
             if client
@@ -148,10 +150,12 @@ fn line(event: &Event) -> String {
         Event::Message(message) => text(message),
         Event::Invite(invite) => {
             let inviter = invite.inviter.as_ref().map_or("somebody", |user| user.as_str());
-            format!(
-                "{} * {inviter} invites you: mx room join '{}'",
-                invite.room_id, invite.room_id
-            )
+            let what = if invite.joined {
+                "and you joined".to_owned()
+            } else {
+                format!("mx room join '{}'", invite.room_id)
+            };
+            format!("{} * {inviter} invites you: {what}", invite.room_id)
         }
         Event::Undecryptable(event) => {
             let why = json!(event.reason)["code"].as_str().unwrap_or_default().to_owned();

@@ -3,10 +3,15 @@
 use std::{io::Read, path::Path, time::Duration};
 
 use anyhow::Result;
-use mx_e2ee::{Attachment, DeviceOutcome, Error, Progress, ProgressStep, Recipients, SendOptions, SendReceipt};
+use mx_e2ee::{
+    Attachment, Content, DeviceOutcome, Error, Progress, ProgressStep, Recipients, SendOptions, SendReceipt,
+};
 use serde_json::{Value, json};
 
-use super::room::by_name;
+use super::{
+    room::by_name,
+    say::{self, Place},
+};
 use crate::{
     cli::{Care, Cli, Send},
     output::{Output, clean},
@@ -28,6 +33,7 @@ pub(crate) async fn run(cli: &Cli, send: &Send, output: Output) -> Result<()> {
     let sending = async {
         match what {
             What::Event(content) => room.send_with(&send.event_type, content, options).await,
+            What::Message(content, place) => say::say(&room, content, place, options).await,
             What::File(attachment) => room.send_attachment_with(*attachment, options).await,
         }
     };
@@ -53,14 +59,22 @@ pub(crate) async fn run(cli: &Cli, send: &Send, output: Output) -> Result<()> {
 
 enum What {
     Event(Value),
+    Message(Content, Place),
     File(Box<Attachment>),
 }
 
 fn what(send: &Send) -> Result<What> {
-    match &send.file {
-        Some(path) => Ok(What::File(Box::new(attachment(send, path)))),
-        None => content(send).map(What::Event),
+    if let Some(path) = &send.file {
+        return Ok(What::File(Box::new(attachment(send, path))));
     }
+    if let Some(content) = &send.content {
+        let content = serde_json::from_str(content);
+        return content
+            .map(What::Event)
+            .map_err(|error| wrong(&format!("--content is not JSON: {error}")));
+    }
+    let place = Place::of(send)?;
+    Ok(What::Message(message(send)?, place))
 }
 
 fn attachment(send: &Send, path: &Path) -> Attachment {
@@ -81,10 +95,7 @@ fn attachment(send: &Send, path: &Path) -> Attachment {
     }
 }
 
-fn content(send: &Send) -> Result<Value> {
-    if let Some(content) = &send.content {
-        return serde_json::from_str(content).map_err(|error| wrong(&format!("--content is not JSON: {error}")));
-    }
+fn message(send: &Send) -> Result<Content> {
     let text = match send.text.as_deref() {
         Some(text) if text != "-" => text.to_owned(),
         _ => text_of(std::io::stdin())?,
@@ -92,7 +103,12 @@ fn content(send: &Send) -> Result<Value> {
     if text.is_empty() {
         return Err(wrong("there is no text to send"));
     }
-    Ok(json!({"msgtype": if send.notice { "m.notice" } else { "m.text" }, "body": text}))
+    let content = if send.markdown {
+        Content::markdown(text)
+    } else {
+        Content::text(text)
+    };
+    Ok(if send.notice { content.notice() } else { content })
 }
 
 /// How far a send to many is.
@@ -126,7 +142,7 @@ fn wrong(what: &str) -> anyhow::Error {
 }
 
 /// Who can read it, and who cannot and why.
-fn tell(receipt: &SendReceipt, output: Output) {
+pub(super) fn tell(receipt: &SendReceipt, output: Output) {
     let key = match receipt.rotation {
         Some(reason) => format!("with a new room key ({})", reason.describe()),
         None => "with the room key that they have".to_owned(),
