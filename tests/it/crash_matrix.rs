@@ -138,7 +138,7 @@ async fn die_again(seed: &mut Seed, scene: &mut Scene, device: &Parked) {
         while scene.bob_reads(&client).await? {}
         Ok::<(), mx_e2ee::Error>(())
     };
-    if let Some(ended) = plan.until_killed(again).await {
+    if let Some(ended) = Box::pin(plan.until_killed(again)).await {
         ended.unwrap();
     }
     scene.bob_ended();
