@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 
-use crate::{border, catalogue, crash, demo, deny, package, process, tidy};
+use crate::{border, catalogue, crash, demo, deny, interop, package, process, tidy};
 
 /// Everything that has to be true before a change lands: what CI runs.
 #[derive(Debug, clap::Args)]
@@ -16,7 +16,7 @@ pub(crate) struct Options {
 
 type Step = (&'static str, fn() -> anyhow::Result<()>);
 
-const STEPS: [Step; 14] = [
+const STEPS: [Step; 15] = [
     ("fmt", || cargo(&["fmt", "--all", "--check"])),
     ("clippy", || {
         cargo(&[
@@ -66,6 +66,7 @@ const STEPS: [Step; 14] = [
         })?;
         border::run(&border::Options::default())
     }),
+    ("interop", || interop::run(&interop::Options::default())),
 ];
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {

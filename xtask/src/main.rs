@@ -8,9 +8,12 @@ mod ci;
 mod crash;
 mod demo;
 mod deny;
+mod interop;
 mod package;
 mod process;
+mod python;
 mod replay;
+mod soak;
 mod synapse;
 mod tidy;
 
@@ -37,8 +40,10 @@ enum Task {
     Crash(crash::Options),
     Demo(demo::Options),
     Deny(deny::Options),
+    Interop(interop::Options),
     Package(package::Options),
     Replay(replay::Options),
+    Soak(soak::Options),
     Synapse(synapse::Options),
     Tidy(tidy::Options),
 }
@@ -52,8 +57,10 @@ fn main() -> ExitCode {
         Task::Crash(options) => crash::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::Deny(options) => deny::run(&options),
+        Task::Interop(options) => interop::run(&options),
         Task::Package(options) => package::run(&options),
         Task::Replay(options) => replay::run(&options),
+        Task::Soak(options) => soak::run(&options),
         Task::Synapse(options) => synapse::run(&options),
         Task::Tidy(options) => tidy::run(&options),
     };

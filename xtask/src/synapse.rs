@@ -1,5 +1,8 @@
 //! `synapse`: a real homeserver on this machine, installed under `target/`, gone with the task.
 
+mod configuration;
+mod install;
+
 use std::{
     collections::hash_map::RandomState,
     fs,
@@ -14,10 +17,12 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
+pub(crate) use self::{
+    configuration::Configuration,
+    install::{VERSION, install},
+};
 use crate::process;
 
-/// The version that our facts were measured with.
-const VERSION: &str = "1.163.2";
 const READY: Duration = Duration::from_secs(120);
 
 /// Install (once, under target/synapse) and start a real Synapse on 127.0.0.1, until Ctrl-C.
@@ -86,19 +91,18 @@ pub(crate) fn start(options: &Options) -> anyhow::Result<Synapse> {
     let python = install(&home)?;
     let port = match options.port {
         Some(port) => port,
-        None => TcpListener::bind("127.0.0.1:0")?.local_addr()?.port(),
+        None => free_port()?,
     };
     let data = home.join(format!("run-{}-{port}", std::process::id()));
-    fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
-    let config = data.join("homeserver.yaml");
     let secret = random();
-    fs::write(data.join("log.yaml"), log_configuration(&data))?;
-    fs::write(&config, configuration(&data, port, &secret, options.default_limits))?;
-    process::output(
-        Command::new(&python)
-            .args(["-m", "synapse.app.homeserver", "--generate-keys", "-c"])
-            .arg(&config),
-    )?;
+    let configuration = Configuration {
+        data: data.clone(),
+        port,
+        secret: secret.clone(),
+        default_limits: options.default_limits,
+        ..Configuration::default()
+    };
+    let config = configuration.write(&python)?;
     println!("starting synapse {VERSION}");
     let child = Command::new(&python)
         .args(["-m", "synapse.app.homeserver", "-c"])
@@ -120,78 +124,15 @@ pub(crate) fn start(options: &Options) -> anyhow::Result<Synapse> {
     Ok(synapse)
 }
 
+/// A port of loopback that nobody listens on.
+pub(crate) fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
 /// A secret for a homeserver that is thrown away: the standard library's hashers are seeded by the operating system.
-fn random() -> String {
+pub(crate) fn random() -> String {
     let part = || RandomState::new().build_hasher().finish();
     format!("{:016x}{:016x}", part(), part())
-}
-
-/// A virtual environment with Synapse; a marker says that it is complete.
-fn install(home: &Path) -> anyhow::Result<PathBuf> {
-    let environment = home.join(format!("venv-{VERSION}"));
-    let python = environment.join("bin").join("python");
-    let marker = environment.join("complete");
-    if marker.exists() {
-        return Ok(python);
-    }
-    println!("installing synapse {VERSION} into {}", environment.display());
-    fs::create_dir_all(home)?;
-    process::output(
-        Command::new("python3")
-            .args(["-m", "venv", "--clear"])
-            .arg(&environment),
-    )
-    .context(
-        "python3 cannot make a virtual environment: install python3 and its venv (Debian: apt install python3-venv)",
-    )?;
-    let package = format!("matrix-synapse=={VERSION}");
-    let pip = || {
-        process::output(Command::new(&python).args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            &package,
-        ]))
-    };
-    // Once more: an index that is busy for a moment is the usual reason.
-    if pip().is_err() {
-        pip()?;
-    }
-    fs::write(marker, VERSION)?;
-    Ok(python)
-}
-
-fn configuration(data: &Path, port: u16, secret: &str, default_limits: bool) -> String {
-    let path = |name: &str| data.join(name).display().to_string();
-    let limit = "{per_second: 10000, burst_count: 10000}";
-    let limits = format!(
-        "rc_message: {limit}\nrc_registration: {limit}\nrc_room_creation: {limit}\n\
-         rc_login: {{address: {limit}, account: {limit}, failed_attempts: {limit}}}\n\
-         rc_joins: {{local: {limit}, remote: {limit}}}\n\
-         rc_invites: {{per_room: {limit}, per_user: {limit}, per_issuer: {limit}}}\n"
-    );
-    format!(
-        "server_name: localhost\npid_file: {}\nreport_stats: false\nsuppress_key_server_warning: true\n\
-         listeners: [{{port: {port}, type: http, tls: false, bind_addresses: ['127.0.0.1'], resources: [{{names: [client]}}]}}]\n\
-         database: {{name: sqlite3, args: {{database: {}}}}}\nlog_config: {}\nmedia_store_path: {}\n\
-         signing_key_path: {}\ntrusted_key_servers: []\nregistration_shared_secret: '{secret}'\n\
-         macaroon_secret_key: '{secret}m'\nform_secret: '{secret}f'\n{}",
-        path("pid"),
-        path("homeserver.db"),
-        path("log.yaml"),
-        path("media"),
-        path("signing.key"),
-        if default_limits { "" } else { &limits },
-    )
-}
-
-fn log_configuration(data: &Path) -> String {
-    format!(
-        "version: 1\nhandlers: {{file: {{class: logging.FileHandler, filename: {}}}}}\nroot: {{level: WARNING, handlers: [file]}}\n",
-        data.join("log").display()
-    )
 }
 
 fn wait_until_ready(synapse: &mut Synapse, port: u16) -> anyhow::Result<()> {
@@ -226,18 +167,4 @@ fn register(python: &Path, url: &str, secret: &str, user: &str) -> anyhow::Resul
     process::output(Command::new(tool).args(["-u", name, "-p", password, "--no-admin", "-k", secret, url]))
         .with_context(|| format!("cannot register {name}"))?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn limits_are_lifted_only_when_asked() {
-        let data = Path::new("data");
-        assert!(configuration(data, 1, "s", false).contains("rc_login"));
-        let default = configuration(data, 1, "s", true);
-        assert!(!default.contains("rc_"));
-        assert!(default.contains("bind_addresses: ['127.0.0.1']"), "loopback only");
-    }
 }
