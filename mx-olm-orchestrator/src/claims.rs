@@ -16,7 +16,7 @@ use std::{
 use futures_util::{StreamExt, stream};
 use matrix_sdk_crypto::{Device, OlmMachine, types::requests::AnyIncomingResponse};
 use mx_crypto_store::{Family, RecordId, Unit};
-use mx_transport::{RequestError, TransportError, TransportErrorKind};
+use mx_transport::{Phase, RequestError, TransportError, TransportErrorKind};
 use ruma::{
     OneTimeKeyAlgorithm, OwnedDeviceId, OwnedServerName, OwnedTransactionId, OwnedUserId, RoomId, TransactionId,
     UserId, api::client::keys::claim_keys,
@@ -183,7 +183,7 @@ impl Orchestrator {
             let error = match answer {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) => error,
-                Err(_) => TransportError::new(TransportErrorKind::Timeout).into(),
+                Err(_) => TransportError::new(TransportErrorKind::Timeout(Phase::Total)).into(),
             };
             if !is_of_the_moment(&error) {
                 return Err(error.into());

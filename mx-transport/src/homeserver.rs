@@ -25,7 +25,7 @@ use url::Url;
 pub use self::inputs::{Authenticate, PathInput};
 use self::{renew::Renewals, versions::Versions};
 use crate::{
-    Deadline, Idempotent, RequestError, Transport, TransportError, TransportErrorKind, refresh::Login,
+    Deadline, Endpoint, Idempotent, RequestError, Transport, TransportError, TransportErrorKind, refresh::Login,
     retry::named_pause,
 };
 
@@ -225,9 +225,10 @@ impl Homeserver {
 
     async fn once(
         &self,
-        request: http::Request<Bytes>,
+        mut request: http::Request<Bytes>,
         endpoint: &'static str,
     ) -> Result<http::Response<Bytes>, RequestError> {
+        request.extensions_mut().insert(Endpoint(endpoint));
         accepted(caught(self.0.transport.send(request)).await, endpoint)
     }
 }

@@ -1,119 +1,61 @@
 //! The one HTTP client: reqwest with rustls.
 
+mod builder;
+mod failure;
+mod proxy;
 mod streams;
+mod tls;
 
-use std::{error::Error as StdError, time::Duration};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use http::{
+    HeaderMap,
+    header::{AUTHORIZATION, CONTENT_ENCODING, LOCATION},
+};
+use tokio::time::timeout;
 use url::{Host, Url};
 
-use crate::{Deadline, Streams, Transport, TransportError, TransportErrorKind as Kind};
-
-/// No answer is larger than this unless the caller allows it, in bytes after decompression: the first sync of an
-/// account in a thousand rooms stays well below.
-const MAX_BODY_BYTES: usize = 256 * 1024 * 1024;
+use self::failure::{before_the_answer, within_the_answer};
+pub use self::{
+    builder::ReqwestTransportBuilder,
+    tls::{InvalidPin, Pin},
+};
+use crate::{Deadline, Phase, Streams, Transport, TransportError, TransportErrorKind as Kind};
 
 /// A [`Transport`] over reqwest and rustls, with the platform's trusted roots.
 ///
 /// Redirects are never followed and `http://` is for loopback only, unless allowed: a token must not be seen by
-/// anybody else. Connections are reused. Clones share them.
+/// anybody else. Proxies of the environment are not used, unless allowed. Connections are reused; over TLS they are
+/// HTTP/2 where the server has it. Clones share them.
+///
+/// # Time
+/// Making a connection, waiting for the head of an answer where nobody says how long that may take, a body that stands
+/// still and the whole exchange have limits of their own, and the error tells which one it was ([`Phase`]). A request
+/// with a [`Deadline`] may be answered as late as that: a long poll is silent, and nothing is wrong with it.
+///
+/// # Size
+/// An answer's body ends at the limit, counted after decompression. Its head is limited to 100 fields, and to some
+/// hundred kilobytes over HTTP/1.1 or 64 KiB over HTTP/2. `gzip` is asked for and undone; an answer in another encoding,
+/// or in several, is [`Malformed`](Kind::Malformed). Brotli and Zstandard are not asked for: no homeserver needs them,
+/// and each is a decoder more to be attacked.
+///
+/// # Sent once
+/// A request that a server has provably not looked at (a stream that HTTP/2 refuses, a connection that was closed before
+/// the first byte was written) goes out on another connection. Nothing else is repeated here.
 #[derive(Clone, Debug)]
 pub struct ReqwestTransport {
-    client: reqwest::Client,
+    client: ::reqwest::Client,
     max_body_bytes: usize,
+    headers: Option<Duration>,
+    stall: Duration,
     total: Duration,
     idle: Duration,
     allow_plain_http: bool,
-}
-
-/// How a [`ReqwestTransport`] behaves.
-#[derive(Clone, Debug)]
-pub struct ReqwestTransportBuilder {
-    user_agent: String,
-    connect: Duration,
-    total: Duration,
-    idle: Duration,
-    max_body_bytes: usize,
-    allow_plain_http: bool,
-}
-
-impl Default for ReqwestTransportBuilder {
-    fn default() -> Self {
-        Self {
-            user_agent: concat!("mx-e2ee/", env!("CARGO_PKG_VERSION")).to_owned(),
-            connect: Duration::from_secs(10),
-            total: Duration::from_secs(60),
-            idle: Duration::from_secs(60),
-            max_body_bytes: MAX_BODY_BYTES,
-            allow_plain_http: false,
-        }
-    }
-}
-
-impl ReqwestTransportBuilder {
-    /// What the server is told about who asks.
-    #[must_use]
-    pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
-        self.user_agent = user_agent.into();
-        self
-    }
-
-    /// How long making a connection may take. Default: 10 seconds.
-    #[must_use]
-    pub const fn connect_timeout(mut self, connect: Duration) -> Self {
-        self.connect = connect;
-        self
-    }
-
-    /// How long an exchange without a [`Deadline`] may take. Default: 60 seconds.
-    #[must_use]
-    pub const fn total_timeout(mut self, total: Duration) -> Self {
-        self.total = total;
-        self
-    }
-
-    /// How long the exchange of a file may stand still, whatever its [`Deadline`]. Default: 60 seconds.
-    #[must_use]
-    pub const fn idle_timeout(mut self, idle: Duration) -> Self {
-        self.idle = idle;
-        self
-    }
-
-    /// How large an answer may be that is held in memory, in bytes after decompression. Default: 256 MiB.
-    #[must_use]
-    pub const fn max_body_bytes(mut self, max: usize) -> Self {
-        self.max_body_bytes = max;
-        self
-    }
-
-    /// Allow `http://` to hosts that are not loopback: everybody on the way sees the access token.
-    #[must_use]
-    pub const fn allow_plain_http(mut self, allow: bool) -> Self {
-        self.allow_plain_http = allow;
-        self
-    }
-
-    /// The transport.
-    ///
-    /// # Errors
-    /// [`Kind::Build`] when the platform's roots or the user agent cannot be used.
-    pub fn build(self) -> Result<ReqwestTransport, TransportError> {
-        let client = reqwest::Client::builder()
-            .user_agent(self.user_agent)
-            .connect_timeout(self.connect)
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .build()
-            .map_err(|error| TransportError::with_source(Kind::Build, error.without_url()))?;
-        Ok(ReqwestTransport {
-            client,
-            max_body_bytes: self.max_body_bytes,
-            total: self.total,
-            idle: self.idle,
-            allow_plain_http: self.allow_plain_http,
-        })
-    }
 }
 
 impl ReqwestTransport {
@@ -140,24 +82,42 @@ impl ReqwestTransport {
         }
     }
 
-    /// Send it to where tokens may go, and nowhere else.
-    async fn execute(&self, request: http::Request<reqwest::Body>) -> Result<reqwest::Response, TransportError> {
-        let request = reqwest::Request::try_from(request).map_err(|error| failed(error, Kind::Build))?;
+    /// Send it to where tokens may go, and nowhere else. The answer has begun then.
+    async fn execute(&self, request: http::Request<::reqwest::Body>) -> Result<::reqwest::Response, TransportError> {
+        let mut request = ::reqwest::Request::try_from(request).map_err(before_the_answer)?;
         self.allowed(request.url())?;
-        let response = self
-            .client
-            .execute(request)
-            .await
-            .map_err(|error| failed(error, Kind::Interrupted))?;
+        let asked = request.url().clone();
+        if let Some(value) = request.headers_mut().get_mut(AUTHORIZATION) {
+            // Neither printed by whoever logs headers, nor kept in the tables of HTTP/2's compression.
+            value.set_sensitive(true);
+        }
+        let response = self.client.execute(request).await.map_err(before_the_answer)?;
         if response.status().is_redirection() {
-            return Err(TransportError::new(Kind::Redirect));
+            return Err(TransportError::redirect(target(&asked, response.headers()).as_deref()));
+        }
+        if is_encoded(response.headers()) {
+            return Err(TransportError::with_source(
+                Kind::Malformed,
+                "the answer is in an encoding that was not asked for",
+            ));
         }
         Ok(response)
     }
 
-    async fn exchange(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>, TransportError> {
-        let mut response = self.execute(request.map(reqwest::Body::from)).await?;
-        let body = collect(&mut response, self.max_body_bytes).await?;
+    async fn exchange(
+        &self,
+        request: http::Request<Bytes>,
+        begun: &AtomicBool,
+    ) -> Result<http::Response<Bytes>, TransportError> {
+        let headers = match request.extensions().get::<Deadline>() {
+            Some(deadline) => deadline.0,
+            None => self.headers.unwrap_or(self.total),
+        };
+        let mut response = timeout(headers, self.execute(request.map(::reqwest::Body::from)))
+            .await
+            .unwrap_or_else(|_| Err(TransportError::new(Kind::Timeout(Phase::Headers))))?;
+        begun.store(true, Ordering::Relaxed);
+        let body = collect(&mut response, self.max_body_bytes, self.stall).await?;
         Ok(complete(&mut response, body))
     }
 }
@@ -169,9 +129,11 @@ impl Transport for ReqwestTransport {
             .extensions()
             .get::<Deadline>()
             .map_or(self.total, |deadline| deadline.0);
-        match tokio::time::timeout(total, self.exchange(request)).await {
+        let begun = AtomicBool::new(false);
+        match timeout(total, self.exchange(request, &begun)).await {
             Ok(exchanged) => exchanged,
-            Err(_) => Err(TransportError::new(Kind::Timeout)),
+            Err(_) if begun.into_inner() => Err(TransportError::new(Kind::Timeout(Phase::Total))),
+            Err(_) => Err(TransportError::new(Kind::Timeout(Phase::Headers))),
         }
     }
 
@@ -180,55 +142,75 @@ impl Transport for ReqwestTransport {
     }
 }
 
-fn complete(response: &mut reqwest::Response, body: Bytes) -> http::Response<Bytes> {
+fn complete(response: &mut ::reqwest::Response, body: Bytes) -> http::Response<Bytes> {
     let mut complete = http::Response::new(body);
     *complete.status_mut() = response.status();
     *complete.headers_mut() = std::mem::take(response.headers_mut());
     complete
 }
 
-/// The whole body, which is not longer than this.
-async fn collect(response: &mut reqwest::Response, max_bytes: usize) -> Result<Bytes, TransportError> {
-    let mut body = BytesMut::new();
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(|error| failed(error, Kind::Interrupted))?
+/// The whole body, which is not longer than this, and does not stand still for longer than that.
+async fn collect(
+    response: &mut ::reqwest::Response,
+    max_bytes: usize,
+    stall: Duration,
+) -> Result<Bytes, TransportError> {
+    if response
+        .content_length()
+        .is_some_and(|announced| announced > max_bytes as u64)
     {
+        return Err(TransportError::new(Kind::BodyTooLarge));
+    }
+    let mut body = BytesMut::new();
+    loop {
+        let chunk = timeout(stall, response.chunk())
+            .await
+            .map_err(|_| TransportError::new(Kind::Timeout(Phase::Body)))?;
+        let Some(chunk) = chunk.map_err(within_the_answer)? else {
+            return Ok(body.freeze());
+        };
         if body.len() + chunk.len() > max_bytes {
             return Err(TransportError::new(Kind::BodyTooLarge));
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(body.freeze())
 }
 
-/// The kind of a reqwest error. Its URL, which may hold a query, is left out.
-fn failed(error: reqwest::Error, otherwise: Kind) -> TransportError {
-    let kind = if error.is_builder() {
-        Kind::Build
-    } else if error.is_connect() {
-        if is_tls(&error) { Kind::Tls } else { Kind::Connect }
-    } else if error.is_timeout() {
-        Kind::Timeout
-    } else if error.is_redirect() {
-        Kind::Redirect
-    } else {
-        otherwise
-    };
-    TransportError::with_source(kind, error.without_url())
+/// Where a redirect points to: a host, and its port where that is not the scheme's.
+fn target(asked: &Url, headers: &HeaderMap) -> Option<String> {
+    let location = asked.join(headers.get(LOCATION)?.to_str().ok()?).ok()?;
+    let host = location.host()?;
+    Some(
+        location
+            .port()
+            .map_or_else(|| host.to_string(), |port| format!("{host}:{port}")),
+    )
 }
 
-/// rustls wraps its errors as `InvalidData` of the connection.
-fn is_tls(error: &reqwest::Error) -> bool {
-    let mut source: Option<&(dyn StdError + 'static)> = error.source();
-    while let Some(cause) = source {
-        if let Some(io) = cause.downcast_ref::<std::io::Error>()
-            && io.kind() == std::io::ErrorKind::InvalidData
-        {
-            return true;
-        }
-        source = cause.source();
+/// An encoding is left that the client has not undone.
+fn is_encoded(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity") && !encoding.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirect_is_told_by_its_host_alone() {
+        let told = |location: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(LOCATION, location.parse().unwrap());
+            target(&Url::parse("https://hs.test/x").unwrap(), &headers)
+        };
+        assert_eq!(told("https://other.test/?token=secret").as_deref(), Some("other.test"));
+        assert_eq!(told("http://u:p@other.test:81/path").as_deref(), Some("other.test:81"));
+        assert_eq!(told("/elsewhere").as_deref(), Some("hs.test"));
+        assert_eq!(told("//[::1]:8/").as_deref(), Some("[::1]:8"));
+        assert_eq!(told("mailto:a@b"), None);
+        assert_eq!(target(&Url::parse("https://hs.test").unwrap(), &HeaderMap::new()), None);
     }
-    false
 }

@@ -1,26 +1,37 @@
 //! Trying again: when it does no harm, as long as it makes sense, and never without a bound.
 //!
 //! # Why our own loop
-//! The pauses come from the crate `backon` (exponential, full jitter). What it has no place for is here: which answers
-//! and errors may be tried again depends on the request, a server may name the pause itself, and a pause that does not
-//! fit into the deadline ends the attempts at once.
+//! The series of pauses is that of the crate `backon`, and each pause is a random part of it (full jitter): many bots that
+//! lose their homeserver together do not come back together. What `backon` has no place for is here: which answers and
+//! errors may be tried again depends on the request, a server may name the pause itself, and a pause that does not fit
+//! into the deadline ends the attempts at once.
 
-use std::{sync::Arc, time::Duration};
+mod pause;
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use bytes::Bytes;
-use http::{Method, StatusCode, header::RETRY_AFTER};
-use serde::Deserialize;
+use http::{Method, StatusCode};
 use tokio::time::Instant;
 
-use crate::{Deadline, Idempotent, Sink, Source, Streams, Transport, TransportError, TransportErrorKind};
+pub(crate) use self::pause::named_pause;
+use crate::{
+    Deadline, Idempotent, Phase, Transport, TransportError, TransportErrorKind as Kind,
+    layer::{Answer, Job, Layer, transport},
+    seen,
+};
 
 /// A transport that tries again: after 429 always, since nothing was processed; after 502, 503, 504, 500 and a broken
 /// or missing connection where sending twice does no harm.
 ///
-/// A server that names a pause (`Retry-After`, `retry_after_ms`) is waited for; one that names a longer pause than the
-/// deadline allows has its answer returned at once.
+/// Sending twice does no harm for GET, HEAD, PUT and DELETE, and for what is marked [`Idempotent`]. In Matrix that leaves
+/// out what must not be repeated blindly: `/keys/claim` takes a one-time key with each answer, `/login` and `/register`
+/// make a device. `/keys/upload` is marked, since the same bytes change nothing the second time.
+///
+/// A server that names a pause (`Retry-After`, `retry_after_ms`, in any form) is waited for; one that names a longer
+/// pause than the deadline allows has its answer returned at once. A [`Deadline`] is for all attempts and pauses
+/// together, and so is [`total`](Self::total) where a request has none.
 #[derive(Clone, Debug)]
 pub struct Retry<T> {
     inner: T,
@@ -31,7 +42,7 @@ pub struct Retry<T> {
 }
 
 impl<T: Transport> Retry<T> {
-    /// At most 5 attempts in at most 2 minutes, with pauses of half a second to 20 seconds.
+    /// At most 5 attempts in at most 2 minutes, with pauses of up to half a second at first and 20 seconds at last.
     pub const fn new(inner: T) -> Self {
         Self {
             inner,
@@ -56,7 +67,7 @@ impl<T: Transport> Retry<T> {
         self
     }
 
-    /// The first pause, and the longest, where the server names none.
+    /// How long the first pause is at most, and the longest, where the server names none. Each is a random part of that.
     #[must_use]
     pub const fn pauses(mut self, min: Duration, max: Duration) -> Self {
         self.min_pause = min;
@@ -64,145 +75,112 @@ impl<T: Transport> Retry<T> {
         self
     }
 
-    /// The attempts of one request. A 429 may come with a pause that is longer than an exchange usually takes: it is
-    /// waited for within the larger of both.
-    fn attempts_of<B>(&self, request: &http::Request<B>) -> Attempts {
-        let deadline = request.extensions().get::<Deadline>();
-        let budget = deadline.map_or(self.total, |deadline| deadline.0.max(self.total));
+    /// The attempts of one request.
+    fn attempts_of(&self, job: &Job<'_>) -> Attempts {
         Attempts {
             left: self.attempts,
-            end: Instant::now() + budget,
-            repeatable: is_repeatable(request),
+            end: Instant::now().checked_add(job.deadline().unwrap_or(self.total)),
+            repeatable: is_repeatable(job),
             longest: self.max_pause,
             pauses: ExponentialBuilder::default()
                 .with_min_delay(self.min_pause)
                 .with_max_delay(self.max_pause)
-                .with_jitter()
                 .without_max_times()
                 .build(),
         }
     }
+}
 
-    fn inner_streams(&self) -> Result<&dyn Streams, TransportError> {
-        self.inner
-            .streams()
-            .ok_or_else(|| TransportError::with_source(TransportErrorKind::Build, "this transport carries no files"))
+transport!(Retry);
+
+#[async_trait]
+impl<T: Transport> Layer for Retry<T> {
+    fn inner(&self) -> &dyn Transport {
+        &self.inner
+    }
+
+    async fn carry(&self, job: &mut Job<'_>) -> Answer {
+        let mut attempts = self.attempts_of(job);
+        let bounded = job.deadline().is_some();
+        loop {
+            let left = attempts.time_left();
+            if bounded && let Some(left) = left {
+                job.extensions_mut().insert(Deadline(left));
+            }
+            let attempt = job.run(&self.inner);
+            let answer = match left {
+                // What is inside keeps the deadline too, and knows better what it was waiting for.
+                Some(left) => tokio::time::timeout(left + GRACE, attempt)
+                    .await
+                    .unwrap_or_else(|_| Err(TransportError::new(Kind::Timeout(Phase::Total)))),
+                None => attempt.await,
+            };
+            if !attempts.again(job, &answer).await {
+                return answer;
+            }
+        }
     }
 }
+
+/// What is inside may say itself that the time is up.
+const GRACE: Duration = Duration::from_millis(250);
 
 /// What is left of the attempts of one request.
 struct Attempts {
     left: usize,
-    end: Instant,
+    /// `None`: for ever, as far as this clock can tell.
+    end: Option<Instant>,
     repeatable: bool,
     longest: Duration,
     pauses: ExponentialBackoff,
 }
 
 impl Attempts {
+    fn time_left(&self) -> Option<Duration> {
+        self.end.map(|end| end.saturating_duration_since(Instant::now()))
+    }
+
     /// Wait before the next attempt. `false`: there is none, and the answer is the last one.
-    async fn again(&mut self, answer: &Result<http::Response<Bytes>, TransportError>) -> bool {
+    async fn again(&mut self, job: &mut Job<'_>, answer: &Answer) -> bool {
         let named = match answer {
             Ok(response) if response.status() == StatusCode::TOO_MANY_REQUESTS => named_pause(response),
             Ok(response) if self.repeatable && is_failure_of_the_moment(response.status()) => named_pause(response),
             Err(error) if error.is_transient() && (self.repeatable || !error.may_have_been_processed()) => None,
             _ => return false,
         };
-        let pause = named.or_else(|| self.pauses.next()).unwrap_or(self.longest);
         self.left = self.left.saturating_sub(1);
-        if self.left == 0 || Instant::now() + pause >= self.end {
+        // A pause of nothing is no pause that anybody means: ours then.
+        let pause = named
+            .filter(|pause| !pause.is_zero())
+            .unwrap_or_else(|| random_part(self.pauses.next().unwrap_or(self.longest)));
+        if self.left == 0 || self.time_left().is_some_and(|left| pause >= left) {
             return false;
         }
         tracing::debug!(
+            target: "mx_transport::retry",
+            endpoint = %job.shown(),
             left = self.left,
             pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
             "trying a request again"
         );
+        seen::retried(job, pause);
         tokio::time::sleep(pause).await;
         true
     }
 }
 
-#[async_trait]
-impl<T: Transport> Transport for Retry<T> {
-    async fn send(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>, TransportError> {
-        let mut attempts = self.attempts_of(&request);
-        loop {
-            let answer = self.inner.send(request.clone()).await;
-            if !attempts.again(&answer).await {
-                return answer;
-            }
-        }
-    }
-
-    fn streams(&self) -> Option<&dyn Streams> {
-        self.inner.streams().map(|_| self as _)
-    }
+/// Full jitter: anything from nothing to all of it.
+fn random_part(pause: Duration) -> Duration {
+    pause.mul_f64(fastrand::f64())
 }
 
-/// Every attempt sends the source from its start, and fills the sink anew.
-#[async_trait]
-impl<T: Transport> Streams for Retry<T> {
-    async fn upload(&self, request: http::Request<Arc<dyn Source>>) -> Result<http::Response<Bytes>, TransportError> {
-        let streams = self.inner_streams()?;
-        let mut attempts = self.attempts_of(&request);
-        loop {
-            let answer = streams.upload(request.clone()).await;
-            if !attempts.again(&answer).await {
-                return answer;
-            }
-        }
-    }
-
-    async fn download(
-        &self,
-        request: http::Request<Bytes>,
-        sink: &mut dyn Sink,
-    ) -> Result<http::Response<Bytes>, TransportError> {
-        let streams = self.inner_streams()?;
-        let mut attempts = self.attempts_of(&request);
-        loop {
-            let answer = streams.download(request.clone(), sink).await;
-            if !attempts.again(&answer).await {
-                return answer;
-            }
-        }
-    }
-}
-
-fn is_repeatable<B>(request: &http::Request<B>) -> bool {
-    matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::PUT | Method::DELETE
-    ) || request.extensions().get::<Idempotent>().is_some()
+fn is_repeatable(job: &Job<'_>) -> bool {
+    matches!(*job.method(), Method::GET | Method::HEAD | Method::PUT | Method::DELETE)
+        || job.extensions().get::<Idempotent>().is_some()
 }
 
 const fn is_failure_of_the_moment(status: StatusCode) -> bool {
     matches!(status.as_u16(), 500 | 502 | 503 | 504 | 520..=527)
-}
-
-/// The pause that the server names: `Retry-After` in seconds or as a date (RFC 9110, section 10.2.3), else
-/// `retry_after_ms` of the body, which the Matrix specification has deprecated and every homeserver still sends.
-pub(crate) fn named_pause(response: &http::Response<Bytes>) -> Option<Duration> {
-    #[derive(Deserialize)]
-    struct Body {
-        retry_after_ms: Option<u64>,
-    }
-    let header = response
-        .headers()
-        .get(RETRY_AFTER)
-        .and_then(|value| value.to_str().ok())
-        .map(str::trim);
-    let from_header = header.and_then(|value| {
-        value.parse().map(Duration::from_secs).ok().or_else(|| {
-            let at = httpdate::parse_http_date(value).ok()?;
-            Some(at.duration_since(std::time::SystemTime::now()).unwrap_or_default())
-        })
-    });
-    from_header.or_else(|| {
-        let body: Body = serde_json::from_slice(response.body()).ok()?;
-        body.retry_after_ms.map(Duration::from_millis)
-    })
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! The seam: one complete HTTP request to one complete response.
 
-use std::{error::Error as StdError, fmt, time::Duration};
+mod error;
+
+use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use self::error::{Phase, TransportError, TransportErrorKind};
 use crate::Streams;
 
 /// Something that carries one HTTP request to its response.
@@ -56,122 +59,7 @@ pub struct Deadline(pub Duration);
 #[derive(Clone, Copy, Debug)]
 pub struct Idempotent;
 
-/// What a transport was doing when it failed.
+/// Request extension: the endpoint's path with the names of its parameters, such as
+/// `/_matrix/client/v3/rooms/{room_id}/send/{event_type}/{txn_id}`. It is what logs and metrics show of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TransportErrorKind {
-    /// The request could not be put together, or may not be sent to this address.
-    Build,
-    /// No connection was made: nothing was sent.
-    Connect,
-    /// The server is not who its certificate says, or speaks no TLS that we accept: nothing was sent.
-    Tls,
-    /// It took too long.
-    Timeout,
-    /// The server sent us elsewhere, which is never followed: a token must not go to another host.
-    Redirect,
-    /// The answer is larger than allowed.
-    BodyTooLarge,
-    /// The answer ended early, or the connection broke.
-    Interrupted,
-    /// What is to be sent cannot be read here, or what is received cannot be written.
-    LocalBody,
-}
-
-/// No complete response arrived.
-pub struct TransportError {
-    kind: TransportErrorKind,
-    source: Option<Box<dyn StdError + Send + Sync>>,
-}
-
-impl TransportError {
-    /// An error without a cause.
-    #[must_use]
-    pub const fn new(kind: TransportErrorKind) -> Self {
-        Self { kind, source: None }
-    }
-
-    /// An error with its cause. The cause must hold no secret: no URL query, no header, no body.
-    #[must_use]
-    pub fn with_source(kind: TransportErrorKind, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self {
-            kind,
-            source: Some(source.into()),
-        }
-    }
-
-    /// What the transport was doing.
-    #[must_use]
-    pub const fn kind(&self) -> TransportErrorKind {
-        self.kind
-    }
-
-    /// The server may have processed the request: only what is idempotent may be sent again.
-    #[must_use]
-    pub const fn may_have_been_processed(&self) -> bool {
-        !matches!(
-            self.kind,
-            TransportErrorKind::Build | TransportErrorKind::Connect | TransportErrorKind::Tls
-        )
-    }
-
-    /// A later attempt may succeed.
-    #[must_use]
-    pub const fn is_transient(&self) -> bool {
-        matches!(
-            self.kind,
-            TransportErrorKind::Connect | TransportErrorKind::Timeout | TransportErrorKind::Interrupted
-        )
-    }
-
-    /// A stable name of this error, for programs.
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
-        match self.kind {
-            TransportErrorKind::Build => "request_invalid",
-            TransportErrorKind::Connect => "unreachable",
-            TransportErrorKind::Tls => "tls",
-            TransportErrorKind::Timeout => "timeout",
-            TransportErrorKind::Redirect => "redirect",
-            TransportErrorKind::BodyTooLarge => "answer_too_large",
-            TransportErrorKind::Interrupted => "interrupted",
-            TransportErrorKind::LocalBody => "local_body",
-        }
-    }
-}
-
-impl fmt::Display for TransportError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.kind {
-            TransportErrorKind::Build => "the request cannot be sent to this address",
-            TransportErrorKind::Connect => {
-                "the homeserver cannot be reached: check its address, the network, and that it is running"
-            }
-            TransportErrorKind::Tls => "no secure connection to the homeserver: check its certificate and the clock",
-            TransportErrorKind::Timeout => "the homeserver took too long to answer",
-            TransportErrorKind::Redirect => {
-                "the homeserver redirected us, which is never followed: use the address that it redirects to"
-            }
-            TransportErrorKind::BodyTooLarge => "the homeserver's answer is larger than allowed",
-            TransportErrorKind::Interrupted => "the connection to the homeserver broke before its answer was complete",
-            TransportErrorKind::LocalBody => {
-                "the file cannot be read or written here: check the disk and the permissions"
-            }
-        })
-    }
-}
-
-impl fmt::Debug for TransportError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TransportError")
-            .field("kind", &self.kind)
-            .field("source", &self.source)
-            .finish()
-    }
-}
-
-impl StdError for TransportError {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source.as_deref().map(|source| source as _)
-    }
-}
+pub struct Endpoint(pub &'static str);

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::StreamExt;
 use mx_transport::{
-    Chunks, FileSink, FileSource, Idempotent, ReqwestTransport, Retry, Source, Streams, TransportError,
+    Chunks, FileSink, FileSource, Idempotent, Phase, ReqwestTransport, Retry, Source, Streams, TransportError,
     TransportErrorKind as Kind,
 };
 use tokio::{
@@ -139,7 +139,7 @@ async fn a_file_is_received_whole_and_a_broken_attempt_leaves_nothing_of_itself(
     let url = raw_server(vec![b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nthe beginning of"]).await;
     assert_eq!(
         kind(transport().download(get(&url), &mut sink).await),
-        Some(Kind::Interrupted)
+        Some(Kind::Truncated)
     );
 }
 
@@ -195,8 +195,14 @@ async fn what_stands_still_is_given_up() {
         .unwrap();
     let url = raw_server(vec![b""]).await;
     let mut sink = FileSink::new(file(b""), 10);
-    assert_eq!(kind(hasty.download(get(&url), &mut sink).await), Some(Kind::Timeout));
-    assert_eq!(kind(hasty.upload(post(&url, source(b"x"))).await), Some(Kind::Timeout));
+    assert_eq!(
+        kind(hasty.download(get(&url), &mut sink).await),
+        Some(Kind::Timeout(Phase::Body))
+    );
+    assert_eq!(
+        kind(hasty.upload(post(&url, source(b"x"))).await),
+        Some(Kind::Timeout(Phase::Body))
+    );
 }
 
 /// Breaks after its first piece.

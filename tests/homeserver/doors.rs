@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use mx_transport::{Deadline, Sink, Source, Streams, Transport, TransportError, TransportErrorKind};
+use mx_transport::{Deadline, Phase, Sink, Source, Streams, Transport, TransportError, TransportErrorKind};
 use wiremock::{Mock, MockServer, Respond, ResponseTemplate, matchers::any};
 
 use crate::{
@@ -38,7 +38,7 @@ impl Transport for InProcess {
     async fn send(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>, TransportError> {
         tokio::time::timeout(patience(&request), self.exchange(&request))
             .await
-            .unwrap_or_else(|_| Err(TransportError::new(TransportErrorKind::Timeout)))
+            .unwrap_or_else(|_| Err(TransportError::new(TransportErrorKind::Timeout(Phase::Total))))
     }
 
     fn streams(&self) -> Option<&dyn Streams> {

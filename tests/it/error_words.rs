@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, io, path::PathBuf};
 
 use mx_crypto_store::StoreError;
 use mx_e2ee::{AttachmentError, Error, orchestrator};
-use mx_transport::{RequestError, TransportError, TransportErrorKind as Kind};
+use mx_transport::{Phase, RequestError, TransportError, TransportErrorKind as Kind};
 use ruma::{owned_device_id, owned_event_id, owned_room_id, owned_user_id};
 
 type Row = (Error, &'static str, &'static str);
@@ -195,7 +195,7 @@ fn of_the_device() -> Vec<Row> {
 }
 
 fn timeout() -> RequestError {
-    TransportError::new(Kind::Timeout).into()
+    TransportError::new(Kind::Timeout(Phase::Total)).into()
 }
 
 fn of_requests() -> Vec<Row> {
@@ -204,10 +204,16 @@ fn of_requests() -> Vec<Row> {
         transport(Kind::Build, "request_invalid", "cannot be sent to this address"),
         transport(Kind::Connect, "unreachable", "check its address"),
         transport(Kind::Tls, "tls", "check its certificate and the clock"),
-        transport(Kind::Timeout, "timeout", "took too long"),
+        transport(Kind::Timeout(Phase::Queue), "timeout", "waited too long for its turn"),
+        transport(Kind::Timeout(Phase::Connect), "timeout", "check its address"),
+        transport(Kind::Timeout(Phase::Headers), "timeout", "took too long to answer"),
+        transport(Kind::Timeout(Phase::Body), "timeout", "stood still"),
+        transport(Kind::Timeout(Phase::Total), "timeout", "took too long to answer"),
         transport(Kind::Redirect, "redirect", "use the address that it redirects to"),
         transport(Kind::BodyTooLarge, "answer_too_large", "larger than allowed"),
+        transport(Kind::Truncated, "interrupted", "ended before"),
         transport(Kind::Interrupted, "interrupted", "broke before"),
+        transport(Kind::Malformed, "malformed_answer", "check the address"),
         transport(Kind::LocalBody, "local_body", "check the disk"),
         (
             RequestError::LoggedOut { soft: true }.into(),

@@ -65,7 +65,7 @@ pub(super) fn tell(done: Done, ended: Result<SendReceipt>) {
 /// The same error, for another who waited.
 pub(super) fn again(error: &RequestError) -> RequestError {
     match error {
-        RequestError::Transport(error) => TransportError::new(error.kind()).into(),
+        RequestError::Transport(error) => error.without_source().into(),
         RequestError::Api {
             endpoint,
             status,

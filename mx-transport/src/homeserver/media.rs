@@ -20,7 +20,7 @@ use ruma::{
 };
 
 use super::{Call, Homeserver, accepted, decode, endpoint, renew::Renewals};
-use crate::{Deadline, Idempotent, RequestError, Sink, Source, Streams};
+use crate::{Deadline, Endpoint, Idempotent, RequestError, Sink, Source, Streams};
 
 /// What an exchange of a file may take, whatever its size.
 const LEAST_PATIENCE: Duration = Duration::from_secs(120);
@@ -50,6 +50,7 @@ impl Homeserver {
         let mut request = self.head(upload, &versions)?.map(|_| source);
         request.extensions_mut().insert(Idempotent);
         request.extensions_mut().insert(Deadline(patience(bytes)));
+        request.extensions_mut().insert(Endpoint(endpoint));
         let mut renewals = Renewals::default();
         loop {
             let answer = accepted(streams.upload(request.clone()).await, endpoint);
@@ -88,6 +89,7 @@ impl Homeserver {
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static("*/*"));
         request.headers_mut().remove(CONTENT_TYPE);
         request.extensions_mut().insert(Deadline(patience(sink.max_bytes())));
+        request.extensions_mut().insert(Endpoint(endpoint));
         let mut renewals = Renewals::default();
         loop {
             let answer = accepted(streams.download(request.clone(), sink).await, endpoint);

@@ -17,8 +17,8 @@ use futures_util::StreamExt;
 use http::header::CONTENT_LENGTH;
 use tokio::time::timeout;
 
-use super::{ReqwestTransport, collect, complete, failed};
-use crate::{Deadline, Sink, Source, Streams, TransportError, TransportErrorKind as Kind};
+use super::{ReqwestTransport, collect, complete, failure::within_the_answer};
+use crate::{Deadline, Phase, Sink, Source, Streams, TransportError, TransportErrorKind as Kind};
 
 /// What a server says instead of a file is short, in bytes.
 const MAX_REFUSAL_BYTES: usize = 1024 * 1024;
@@ -69,13 +69,13 @@ impl ReqwestTransport {
                 match timeout(self.idle, &mut exchange).await {
                     Ok(exchanged) => return exchanged,
                     Err(_) if moved.so_far() != before => before = moved.so_far(),
-                    Err(_) => return Err(TransportError::new(Kind::Timeout)),
+                    Err(_) => return Err(TransportError::new(Kind::Timeout(Phase::Body))),
                 }
             }
         };
         timeout(deadline, watched)
             .await
-            .unwrap_or_else(|_| Err(TransportError::new(Kind::Timeout)))
+            .unwrap_or_else(|_| Err(TransportError::new(Kind::Timeout(Phase::Total))))
     }
 
     async fn put(
@@ -98,9 +98,9 @@ impl ReqwestTransport {
                 Err(io::Error::from(kind))
             }
         });
-        let body = reqwest::Body::wrap_stream(chunks);
+        let body = ::reqwest::Body::wrap_stream(chunks);
         let mut response = self.execute(http::Request::from_parts(parts, body)).await?;
-        let body = collect(&mut response, MAX_REFUSAL_BYTES).await?;
+        let body = collect(&mut response, MAX_REFUSAL_BYTES, self.stall).await?;
         Ok(complete(&mut response, body))
     }
 
@@ -111,20 +111,16 @@ impl ReqwestTransport {
         moved: &Moved,
     ) -> Result<http::Response<Bytes>, TransportError> {
         sink.restart().await.map_err(unwritable)?;
-        let mut response = self.execute(request.map(reqwest::Body::from)).await?;
+        let mut response = self.execute(request.map(::reqwest::Body::from)).await?;
         if !response.status().is_success() {
-            let body = collect(&mut response, MAX_REFUSAL_BYTES).await?;
+            let body = collect(&mut response, MAX_REFUSAL_BYTES, self.stall).await?;
             return Ok(complete(&mut response, body));
         }
         let mut left = sink.max_bytes();
         if response.content_length().is_some_and(|announced| announced > left) {
             return Err(TransportError::new(Kind::BodyTooLarge));
         }
-        while let Some(chunk) = response
-            .chunk()
-            .await
-            .map_err(|error| failed(error, Kind::Interrupted))?
-        {
+        while let Some(chunk) = response.chunk().await.map_err(within_the_answer)? {
             moved.add(chunk.len());
             left = left
                 .checked_sub(chunk.len() as u64)
@@ -193,10 +189,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_moves_may_take_long_and_what_stands_still_may_not() {
         assert_eq!(exchange(&[50; 100], 10_000).await, None);
-        assert_eq!(exchange(&[50, 50, 121], 10_000).await, Some(Kind::Timeout));
+        assert_eq!(exchange(&[50, 50, 121], 10_000).await, Some(Kind::Timeout(Phase::Body)));
         assert_eq!(
             exchange(&[50; 100], 4_000).await,
-            Some(Kind::Timeout),
+            Some(Kind::Timeout(Phase::Total)),
             "the deadline is for all of it"
         );
     }

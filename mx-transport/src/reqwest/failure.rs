@@ -1,0 +1,83 @@
+//! From an error of reqwest to what the caller may do about it.
+//!
+//! # Why by looking at causes
+//! reqwest says in which of its own steps an error came up. What matters here is whether anything was sent, and whether an
+//! answer had begun: that is told by the errors of hyper, rustls and the operating system inside.
+
+use std::{error::Error as StdError, io};
+
+use crate::{Phase, TransportError, TransportErrorKind as Kind};
+
+/// It failed before the head of an answer was complete.
+pub(super) fn before_the_answer(error: ::reqwest::Error) -> TransportError {
+    let kind = if error.is_builder() {
+        Kind::Build
+    } else if error.is_connect() {
+        if error.is_timeout() {
+            Kind::Timeout(Phase::Connect)
+        } else if is_tls(&error) {
+            Kind::Tls
+        } else {
+            Kind::Connect
+        }
+    } else if is_refused_by_tls(&error) {
+        // TLS 1.3 tells what it thinks of a client's certificate after the client's first bytes.
+        Kind::Tls
+    } else if is_no_http(&error) {
+        Kind::Malformed
+    } else {
+        Kind::Interrupted
+    };
+    told(kind, error)
+}
+
+/// It failed within the body.
+pub(super) fn within_the_answer(error: ::reqwest::Error) -> TransportError {
+    let kind = if is_no_http(&error) || is_garbled(&error) {
+        Kind::Malformed
+    } else {
+        Kind::Truncated
+    };
+    told(kind, error)
+}
+
+/// An error's URL, which may hold a query, is left out.
+fn told(kind: Kind, error: ::reqwest::Error) -> TransportError {
+    TransportError::with_source(kind, error.without_url())
+}
+
+/// Every cause of an error; those that an I/O error wraps are causes too.
+fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| {
+        let inside = error
+            .downcast_ref::<io::Error>()
+            .and_then(|error| error.get_ref())
+            .map(|inside| inside as &(dyn StdError + 'static));
+        inside.or_else(|| error.source())
+    })
+}
+
+fn is_tls(error: &::reqwest::Error) -> bool {
+    causes(error).any(|cause| cause.is::<rustls::Error>())
+}
+
+fn is_refused_by_tls(error: &::reqwest::Error) -> bool {
+    causes(error)
+        .filter_map(|cause| cause.downcast_ref())
+        .any(|error| matches!(error, rustls::Error::AlertReceived(_)))
+}
+
+/// What came is not HTTP, or more of a head than is read.
+fn is_no_http(error: &::reqwest::Error) -> bool {
+    causes(error)
+        .filter_map(|cause| cause.downcast_ref::<hyper::Error>())
+        .any(|error| error.is_parse())
+}
+
+/// Chunks without a length, compressed data that is none.
+fn is_garbled(error: &::reqwest::Error) -> bool {
+    causes(error)
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|error| matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput))
+        && !is_tls(error)
+}

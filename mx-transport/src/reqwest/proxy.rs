@@ -1,0 +1,72 @@
+//! Through which proxy requests go.
+
+use std::fmt;
+
+use url::Url;
+use zeroize::Zeroizing;
+
+use crate::{TransportError, TransportErrorKind as Kind};
+
+/// Through which proxy requests go. A proxy's password is never shown.
+#[derive(Clone, Default)]
+pub(super) enum Way {
+    /// None, whatever the environment says.
+    #[default]
+    Direct,
+    /// Those of the environment.
+    Environment,
+    /// This one, for every request.
+    Through(Zeroizing<String>),
+}
+
+impl fmt::Debug for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Direct => "Direct",
+            Self::Environment => "Environment",
+            Self::Through(_) => "Through(…)",
+        })
+    }
+}
+
+impl Way {
+    /// Through the proxy at this address.
+    pub(super) fn through(address: &str) -> Result<Self, TransportError> {
+        let is_one = Url::parse(address).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        if !is_one {
+            return Err(TransportError::with_source(
+                Kind::Build,
+                "a proxy's address is like http://user:password@proxy.example.org:3128",
+            ));
+        }
+        Ok(Self::Through(Zeroizing::new(address.to_owned())))
+    }
+
+    pub(super) fn apply(&self, client: ::reqwest::ClientBuilder) -> Result<::reqwest::ClientBuilder, TransportError> {
+        match self {
+            Self::Direct => Ok(client.no_proxy()),
+            Self::Environment => Ok(client),
+            Self::Through(address) => {
+                let proxy = ::reqwest::Proxy::all(address.as_str())
+                    .map_err(|error| TransportError::with_source(Kind::Build, error.without_url()))?;
+                Ok(client.proxy(proxy))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_an_address_and_its_password_is_not_shown() {
+        let proxy = Way::through("http://u:secret@proxy.test:3128").unwrap();
+        assert_eq!(format!("{proxy:?}"), "Through(…)");
+        for bad in ["proxy.test", "", "socks5://proxy.test", "ftp://u:secret@proxy.test"] {
+            let error = Way::through(bad).unwrap_err();
+            assert_eq!(error.kind(), Kind::Build, "{bad}");
+            assert!(!format!("{error:?} {error}").contains("secret"));
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Writing a transcript.
+
+use std::{
+    fs::File,
+    io::{self, Write},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+
+use super::{
+    HEADER, TranscriptError,
+    line::{Asked, Line, Told},
+};
+use crate::{
+    Chunks, Sink, Source, Transport,
+    layer::{Answer, Job, Layer, transport},
+};
+
+/// A transport that writes down what goes through it, without tokens and other secrets, for
+/// [`Replay`](crate::Replay) to tell it again.
+///
+/// Files are in the transcript as well, and in memory until their exchange ends: it is for tests. What cannot be written
+/// is told by [`finish`](Self::finish), and the exchange goes on. Clones write to the same transcript.
+#[derive(Clone, Debug)]
+pub struct Record<T> {
+    inner: T,
+    book: Arc<Mutex<Book>>,
+}
+
+#[derive(Debug)]
+struct Book {
+    file: Option<File>,
+    /// Requests in the order in which they went out; the first of them may still be under way.
+    lines: Vec<Entry>,
+    /// How many were written.
+    written: usize,
+    failed: Option<io::Error>,
+}
+
+#[derive(Debug)]
+enum Entry {
+    UnderWay,
+    Ended(Box<Line>),
+    /// It was dropped: nobody knows what came of it.
+    Dropped,
+}
+
+impl<T: Transport> Record<T> {
+    /// Write what goes through `inner` to a new file, which only its owner may read.
+    ///
+    /// # Errors
+    /// [`TranscriptError::Io`] when there is a file already, or none can be made.
+    pub fn to_file(inner: T, path: &Path) -> Result<Self, TranscriptError> {
+        let mut options = File::options();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(path)?;
+        writeln!(file, "{HEADER}")?;
+        Ok(Self::new(inner, Some(file)))
+    }
+
+    /// Keep what goes through `inner` in memory, for [`transcript`](Self::transcript).
+    pub fn in_memory(inner: T) -> Self {
+        Self::new(inner, None)
+    }
+
+    fn new(inner: T, file: Option<File>) -> Self {
+        let book = Book {
+            file,
+            lines: Vec::new(),
+            written: 0,
+            failed: None,
+        };
+        Self {
+            inner,
+            book: Arc::new(Mutex::new(book)),
+        }
+    }
+
+    /// What was recorded so far, as the file has it: up to the first exchange that has not ended.
+    ///
+    /// # Errors
+    /// [`TranscriptError::Io`] when it cannot be put together.
+    pub fn transcript(&self) -> Result<String, TranscriptError> {
+        let mut text = format!("{HEADER}\n");
+        for entry in &self.book().lines {
+            match entry {
+                Entry::UnderWay => break,
+                Entry::Dropped => {}
+                Entry::Ended(line) => {
+                    text.push_str(&serde_json::to_string(line).map_err(io::Error::from)?);
+                    text.push('\n');
+                }
+            }
+        }
+        Ok(text)
+    }
+
+    /// Make sure that what was recorded is in the file.
+    ///
+    /// # Errors
+    /// [`TranscriptError::Io`] when some of it could not be written.
+    pub fn finish(&self) -> Result<(), TranscriptError> {
+        let mut book = self.book();
+        if let Some(error) = book.failed.take() {
+            return Err(error.into());
+        }
+        match &book.file {
+            Some(file) => Ok(file.sync_all()?),
+            None => Ok(()),
+        }
+    }
+
+    fn book(&self) -> std::sync::MutexGuard<'_, Book> {
+        lock(&self.book)
+    }
+}
+
+fn lock(book: &Mutex<Book>) -> std::sync::MutexGuard<'_, Book> {
+    book.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Book {
+    /// Write what has ended, in the order of going out.
+    fn write(&mut self) {
+        let Some(file) = &mut self.file else { return };
+        while let Some(entry) = self.lines.get(self.written) {
+            let written = match entry {
+                Entry::UnderWay => return,
+                Entry::Dropped => Ok(()),
+                Entry::Ended(line) => serde_json::to_string(line)
+                    .map_err(io::Error::from)
+                    .and_then(|line| writeln!(file, "{line}")),
+            };
+            if let Err(error) = written {
+                tracing::warn!("a transcript cannot be written");
+                self.failed.get_or_insert(error);
+            }
+            self.written += 1;
+        }
+    }
+}
+
+/// An exchange that is under way: it has its place in the book, whatever becomes of it.
+struct Place<'a> {
+    book: &'a Mutex<Book>,
+    number: usize,
+}
+
+impl<'a> Place<'a> {
+    fn take(book: &'a Mutex<Book>) -> Self {
+        let mut open = lock(book);
+        open.lines.push(Entry::UnderWay);
+        let number = open.lines.len() - 1;
+        drop(open);
+        Self { book, number }
+    }
+
+    fn fill(&self, entry: Entry) {
+        let mut book = lock(self.book);
+        if let Some(place) = book.lines.get_mut(self.number)
+            && matches!(place, Entry::UnderWay)
+        {
+            *place = entry;
+        }
+        book.write();
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.fill(Entry::Dropped);
+    }
+}
+
+transport!(Record);
+
+#[async_trait]
+impl<T: Transport> Layer for Record<T> {
+    fn inner(&self) -> &dyn Transport {
+        &self.inner
+    }
+
+    async fn carry(&self, job: &mut Job<'_>) -> Answer {
+        let place = Place::take(&self.book);
+        let (asked, told, answer) = match job {
+            Job::Send(request) => {
+                let body = request.body().clone();
+                let answer = job.run(&self.inner).await;
+                (Asked::of(job, &body), Told::of(&answer, &[]), answer)
+            }
+            Job::Upload(request) => {
+                let copied = Copied::of(Arc::clone(request.body()));
+                *request.body_mut() = Arc::new(copied.clone());
+                let answer = job.run(&self.inner).await;
+                (Asked::of(job, &copied.content()), Told::of(&answer, &[]), answer)
+            }
+            Job::Download(request, sink) => {
+                let mut copying = Copying {
+                    sink: *sink,
+                    copy: Vec::new(),
+                };
+                let answer = Job::Download(request.clone(), &mut copying).run(&self.inner).await;
+                let (copy, body) = (copying.copy, request.body().clone());
+                (Asked::of(job, &body), Told::of(&answer, &copy), answer)
+            }
+        };
+        place.fill(Entry::Ended(Box::new(Line { asked, told })));
+        answer
+    }
+}
+
+/// A source whose content is kept as it is read.
+#[derive(Clone, Debug)]
+struct Copied {
+    source: Arc<dyn Source>,
+    copy: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Copied {
+    fn of(source: Arc<dyn Source>) -> Self {
+        Self {
+            source,
+            copy: Arc::default(),
+        }
+    }
+
+    fn content(&self) -> Vec<u8> {
+        self.copy.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Source for Copied {
+    fn bytes(&self) -> u64 {
+        self.source.bytes()
+    }
+
+    fn open(&self) -> Chunks {
+        let copy = Arc::clone(&self.copy);
+        copy.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let chunks = self.source.open().inspect_ok(move |chunk| {
+            copy.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend_from_slice(chunk);
+        });
+        Box::pin(chunks)
+    }
+}
+
+/// A sink whose content is kept as it is written.
+#[derive(Debug)]
+struct Copying<'a> {
+    sink: &'a mut dyn Sink,
+    copy: Vec<u8>,
+}
+
+#[async_trait]
+impl Sink for Copying<'_> {
+    fn max_bytes(&self) -> u64 {
+        self.sink.max_bytes()
+    }
+
+    async fn restart(&mut self) -> io::Result<()> {
+        self.copy.clear();
+        self.sink.restart().await
+    }
+
+    async fn write(&mut self, chunk: Bytes) -> io::Result<()> {
+        self.copy.extend_from_slice(&chunk);
+        self.sink.write(chunk).await
+    }
+}
