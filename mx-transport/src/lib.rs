@@ -48,6 +48,8 @@
 //! - Redirects are never followed, because a token must not go to another host.
 
 mod body_cap;
+#[cfg(feature = "testing")]
+pub mod conformance;
 mod endpoint;
 mod error;
 mod faults;
