@@ -111,7 +111,7 @@ fn homeservers(directory: &Path) -> anyhow::Result<Vec<(&'static str, Configurat
     limited.default_limits = true;
     all.push((name, limited));
     let (name, mut ending) = with("ending")?;
-    ending.session_seconds = Some(15);
+    ending.session_seconds = Some(60);
     all.push((name, ending));
     for name in ["left", "right"] {
         let (name, mut federating) = with(name)?;

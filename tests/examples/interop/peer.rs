@@ -87,8 +87,8 @@ pub(crate) struct Peer {
     pub(crate) directory: PathBuf,
     pub(crate) user: String,
     pub(crate) device: String,
-    /// Of its login, for what needs no encryption.
-    pub(crate) token: String,
+    /// Of its login.
+    token: String,
     pub(crate) ledger: Ledger,
     process: Option<Process>,
     answers: Answers,
@@ -141,6 +141,14 @@ impl Peer {
 
     pub(crate) const fn kind(&self) -> Kind {
         self.program.kind()
+    }
+
+    /// An access token of its login, for what needs no encryption. Ours renews its own, and keeps it where this looks.
+    pub(crate) fn token(&self) -> String {
+        let kept = std::fs::read(self.directory.join("ours").join("session.json")).unwrap_or_default();
+        let session: Value = serde_json::from_slice(&kept).unwrap_or_default();
+        let renewed = session["access_token"].as_str();
+        renewed.unwrap_or(&self.token).to_owned()
     }
 
     /// Its process, while it runs.

@@ -90,12 +90,12 @@ async fn step(
     match dice.roll(100) {
         0..3 => {
             happened.restarts += 1;
-            let who = dice.roll(cast.ours.len());
+            let who = cast.mortal(dice);
             cast.restart(who).await
         }
         3..7 => {
             happened.kills += 1;
-            let who = dice.roll(cast.ours.len());
+            let who = cast.mortal(dice);
             let room = cast.room_of(who, dice);
             let texts: Vec<String> = (0..8).map(|_| stage.text("before a kill")).collect();
             let after = dice.roll(texts.len());

@@ -136,7 +136,9 @@ async fn redacted(stage: &Stage<'_>, room: &str, sender: &Peer, receiver: &Peer,
         encoded(first),
         server.transaction()
     );
-    let answer = server.call("PUT", &path, Some(&sender.token), Some(json!({}))).await?;
+    let answer = server
+        .call("PUT", &path, Some(&sender.token()), Some(json!({})))
+        .await?;
     let redaction = answer["event_id"].as_str().context("no event id")?;
     let read = receiver.reads(redaction).await?;
     ensure!(
@@ -146,7 +148,7 @@ async fn redacted(stage: &Stage<'_>, room: &str, sender: &Peer, receiver: &Peer,
         read["type"]
     );
     let path = format!("/rooms/{}/event/{}", encoded(room), encoded(first));
-    let event = server.call("GET", &path, Some(&receiver.token), None).await?;
+    let event = server.call("GET", &path, Some(&receiver.token()), None).await?;
     ensure!(
         event["content"].get("ciphertext").is_none(),
         "the event was not redacted"

@@ -57,7 +57,7 @@ pub(super) async fn soft(stage: &Stage<'_>, _: Kind) -> Result<String> {
     let first = ours.say(&room, &stage.text("with the first token")).await?;
     other.reads(&first).await?;
     let kept = ours.directory.join("ours").join("session.json");
-    let renewed = renewed(&kept, &ours.token).await?;
+    let renewed = renewed(&kept, &ours.token()).await?;
     let second = ours.say(&room, &stage.text("with a renewed token")).await?;
     other.reads(&second).await?;
     let told = end(&ours).await?;
@@ -77,7 +77,7 @@ pub(super) async fn soft(stage: &Stage<'_>, _: Kind) -> Result<String> {
 
 /// Wait until another access token is kept.
 async fn renewed(kept: &std::path::Path, before: &str) -> Result<usize> {
-    for _ in 0..200 {
+    for _ in 0..800 {
         let session: Value = serde_json::from_slice(&std::fs::read(kept)?)?;
         if session["access_token"] != before {
             return Ok(1);

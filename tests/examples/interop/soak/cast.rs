@@ -89,6 +89,11 @@ impl Cast {
             .collect()
     }
 
+    /// One of ours that may be restarted and killed. The last runs through: what leaks shows there.
+    pub(super) fn mortal(&self, dice: &mut Dice) -> usize {
+        dice.roll(self.ours.len().saturating_sub(1))
+    }
+
     /// A room that somebody of ours is in.
     pub(super) fn room_of(&self, who: usize, dice: &mut Dice) -> String {
         let rooms: Vec<&String> = self

@@ -8,6 +8,9 @@ use super::cast::Cast;
 const MORE_RSS: f64 = 1.25;
 const SLACK_RSS_KB: f64 = 8_192.0;
 const MORE_FDS: f64 = 4.0;
+/// A store keeps which messages it has read; its journal comes and goes.
+const MORE_STORE: f64 = 1.5;
+const SLACK_STORE_BYTES: f64 = 4_194_304.0;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Sample {
@@ -78,6 +81,10 @@ impl Samples {
             let (early, late) = both(|sample| sample.fds);
             if late > early + MORE_FDS {
                 problems.push(format!("file descriptors of ours {number} from {early} to {late}"));
+            }
+            let (early, late) = both(|sample| sample.store_bytes);
+            if late > early * MORE_STORE + SLACK_STORE_BYTES {
+                problems.push(format!("the store of ours {number} from {early} to {late} bytes"));
             }
         }
         problems
