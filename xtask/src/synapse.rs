@@ -124,9 +124,13 @@ pub(crate) fn start(options: &Options) -> anyhow::Result<Synapse> {
     Ok(synapse)
 }
 
-/// A port of loopback that nobody listens on.
+/// A port of loopback that nobody listens on, and that no connection is given as its own end before a server starts there:
+/// below the range that Linux takes those from.
 pub(crate) fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    let offset = RandomState::new().build_hasher().finish() % 10_000;
+    let first = 20_000 + u16::try_from(offset)?;
+    let free = (first..32_000).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.context("no port of loopback is free")
 }
 
 /// A secret for a homeserver that is thrown away: the standard library's hashers are seeded by the operating system.
