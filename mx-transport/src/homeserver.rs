@@ -1,5 +1,6 @@
 //! A homeserver: its address, our token, what it supports, and typed requests to it.
 
+mod answers;
 mod inputs;
 mod interactive;
 mod media;
@@ -17,13 +18,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::header::{HeaderName, HeaderValue};
-use ruma::api::{IncomingResponse, Metadata, OutgoingRequest, SupportedVersions};
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use ruma::api::{Metadata, OutgoingRequest, SupportedVersions};
 use serde::Deserialize;
 use url::Url;
 
 pub use self::inputs::{Authenticate, PathInput};
-use self::{renew::Renewals, versions::Versions};
+use self::{answers::decode, renew::Renewals, versions::Versions};
 use crate::{
     Deadline, Endpoint, Idempotent, RequestError, Transport, TransportError, TransportErrorKind, refresh::Login,
     retry::named_pause,
@@ -205,13 +206,18 @@ impl Homeserver {
         if R::Authentication::REQUIRED && token.is_none() {
             return Err(RequestError::NoAccessToken);
         }
-        request
+        let mut request: http::Request<Vec<u8>> = request
             .try_into_http_request(
                 self.base_url(),
                 R::Authentication::input(token.as_ref()),
                 R::PathBuilder::input(Cow::Borrowed(versions)),
             )
-            .map_err(RequestError::build)
+            .map_err(RequestError::build)?;
+        if let Some(token) = request.headers_mut().get_mut(AUTHORIZATION) {
+            // Who prints a request does not print it.
+            token.set_sensitive(true);
+        }
+        Ok(request)
     }
 
     async fn raw(
@@ -288,16 +294,6 @@ where
     R::PATH_BUILDER
         .select_path(R::PathBuilder::input(Cow::Borrowed(versions)))
         .map_err(RequestError::build)
-}
-
-fn decode<R: OutgoingRequest>(
-    response: http::Response<Bytes>,
-    endpoint: &'static str,
-) -> Result<R::IncomingResponse, RequestError> {
-    R::IncomingResponse::try_from_http_response(response).map_err(|error| RequestError::Decode {
-        endpoint,
-        source: error.to_string().into(),
-    })
 }
 
 /// What a status that is not 2xx means.

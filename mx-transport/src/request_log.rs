@@ -11,8 +11,8 @@ use crate::{
 
 /// A transport that writes what it sends and receives to the log, through `tracing`, with the target
 /// `mx_transport::request`: a span `request` around each exchange (level DEBUG: `method`, `endpoint`, `family`), and in it
-/// an event at its end (`outcome`, `ms`, `bytes_out`, `bytes_in`), at DEBUG, or at WARN when no complete answer came or
-/// the server failed.
+/// an event at its end (`outcome`, `ms`, `bytes_out`, `bytes_in`), at DEBUG, or at INFO when no complete answer came or
+/// the server failed: what that means is for the caller to say, and louder.
 ///
 /// Never in it, at any level: a header, a query, a body, an id. A path is shown as its endpoint.
 #[derive(Clone, Debug)]
@@ -66,7 +66,7 @@ fn ended(answer: &Answer, begun: Instant, bytes_out: u64, bytes_in: u64) {
         };
     }
     if failed {
-        log!(Level::WARN);
+        log!(Level::INFO);
     } else {
         log!(Level::DEBUG);
     }

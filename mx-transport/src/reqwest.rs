@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http::{
     HeaderMap,
-    header::{AUTHORIZATION, CONTENT_ENCODING, LOCATION},
+    header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, LOCATION},
 };
 use tokio::time::timeout;
 use url::{Host, Url};
@@ -41,7 +41,7 @@ use crate::{Deadline, Phase, Streams, Transport, TransportError, TransportErrorK
 /// # Size
 /// An answer's body ends at the limit, counted after decompression. Its head is limited to 100 fields, and to some
 /// hundred kilobytes over HTTP/1.1 or 64 KiB over HTTP/2. `gzip` is asked for and undone; an answer in another encoding,
-/// or in several, is [`Malformed`](Kind::Malformed). Brotli and Zstandard are not asked for: no homeserver needs them,
+/// or in a list of several, is [`Malformed`](Kind::Malformed); no more than one is ever undone. Brotli and Zstandard are not asked for: no homeserver needs them,
 /// and each is a decoder more to be attacked.
 ///
 /// # Sent once
@@ -84,8 +84,16 @@ impl ReqwestTransport {
 
     /// Send it to where tokens may go, and nowhere else. The answer has begun then.
     async fn execute(&self, request: http::Request<::reqwest::Body>) -> Result<::reqwest::Response, TransportError> {
+        let asked = request.uri().path().to_owned();
         let mut request = ::reqwest::Request::try_from(request).map_err(before_the_answer)?;
         self.allowed(request.url())?;
+        // A URL has no `..` in it: another endpoint would be asked than the one that was meant.
+        if request.url().path() != asked && !asked.is_empty() {
+            return Err(TransportError::with_source(
+                Kind::Build,
+                "the path would be another one after its dots and odd characters are resolved",
+            ));
+        }
         let asked = request.url().clone();
         if let Some(value) = request.headers_mut().get_mut(AUTHORIZATION) {
             // Neither printed by whoever logs headers, nor kept in the tables of HTTP/2's compression.
@@ -155,10 +163,7 @@ async fn collect(
     max_bytes: usize,
     stall: Duration,
 ) -> Result<Bytes, TransportError> {
-    if response
-        .content_length()
-        .is_some_and(|announced| announced > max_bytes as u64)
-    {
+    if announced(response).is_some_and(|announced| announced > max_bytes as u64) {
         return Err(TransportError::new(Kind::BodyTooLarge));
     }
     let mut body = BytesMut::new();
@@ -174,6 +179,11 @@ async fn collect(
         }
         body.extend_from_slice(&chunk);
     }
+}
+
+/// The length that a server has announced, of a body that is not unpacked: the header goes when it is.
+fn announced(response: &::reqwest::Response) -> Option<u64> {
+    response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Where a redirect points to: a host, and its port where that is not the scheme's.

@@ -60,6 +60,8 @@ pub enum Step {
     Repeat(Bytes, usize),
     /// Say this one byte at a time, with a pause after each.
     Trickle(Bytes, Duration),
+    /// Say nothing for a while.
+    Wait(Duration),
     /// Say nothing more, until the other side ends the connection.
     Silence,
     /// End the connection in good order.
@@ -216,6 +218,7 @@ pub async fn play(stream: &mut (impl AsyncRead + AsyncWrite + Unpin + Send), ste
                     tokio::time::sleep(pause).await;
                 }
             }
+            Step::Wait(pause) => tokio::time::sleep(pause).await,
             Step::Silence => {
                 let mut ignored = [0; 1024];
                 while stream.read(&mut ignored).await? > 0 {}

@@ -151,6 +151,44 @@ fn addresses_are_checked_and_passwords_not_repeated() {
 }
 
 #[tokio::test]
+async fn nw_35_a_prefix_stays_and_slashes_at_the_end_do_not() {
+    for (base, whoami_at) in [
+        ("https://hs.test", "https://hs.test/_matrix/client/v3/account/whoami"),
+        ("https://hs.test///", "https://hs.test/_matrix/client/v3/account/whoami"),
+        (
+            "https://hs.test:8448/a/b",
+            "https://hs.test:8448/a/b/_matrix/client/v3/account/whoami",
+        ),
+        (
+            "https://hs.test/a/b/",
+            "https://hs.test/a/b/_matrix/client/v3/account/whoami",
+        ),
+        ("HTTPS://HS.test/", "https://hs.test/_matrix/client/v3/account/whoami"),
+        (
+            "https://[::1]:8448",
+            "https://[::1]:8448/_matrix/client/v3/account/whoami",
+        ),
+        (
+            "https://bücher.test",
+            "https://xn--bcher-kva.test/_matrix/client/v3/account/whoami",
+        ),
+    ] {
+        let fixed = homeserver(200, r#"{"user_id":"@a:hs.test"}"#).1;
+        let homeserver = Homeserver::new(base, fixed.clone()).unwrap();
+        homeserver.set_access_token(AccessToken::new("secret").unwrap());
+        // Versions are asked for under the prefix too, which this transport does not know.
+        let _unknown = homeserver.send(whoami::v3::Request::new()).await;
+        let seen = fixed.seen.lock().unwrap();
+        let first = seen[0].uri().to_string();
+        assert_eq!(
+            first.replace("/client/versions", "/client/v3/account/whoami"),
+            whoami_at,
+            "{base}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_limit_for_files_is_known_or_there_is_none() {
     let limit = async |status, body| homeserver(status, body).0.max_upload_bytes().await;
     assert_eq!(

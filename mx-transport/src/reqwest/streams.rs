@@ -17,7 +17,7 @@ use futures_util::StreamExt;
 use http::header::CONTENT_LENGTH;
 use tokio::time::timeout;
 
-use super::{ReqwestTransport, collect, complete, failure::within_the_answer};
+use super::{ReqwestTransport, announced, collect, complete, failure::within_the_answer};
 use crate::{Deadline, Phase, Sink, Source, Streams, TransportError, TransportErrorKind as Kind};
 
 /// What a server says instead of a file is short, in bytes.
@@ -117,7 +117,7 @@ impl ReqwestTransport {
             return Ok(complete(&mut response, body));
         }
         let mut left = sink.max_bytes();
-        if response.content_length().is_some_and(|announced| announced > left) {
+        if announced(&response).is_some_and(|announced| announced > left) {
             return Err(TransportError::new(Kind::BodyTooLarge));
         }
         while let Some(chunk) = response.chunk().await.map_err(within_the_answer)? {

@@ -1,0 +1,238 @@
+//! Rows NW-30 and NW-31: what stands in a path arrives as it is, and what is a secret stands nowhere.
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
+
+use mx_transport::RequestLog;
+use ruma::{
+    OwnedTransactionId, RoomId,
+    api::client::{account::whoami, message::send_message_event, state::get_state_event_for_key},
+    events::{MessageLikeEventType, StateEventType},
+    serde::Raw,
+};
+
+use super::*;
+
+/// What stands in a path of a request, one after the other.
+fn parts(target: &str) -> Vec<String> {
+    let path = target.split('?').next().unwrap();
+    path.split('/').map(percent_decoded).collect()
+}
+
+fn percent_decoded(part: &str) -> String {
+    let form = format!("x={}", part.replace('+', "%2B").replace('&', "%26").replace('=', "%3D"));
+    url::form_urlencoded::parse(form.as_bytes())
+        .next()
+        .unwrap()
+        .1
+        .into_owned()
+}
+
+const ODD: [&str; 13] = [
+    "/",
+    "a/b",
+    "?x=1",
+    "#frag",
+    "%",
+    "../x",
+    "\n",
+    "\r\nx: y",
+    " ",
+    "+",
+    "ünïcödé €",
+    "\u{0}",
+    "&=;,:@",
+];
+
+#[tokio::test]
+async fn nw_30_ids_arrive_as_they_are_whatever_is_in_them() {
+    let (homeserver, server) = homeserver(|_| vec![answer(200, "", br#"{"event_id":"$e"}"#)]).await;
+    for odd in ODD {
+        let room = format!("!{odd}:hs.test");
+        // ruma refuses some ids by itself: those are no ids of rooms.
+        let room = <&RoomId>::try_from(room.as_str()).unwrap_or_else(|_| "!room:hs.test".try_into().unwrap());
+        let request = send_message_event::v3::Request::new_raw(
+            room.to_owned(),
+            OwnedTransactionId::from(odd),
+            MessageLikeEventType::from(format!("x.{odd}")),
+            Raw::new(&serde_json::json!({})).unwrap().cast_unchecked(),
+        );
+        homeserver.send(request).await.unwrap();
+        let seen = server.seen().pop().unwrap();
+        let expected = [
+            "",
+            "_matrix",
+            "client",
+            "v3",
+            "rooms",
+            room.as_str(),
+            "send",
+            &format!("x.{odd}"),
+            odd,
+        ];
+        assert_eq!(parts(seen.target()), expected, "{}", seen.target());
+        assert!(!seen.target().contains('?') && seen.header("x").is_none());
+    }
+}
+
+/// ruma leaves `%` as it is, so that an id which looks as if it were encoded arrives decoded. It leads nowhere else.
+#[tokio::test]
+async fn nw_30_what_looks_encoded_stays_one_part() {
+    let (homeserver, server) = homeserver(|_| vec![answer(200, "", b"{}")]).await;
+    for (odd, is_sent) in [("%2F", true), ("a%2Fb%3Fx%23", true), ("%2e%2e", false), ("%00", true)] {
+        let request = get_state_event_for_key::v3::Request::new(
+            "!room:hs.test".try_into().unwrap(),
+            StateEventType::from("x"),
+            odd.to_owned(),
+        );
+        let before = server.seen().len();
+        let answer = homeserver.send(request).await;
+        assert_eq!(answer.is_ok(), is_sent, "{odd}: {answer:?}");
+        for seen in server
+            .seen()
+            .iter()
+            .skip(before)
+            .filter(|seen| seen.target().contains("/rooms/"))
+        {
+            assert_eq!(seen.target().split('/').count(), 9, "{}", seen.target());
+            assert!(!seen.target().contains(['?', '#']), "{}", seen.target());
+        }
+    }
+}
+
+#[tokio::test]
+async fn nw_30_a_part_that_leads_elsewhere_is_not_sent() {
+    let (homeserver, server) = homeserver(|_| vec![answer(200, "", b"{}")]).await;
+    homeserver.versions().await.unwrap();
+    for odd in ["..", ".", "a\\b"] {
+        let request = get_state_event_for_key::v3::Request::new(
+            "!room:hs.test".try_into().unwrap(),
+            StateEventType::from(odd),
+            odd.to_owned(),
+        );
+        let error = homeserver.send(request).await.unwrap_err();
+        assert_eq!(error.code(), "request_invalid", "{odd}: {error:?}");
+    }
+    for path in ["/a/../b", "/a/%2e%2E/b", "/a/./b", "/a/%2e", "/.."] {
+        let error = client()
+            .send(get(&format!("{}{path}", server.url())))
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), Kind::Build, "{path}");
+    }
+    assert_eq!(server.seen().len(), 1, "its versions");
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+const SECRETS: [&str; 6] = [
+    TOKEN,
+    "!secretroom",
+    "secret-body",
+    "secret-query",
+    "secret-answer",
+    "secret-header",
+];
+
+#[tokio::test]
+async fn nw_31_a_token_is_in_its_header_and_nothing_of_a_request_in_any_log() {
+    let lines = Lines::default();
+    let written = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_span_events(tracing_subscriber::fmt::format::FmtSpan::FULL)
+        .with_ansi(false)
+        .with_writer(move || written.clone())
+        .finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+
+    let server = server(|_, seen| match seen.target() {
+        "/_matrix/client/versions" => vec![answer(200, "", br#"{"versions":["v1.11"]}"#)],
+        _ => vec![answer(
+            403,
+            "x: secret-header\r\n",
+            br#"{"errcode":"M_FORBIDDEN","error":"secret-answer"}"#,
+        )],
+    })
+    .await;
+    let transport = Arc::new(RequestLog::new(Retry::new(RequestLog::new(client()))));
+    let homeserver = Homeserver::new(&server.url(), transport.clone()).unwrap();
+    homeserver.set_access_token(AccessToken::new(TOKEN).unwrap());
+    homeserver.send(whoami::v3::Request::new()).await.unwrap_err();
+    let seen = server.seen();
+    assert_eq!(
+        seen[1].header("authorization"),
+        Some(format!("Bearer {TOKEN}").as_str())
+    );
+    assert!(seen.iter().all(|seen| !seen.target().contains(TOKEN)));
+
+    // What comes without the name of its endpoint is shown by its words.
+    let uri = format!(
+        "{}/_matrix/client/v3/rooms/!secretroom/send/x/y?q=secret-query",
+        server.url()
+    );
+    let mut request = http::Request::put(&uri)
+        .body(Bytes::from_static(b"secret-body"))
+        .unwrap();
+    request.headers_mut().insert("x", "secret-header".parse().unwrap());
+    transport.send(request).await.unwrap();
+    transport
+        .send(get("http://127.0.0.1:1/!secretroom?q=secret-query"))
+        .await
+        .unwrap_err();
+
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    for secret in SECRETS {
+        assert!(!text.contains(secret), "{secret} is in the log:\n{text}");
+    }
+    for shown in [
+        "endpoint=/_matrix/client/v3/account/whoami",
+        "endpoint=/_matrix/client/v3/rooms/_/send/_/_",
+        "outcome=403",
+        "outcome=unreachable",
+        "bytes_out=11",
+        "family=\"send\"",
+    ] {
+        assert!(text.contains(shown), "{shown} is not in the log:\n{text}");
+    }
+}
+
+/// Shows what it was given, as who logs requests might.
+#[derive(Debug, Default)]
+struct Shown(Mutex<Vec<String>>);
+
+#[async_trait::async_trait]
+impl Transport for Shown {
+    async fn send(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>, mx_transport::TransportError> {
+        self.0.lock().unwrap().push(format!("{request:?}"));
+        Ok(http::Response::new(Bytes::from_static(
+            br#"{"versions":["v1.11"],"user_id":"@a:hs.test"}"#,
+        )))
+    }
+}
+
+#[tokio::test]
+async fn nw_31_a_request_that_is_printed_does_not_show_its_token() {
+    let shown = Arc::new(Shown::default());
+    let homeserver = Homeserver::new("https://hs.test", shown.clone()).unwrap();
+    homeserver.set_access_token(AccessToken::new(TOKEN).unwrap());
+    homeserver.send(whoami::v3::Request::new()).await.unwrap();
+    let shown = shown.0.lock().unwrap();
+    assert!(shown[1].contains("authorization"), "{}", shown[1]);
+    assert!(!shown[1].contains(TOKEN), "{}", shown[1]);
+}
