@@ -294,8 +294,7 @@ impl ClientBuilder {
         }
         #[cfg(feature = "reqwest")]
         {
-            let client = mx_transport::ReqwestTransport::builder().build()?;
-            Ok(Arc::new(mx_transport::Retry::new(client)))
+            crate::way::built_in()
         }
         #[cfg(not(feature = "reqwest"))]
         Err(Error::Configuration {

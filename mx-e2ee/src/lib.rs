@@ -7,6 +7,8 @@ mod content;
 mod error;
 mod room;
 mod session;
+#[cfg(feature = "reqwest")]
+mod way;
 
 pub use mx_crypto_store as store;
 pub use mx_olm_orchestrator as orchestrator;
