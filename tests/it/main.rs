@@ -80,5 +80,6 @@ mod td_store_error;
 mod to_device_limits;
 mod unwedging;
 mod wiping;
+mod wire_answers;
 mod world;
 mod world_guard;
