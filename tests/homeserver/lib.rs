@@ -238,6 +238,13 @@ impl Homeserver {
         event
     }
 
+    /// Put a state event into a room, as if `sender` had sent it.
+    pub fn set_state(&self, room: &RoomId, sender: &UserId, event_type: &str, state_key: &str, content: Value) {
+        let key = Some(state_key);
+        lock(&self.0.state).append(room.as_str(), sender.as_str(), event_type, key, content, None);
+        self.0.news.notify_waiters();
+    }
+
     /// The devices of a user.
     #[must_use]
     pub fn devices_of(&self, user: &UserId) -> Vec<String> {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::{
     reply::{Refusal, Reply},
     state::{Room, Session, State},
+    sync::Wanted,
 };
 
 /// The most that an event may take, in bytes of JSON (the specification's "Size limits").
@@ -275,9 +276,14 @@ impl State {
         let limit = value("limit").and_then(|limit| limit.parse().ok()).unwrap_or(10);
         let forwards = value("dir") == Some("f");
         let (from, to) = (position(value("from")), position(value("to")));
+        let wanted: Value = value("filter")
+            .and_then(|filter| serde_json::from_str(filter).ok())
+            .unwrap_or_default();
+        let wanted = Wanted::of(&wanted);
         let mut events: Vec<_> = known
             .events
             .iter()
+            .filter(|event| wanted.lets_through(&event.json))
             .filter(|event| to.is_none_or(|to| (event.position <= to) == forwards))
             .filter(|event| {
                 from.is_none_or(|from| {

@@ -16,6 +16,37 @@ const TO_DEVICE_PAGE: usize = 100;
 struct Filter {
     limit: usize,
     lazy_members: bool,
+    timeline: Wanted,
+    state: Wanted,
+}
+
+/// Which events a filter lets through.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted {
+    types: Option<Vec<String>>,
+    senders: Option<Vec<String>>,
+}
+
+impl Wanted {
+    pub(crate) fn of(filter: &Value) -> Self {
+        let list = |name: &str| {
+            let names = filter[name].as_array()?;
+            Some(names.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+        };
+        Self {
+            types: list("types"),
+            senders: list("senders"),
+        }
+    }
+
+    pub(crate) fn lets_through(&self, event: &Value) -> bool {
+        let is_in = |list: &Option<Vec<String>>, name: &str| {
+            let value = event[name].as_str().unwrap_or_default();
+            list.as_ref()
+                .is_none_or(|list| list.iter().any(|wanted| wanted == value))
+        };
+        is_in(&self.types, "type") && is_in(&self.senders, "sender")
+    }
 }
 
 impl State {
@@ -72,6 +103,8 @@ impl State {
         Ok(Filter {
             limit: limit.min(100),
             lazy_members: definition["room"]["state"]["lazy_load_members"] == true,
+            timeline: Wanted::of(timeline),
+            state: Wanted::of(&definition["room"]["state"]),
         })
     }
 
@@ -217,6 +250,7 @@ fn joined(room: &Room, session: &Session, since: Option<u64>, until: u64, filter
         .events
         .iter()
         .filter(|event| event.position > since.unwrap_or(0) && event.position <= until)
+        .filter(|event| filter.timeline.lets_through(&event.json))
         .collect();
     if new.is_empty() {
         return None;
@@ -235,7 +269,8 @@ fn joined(room: &Room, session: &Session, since: Option<u64>, until: u64, filter
             .filter(|event| {
                 let member = event.json["type"] == "m.room.member";
                 let user = event.json["state_key"].as_str().unwrap_or_default();
-                !(member && filter.lazy_members) || senders.contains(user) || user == session.user
+                filter.state.lets_through(&event.json)
+                    && (!(member && filter.lazy_members) || senders.contains(user) || user == session.user)
             })
             .map(|event| &event.json)
             .collect()
