@@ -36,6 +36,9 @@ const LONG_POLL: Duration = Duration::from_secs(30);
 /// The first and the longest pause of a stream after an error.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
+/// A pause that the homeserver names is not longer than this.
+const LONGEST_NAMED: Duration = Duration::from_secs(3600);
+
 /// One device of one user, logged in. Cheap to clone; all clones are the same device.
 #[derive(Clone, Debug)]
 pub struct Client(Arc<Inner>);
@@ -314,7 +317,9 @@ impl EventStream {
                 Ok(event)
             }
             Err(error) => {
-                self.pause = Some(self.pause.map_or(PAUSES.0, |pause| (pause * 2).min(PAUSES.1)));
+                let pause = self.pause.map_or(PAUSES.0, |pause| (pause * 2).min(PAUSES.1));
+                let named = error.retry_after().unwrap_or_default().min(LONGEST_NAMED);
+                self.pause = Some(pause.max(named));
                 Err(error)
             }
         }

@@ -1,6 +1,6 @@
 //! What can go wrong, in one type with a stable code and a sentence that says what to do.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use mx_crypto_store::{StoreError, backend::BackendError};
 use mx_transport::{RequestError, TransportError};
@@ -154,14 +154,25 @@ impl Error {
         }
     }
 
+    /// The pause that the homeserver asked for before the next attempt.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Orchestrator(mx_olm_orchestrator::Error::Request(RequestError::Api { retry_after, .. })) => {
+                *retry_after
+            }
+            _ => None,
+        }
+    }
     /// It may work a little later without anybody doing anything.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         let Self::Orchestrator(error) = self else { return false };
         match error {
             mx_olm_orchestrator::Error::Request(RequestError::Transport(error)) => error.is_transient(),
-            mx_olm_orchestrator::Error::Request(RequestError::Api { status, .. }) => {
-                status.is_server_error() || status.as_u16() == 429
+            mx_olm_orchestrator::Error::Request(error @ RequestError::Api { status, .. }) => {
+                // An account that was locked is to keep its login, and may be unlocked.
+                status.is_server_error() || status.as_u16() == 429 || error.code() == "user_locked"
             }
             mx_olm_orchestrator::Error::MalformedSync { .. }
             | mx_olm_orchestrator::Error::MembersIncomplete { .. }

@@ -1,5 +1,7 @@
 //! `mx listen`.
 
+mod trouble;
+
 use std::time::Duration;
 
 use anyhow::Result;
@@ -7,6 +9,7 @@ use futures_util::StreamExt;
 use mx_e2ee::{Client, Error, Event, Invites, LostBecause, Message, RejectedReason};
 use serde_json::json;
 
+use self::trouble::Trouble;
 use super::download;
 use crate::{
     cli::{Cli, Listen},
@@ -40,9 +43,13 @@ pub(crate) async fn run(cli: &Cli, listen: &Listen, output: Output) -> Result<()
 async fn follow(client: &Client, listen: &Listen, output: Output) -> Result<()> {
     let mut events = std::pin::pin!(client.events());
     let mut printed = 0;
+    let mut trouble = Trouble::default();
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
+                if let Some(over) = trouble.is_over() {
+                    output.note(&over);
+                }
                 // Acknowledged by asking for the next one, right after the line is out.
                 show(&event, output)?;
                 save(client, &event, listen, output).await?;
@@ -54,7 +61,11 @@ async fn follow(client: &Client, listen: &Listen, output: Output) -> Result<()> 
                     return Ok(());
                 }
             }
-            Err(error) if error.is_transient() => output.note(&format!("mx: {error}; trying again [{}]", error.code())),
+            Err(error) if error.is_transient() => {
+                if let Some(told) = trouble.goes_on(error.code(), &error) {
+                    output.note(&told);
+                }
+            }
             Err(error) => return Err(error.into()),
         }
     }
