@@ -9,17 +9,14 @@ use std::{
 use mx_crypto_store::{Cursor, PickleStore};
 use mx_transport::Homeserver;
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
-use tokio::{
-    sync::{Mutex, MutexGuard, watch},
-    time::Instant,
-};
+use tokio::sync::{Mutex, MutexGuard, watch};
 
 use crate::{
     Clock, Delivery, Progress, Recipients, Result,
     keys::Keeping,
     machine::{Ending, MachineSlot},
     members::MemberCache,
-    receive,
+    receive::{self, Pace, Synced},
     send::Lanes,
 };
 
@@ -71,9 +68,10 @@ struct Inner {
     device: OwnedDeviceId,
     options: Options,
     members: Arc<MemberCache>,
-    /// When the last sync ended. Held while one is under way.
-    synced: Mutex<()>,
-    synced_at: std::sync::Mutex<Option<Instant>>,
+    /// Held while a sync is under way.
+    syncing: Mutex<()>,
+    synced: Synced,
+    pace: Pace,
     upkeep: Mutex<()>,
     claim: Mutex<()>,
     keeping: Keeping,
@@ -107,8 +105,9 @@ impl Orchestrator {
             device: device.to_owned(),
             options,
             members: Arc::default(),
-            synced: Mutex::default(),
-            synced_at: std::sync::Mutex::default(),
+            syncing: Mutex::default(),
+            synced: Synced::default(),
+            pace: Pace::default(),
             upkeep: Mutex::default(),
             claim: Mutex::default(),
             keeping: Keeping::default(),
@@ -194,12 +193,17 @@ impl Orchestrator {
 
     /// Held while a sync is under way.
     pub(crate) fn syncing(&self) -> &Mutex<()> {
+        &self.0.syncing
+    }
+
+    /// When the last syncs ended.
+    pub(crate) fn synced(&self) -> &Synced {
         &self.0.synced
     }
 
-    /// When the last sync ended.
-    pub(crate) fn synced_at(&self) -> &std::sync::Mutex<Option<Instant>> {
-        &self.0.synced_at
+    /// When a long poll may follow another.
+    pub(crate) fn pace(&self) -> &Pace {
+        &self.0.pace
     }
 
     pub(crate) fn machine(&self) -> &Arc<MachineSlot> {

@@ -1,36 +1,41 @@
 //! One sync, one unit of work: keys, decryption, replay index, inbox and `next_batch` are on the disk together or not
 //! at all.
 
+mod backlog;
 mod catch_up;
+mod copies;
 mod decrypt;
 mod explain;
+mod filters;
 mod gaps;
 pub(crate) mod inbox;
 mod inside;
 mod letters;
+mod pace;
 mod quota;
 mod replay;
 mod retry;
 mod rooms;
+mod seen;
 mod sync;
 mod timeline;
 mod to_device;
 mod undecryptable;
 mod unwedge;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use matrix_sdk_crypto::{DecryptionSettings, OlmMachine, TrustRequirement};
 use mx_crypto_store::{PickleStore, Unit};
 use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId, api::client::sync::sync_events::DeviceLists};
 
-use self::letters::Letters;
-pub(crate) use self::rooms::StateEvent;
+use self::{backlog::Backlog, filters::Messages, letters::Letters};
 pub use self::{
     explain::{Explanation, WaitingCounts},
     inbox::Delivery,
     to_device::{ToDeviceRejected, ToDeviceRejectedReason},
 };
+pub(crate) use self::{pace::Pace, rooms::StateEvent, sync::Synced};
 use crate::{
     EncryptionTampered, Event, Gap, Result,
     members::MemberChange,
@@ -63,6 +68,8 @@ pub struct SyncSummary {
     pub unreadable: Vec<String>,
     /// The homeserver holds more to-device events: sync again at once.
     pub more_waiting: bool,
+    /// The homeserver gave nothing that it had not given before.
+    pub nothing_new: bool,
 }
 
 /// What the work of one sync is told about its device.
@@ -73,6 +80,7 @@ pub(crate) struct Context {
     pub(crate) now_ms: u64,
     /// There was no `since`: rooms come with history from before.
     pub(crate) first_sync: bool,
+    pub(crate) scope: Scope,
     pub(crate) report_after_ms: u64,
     pub(crate) deliver_own: bool,
     /// Events that were missed for good.
@@ -83,6 +91,29 @@ pub(crate) struct Context {
     pub(crate) most_waiting: usize,
     /// Whose devices changed. `None`: anybody's may have.
     pub(crate) device_lists: Option<DeviceLists>,
+}
+
+/// Which part of what is new an answer is.
+#[derive(Clone, Debug)]
+pub(crate) enum Scope {
+    Everything,
+    /// State, to-device events and device lists since this token. Messages stay where they are.
+    WithoutMessages {
+        since: String,
+    },
+    /// Everything since before syncs that left messages where they are: what those took is in it once more.
+    Again {
+        taken: Backlog,
+    },
+}
+
+impl Scope {
+    const fn messages(&self) -> Messages {
+        match self {
+            Self::WithoutMessages { .. } => Messages::Left,
+            Self::Everything | Self::Again { .. } => Messages::Wanted,
+        }
+    }
 }
 
 /// What a sync changes outside of the store, once it is committed.
@@ -116,25 +147,8 @@ pub(crate) async fn take(
     let mut taken = Taken::default();
     taken.summary.unreadable = std::mem::take(&mut sync.unreadable);
     taken.summary.more_waiting = sync.to_device.len() >= TO_DEVICE_PAGE;
-    let mut ended: BTreeMap<OwnedRoomId, Due> = BTreeMap::new();
     let mut events: Vec<Event> = Vec::new();
-    for (room, joined) in &sync.joined {
-        let noted = rooms::remember(unit, room, joined, &context.user, &mut taken.members).await?;
-        events.extend(noted.tampered.into_iter().map(|change| {
-            let room_id = room.clone();
-            Event::EncryptionTampered(EncryptionTampered { room_id, change })
-        }));
-        if !noted.left.is_empty() {
-            ended.insert(room.clone(), Due::Left { users: noted.left });
-        }
-    }
-    for gap in &context.gaps {
-        ended.entry(gap.room_id.clone()).or_insert(Due::EventsMissed);
-    }
-    for room in &sync.left {
-        taken.members.push((room.clone(), MemberChange::Left));
-        ended.insert(room.clone(), Due::OwnLeft);
-    }
+    let ended = take_state(unit, &sync, context, &mut taken, &mut events).await?;
     let letters = Letters::new(machine, unit, store, context, &mut taken);
     let Some(post) = letters.take(&mut sync).await? else {
         return Ok(None);
@@ -144,20 +158,30 @@ pub(crate) async fn take(
         end_key(machine, unit, &room, due).await?;
     }
 
-    events.extend(context.gaps.iter().cloned().map(Event::Gap));
+    let messages = context.scope.messages() == Messages::Wanted;
+    if messages {
+        events.extend(context.gaps.iter().cloned().map(Event::Gap));
+    }
     let mut timelines = timeline::Timelines::new(machine, unit, context, &mut taken.summary, &mut events);
     for (room, session) in &post.news {
         timelines.retry(room, session).await?;
     }
-    for (room, joined) in sync.joined {
+    for (room, mut joined) in sync.joined.into_iter().filter(|_| messages) {
+        let before = seen::Seen::load(unit, &room).await?;
+        let mut after = before.clone();
+        after.take(&mut joined.timeline);
         timelines.room(&room, joined.timeline).await?;
+        if after != before {
+            after.save(unit, &room)?;
+        }
     }
     for room in &sync.left {
         timelines.left(room).await?;
+        seen::forget(unit, room)?;
     }
     let senders = timelines.into_senders();
     Box::pin(machine.update_tracked_users(senders.iter().map(AsRef::as_ref))).await?;
-    for (room, state) in sync.invited {
+    for (room, state) in sync.invited.into_iter().filter(|_| messages) {
         events.push(Event::Invite(rooms::invite(room, &state, &context.user)));
     }
     events.extend(
@@ -169,4 +193,42 @@ pub(crate) async fn take(
     inbox::append(unit, &events).await?;
     taken.summary.events = events.len();
     Ok(Some(taken))
+}
+
+/// The state of rooms, who came and went, and which rooms' keys end with it.
+async fn take_state(
+    unit: &Unit,
+    sync: &SyncResponse,
+    context: &Context,
+    taken: &mut Taken,
+    events: &mut Vec<Event>,
+) -> Result<BTreeMap<OwnedRoomId, Due>> {
+    let mut ended: BTreeMap<OwnedRoomId, Due> = BTreeMap::new();
+    let mut departures = BTreeSet::new();
+    for (room, joined) in &sync.joined {
+        let noted = rooms::remember(unit, room, joined, context, &mut taken.members).await?;
+        events.extend(noted.tampered.into_iter().map(|change| {
+            let room_id = room.clone();
+            Event::EncryptionTampered(EncryptionTampered { room_id, change })
+        }));
+        departures.extend(noted.departures);
+        if !noted.left.is_empty() {
+            ended.insert(room.clone(), Due::Left { users: noted.left });
+        } else if joined.missed {
+            ended.insert(room.clone(), Due::EventsMissed);
+        }
+    }
+    for gap in &context.gaps {
+        ended.entry(gap.room_id.clone()).or_insert(Due::EventsMissed);
+    }
+    for room in &sync.left {
+        taken.members.push((room.clone(), MemberChange::Left));
+        ended.insert(room.clone(), Due::OwnLeft);
+    }
+    match &context.scope {
+        Scope::Everything => {}
+        Scope::WithoutMessages { since } => backlog::extend(unit, since, departures).await?,
+        Scope::Again { .. } => backlog::clear(unit)?,
+    }
+    Ok(ended)
 }

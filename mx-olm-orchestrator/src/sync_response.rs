@@ -20,6 +20,8 @@ use crate::{Error, Result};
 #[derive(Clone, Debug)]
 pub(crate) struct SyncResponse {
     pub(crate) next_batch: String,
+    /// Where this answer ends, as a place in the history of any room. `None`: it does not say.
+    pub(crate) end: Option<String>,
     pub(crate) to_device: Vec<Raw<AnyToDeviceEvent>>,
     /// `None`: they could not be read, so that anybody's devices may have changed.
     pub(crate) device_lists: Option<DeviceLists>,
@@ -41,6 +43,10 @@ pub(crate) struct JoinedRoom {
     pub(crate) timeline: Vec<Box<RawValue>>,
     /// Events between the last sync and this timeline were left out.
     pub(crate) limited: bool,
+    /// The room is shown as a whole, and not only what is new in it.
+    pub(crate) initial: bool,
+    /// Nothing is known of what was between the last sync and this timeline.
+    pub(crate) missed: bool,
     /// Where the timeline begins: what was left out is before it.
     pub(crate) prev_batch: Option<String>,
 }
@@ -121,6 +127,7 @@ impl SyncResponse {
         let rooms: Rooms = whole(top.rooms, "rooms")?;
         let one_time_keys = one_time_keys(top.device_one_time_keys_count, &mut unreadable);
         let mut response = Self {
+            end: Some(next_batch.clone()),
             next_batch,
             to_device: to_device.events.into_iter().map(Raw::from_json).collect(),
             device_lists: device_lists(top.device_lists, &mut unreadable),
@@ -153,6 +160,17 @@ impl SyncResponse {
             .collect();
         response.unreadable = unreadable;
         Ok(response)
+    }
+
+    /// Whether it only says where to go on.
+    pub(crate) fn has_nothing(&self) -> bool {
+        let no_lists = |lists: &DeviceLists| lists.changed.is_empty() && lists.left.is_empty();
+        self.to_device.is_empty()
+            && self.device_lists.as_ref().is_some_and(no_lists)
+            && self.joined.is_empty()
+            && self.invited.is_empty()
+            && self.left.is_empty()
+            && self.unreadable.is_empty()
     }
 }
 
@@ -192,6 +210,8 @@ fn joined(id: &str, raw: Box<RawValue>, unreadable: &mut Vec<String>) -> JoinedR
         state: state.events,
         timeline: timeline.events,
         limited,
+        initial: false,
+        missed: false,
         prev_batch: timeline.prev_batch,
     }
 }

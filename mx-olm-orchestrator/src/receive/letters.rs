@@ -17,7 +17,7 @@ use ruma::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    Context, Taken, decryption_settings, explain, quota,
+    Context, Scope, Taken, decryption_settings, explain, quota,
     to_device::{self, Letter, Opening, Rejections, ToDeviceRejectedReason, Took},
     unwedge,
 };
@@ -110,6 +110,10 @@ impl<'a> Letters<'a> {
         let our_key = self.machine.identity_keys().curve25519.to_base64();
         let events = std::mem::take(&mut sync.to_device);
         let events = to_device::checked(events, &our_key, &mut self.rejections, &mut self.opening);
+        let events = match self.context.scope {
+            Scope::Again { .. } => not_taken_before(self.store, events).await?,
+            Scope::Everything | Scope::WithoutMessages { .. } => events,
+        };
         self.replayed = replayed(self.store, &events).await?;
         let left = sync.one_time_keys.get(&OneTimeKeyAlgorithm::SignedCurve25519);
         let left = left.map_or(0, |count| (*count).into());
@@ -262,6 +266,24 @@ fn hash(letter: &Letter) -> OlmMessageHash {
         sender_key: letter.sender_key.clone(),
         hash: matrix_sdk_crypto::vodozemac::base64_encode(digest),
     }
+}
+
+/// Without what an earlier sync has decrypted: the homeserver gives it as long as the token of that sync has not come back.
+async fn not_taken_before(
+    store: &PickleStore,
+    events: Vec<Raw<AnyToDeviceEvent>>,
+) -> Result<Vec<Raw<AnyToDeviceEvent>>> {
+    let mut new = Vec::with_capacity(events.len());
+    for event in events {
+        let taken = match Letter::read(&event) {
+            Some(letter) => store.is_message_known(&hash(&letter)).await?,
+            None => false,
+        };
+        if !taken {
+            new.push(event);
+        }
+    }
+    Ok(new)
 }
 
 /// Those of the messages that were decrypted before this sync, or come twice in it: they cannot be opened again, and

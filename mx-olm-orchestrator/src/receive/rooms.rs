@@ -7,6 +7,7 @@ use ruma::{OwnedRoomId, OwnedUserId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::{Context, Scope};
 use crate::{
     EncryptionChange, Invite, Result,
     members::{MemberChange, Standing, standing},
@@ -25,6 +26,8 @@ pub(crate) struct StateEvent {
     #[serde(default)]
     pub(crate) content: serde_json::Value,
     #[serde(default)]
+    event_id: serde_json::Value,
+    #[serde(default)]
     origin_server_ts: serde_json::Value,
     #[serde(default)]
     unsigned: serde_json::Value,
@@ -39,14 +42,22 @@ impl StateEvent {
             .unwrap_or_default()
     }
 
-    /// Whether the user went with this event, or had gone before it.
-    fn has_left(&self) -> bool {
-        let before = self
-            .unsigned
+    /// The membership before this event, as far as the homeserver says.
+    fn membership_before(&self) -> Option<&str> {
+        self.unsigned
             .get("prev_content")
             .and_then(|content| content.get("membership"))
-            .and_then(|value| value.as_str());
-        [Some(self.membership()), before]
+            .and_then(|value| value.as_str())
+    }
+
+    /// Whether the user came in with this event, and has not only another name.
+    pub(crate) fn joins(&self) -> bool {
+        self.membership() == "join" && self.membership_before() != Some("join")
+    }
+
+    /// Whether the user went with this event, or had gone before it.
+    fn has_left(&self) -> bool {
+        [Some(self.membership()), self.membership_before()]
             .iter()
             .flatten()
             .any(|membership| matches!(*membership, "leave" | "ban"))
@@ -58,8 +69,26 @@ impl StateEvent {
 pub(super) struct Noted {
     /// Who went, also where they are back.
     pub(super) left: BTreeSet<OwnedUserId>,
+    /// The events by which they went.
+    pub(super) departures: BTreeSet<String>,
     /// How the homeserver shows the encryption, where that is news and is not followed.
     pub(super) tampered: Vec<EncryptionChange>,
+}
+
+impl Noted {
+    /// Somebody went, unless their going was noted before.
+    fn note_departure(&mut self, state: StateEvent, context: &Context) {
+        let event = state.event_id.as_str();
+        if let (Scope::Again { taken }, Some(event)) = (&context.scope, event)
+            && taken.departures.contains(event)
+        {
+            return;
+        }
+        self.departures.extend(event.map(str::to_owned));
+        if let Ok(user) = OwnedUserId::try_from(state.state_key) {
+            self.left.insert(user);
+        }
+    }
 }
 
 /// Latch what the room's state says, and note who came and went.
@@ -67,13 +96,14 @@ pub(super) async fn remember(
     unit: &Unit,
     room: &OwnedRoomId,
     joined: &JoinedRoom,
-    own: &OwnedUserId,
+    context: &Context,
     members: &mut Vec<(OwnedRoomId, MemberChange)>,
 ) -> Result<Noted> {
     let before = RoomRecord::load(unit, room).await?;
     let mut after = before.clone();
     let mut noted = Noted::default();
-    if joined.limited {
+    let mut shown = false;
+    if joined.limited || joined.initial {
         members.push((room.clone(), MemberChange::Forget));
     }
     for raw in joined.state.iter().chain(&joined.timeline) {
@@ -90,17 +120,20 @@ pub(super) async fn remember(
                 Standing::Nobody => {}
                 Standing::Unreadable => members.push((room.clone(), MemberChange::Forget)),
             }
-            if state.state_key == own.as_str() && state.membership() == "join" {
+            shown = true;
+            if state.state_key == context.user.as_str() && state.membership() == "join" {
                 after.joined_ms = after.joined_ms.or_else(|| state.origin_server_ts.as_u64());
             }
-            if state.has_left()
-                && let Ok(user) = OwnedUserId::try_from(state.state_key)
-            {
-                noted.left.insert(user);
+            if state.has_left() {
+                noted.note_departure(state, context);
             }
         } else if state.state_key.is_empty() {
             noted.tampered.extend(after.apply(&state.event_type, &state.content));
         }
+    }
+    if shown && matches!(context.scope, Scope::Again { .. }) {
+        // A homeserver that answers from what it remembers may show an older standing than a sync since: it is asked.
+        members.push((room.clone(), MemberChange::Forget));
     }
     if after != before {
         after.save(unit, room)?;

@@ -1,24 +1,30 @@
 //! Asking the homeserver what is new: one exchange after the other, each taken as a whole.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use mx_transport::Call;
-use ruma::{
-    api::client::{
-        filter::{FilterDefinition, LazyLoadOptions, RoomEventFilter},
-        sync::sync_events,
-    },
-    presence::PresenceState,
-};
+use ruma::{api::client::sync::sync_events, presence::PresenceState};
 use tokio::time::Instant;
 
-use super::{Context, SyncSummary, to_device::MAX_NAMED};
+use super::{
+    Context, Scope, SyncSummary,
+    backlog::Backlog,
+    filters::{self, Messages},
+    to_device::MAX_NAMED,
+};
 use crate::{Error, Orchestrator, Result, keys::Upkeep, machine::Ending, sync_response::SyncResponse};
 
 /// A send trusts what syncs showed as long as one ended this recently,
 const FRESH: Duration = Duration::from_secs(1);
 /// or this recently while the next one is under way, which shows news at once.
 const FRESH_WHILE_LISTENING: Duration = Duration::from_secs(90);
+
+/// Whoever asked for messages this recently will ask again: then a send looks at them, too, so that they are asked for once.
+const LISTENS: Duration = Duration::from_secs(600);
 
 /// More pages of to-device events than this in a row are left to the next call.
 const MAX_PAGES: usize = 50;
@@ -28,7 +34,8 @@ const SYNC_GRACE: Duration = Duration::from_secs(30);
 
 impl Orchestrator {
     /// Ask the homeserver what is new, waiting at most `timeout` for something, and take it: room keys, device lists,
-    /// messages. The messages are in the [`inbox`](Self::inbox) afterwards.
+    /// messages. The messages are in the [`inbox`](Self::inbox) afterwards. Where earlier calls failed, or the homeserver
+    /// does not wait, a part of `timeout` passes before it is asked.
     ///
     /// # Errors
     /// [`Error::MalformedSync`]; of the request; of the store. Nothing is lost: the same answer is asked for again.
@@ -36,7 +43,11 @@ impl Orchestrator {
     /// # Cancel safety
     /// Safe: an answer is taken as a whole or not at all.
     pub async fn sync(&self, timeout: Duration) -> Result<SyncSummary> {
-        let total = self.sync_and_keep(timeout).await?;
+        let left = self.pace().wait(timeout).await;
+        let began = Instant::now();
+        let synced = Box::pin(self.sync_and_keep(left, Messages::Wanted)).await;
+        self.pace().note(timeout, began.elapsed(), &synced);
+        let total = synced?;
         // What is left in the outbox is tried again; only the rooms that nobody sends to, and not while the lock is held.
         match self.flush_idle_rooms().await {
             Err(error @ Error::Store(_)) => return Err(error),
@@ -49,19 +60,17 @@ impl Orchestrator {
         Ok(total)
     }
 
-    async fn sync_and_keep(&self, timeout: Duration) -> Result<SyncSummary> {
+    async fn sync_and_keep(&self, timeout: Duration, messages: Messages) -> Result<SyncSummary> {
         let _single_flight = self.syncing().lock().await;
-        let mut total = self.sync_page(timeout).await?.told();
+        let mut total = self.sync_page(timeout, messages).await?.told();
         for _ in 1..MAX_PAGES {
             if !total.more_waiting {
                 break;
             }
-            let page = self.sync_page(Duration::ZERO).await?;
+            let page = self.sync_page(Duration::ZERO, messages).await?;
             total.add(page.told());
         }
-        if let Ok(mut synced_at) = self.synced_at().lock() {
-            *synced_at = Some(Instant::now());
-        }
+        self.synced().note(messages);
         // Keys are topped up, devices asked about, broken sessions renewed; what fails now is tried again with the next
         // sync.
         let upkeep = match self.keep_keys(Upkeep::Everything).await {
@@ -80,12 +89,26 @@ impl Orchestrator {
         Ok(total)
     }
 
-    async fn sync_page(&self, timeout: Duration) -> Result<SyncSummary> {
+    async fn sync_page(&self, timeout: Duration, messages: Messages) -> Result<SyncSummary> {
         use matrix_sdk_crypto::store::CryptoStore;
-        let since = self.store().next_batch_token().await?;
+        let token = self.store().next_batch_token().await?;
+        let (scope, since) = match (messages, token) {
+            // Rooms are known from the first sync on.
+            (_, None) => (Scope::Everything, None),
+            (Messages::Left, Some(token)) => (Scope::WithoutMessages { since: token.clone() }, Some(token)),
+            (Messages::Wanted, Some(token)) => match Backlog::committed(self.store()).await? {
+                Some(backlog) => {
+                    let from = backlog.from.clone();
+                    (Scope::Again { taken: backlog }, Some(from))
+                }
+                None => (Scope::Everything, Some(token)),
+            },
+        };
         let first_sync = since.is_none();
+        let messages = scope.messages();
         let mut request = sync_events::v3::Request::new();
-        request.filter = Some(sync_events::v3::Filter::FilterDefinition(self.filter(first_sync)));
+        let filter = filters::of_sync(messages, first_sync.then(|| self.options().first_timeline));
+        request.filter = Some(sync_events::v3::Filter::FilterDefinition(filter));
         request.since.clone_from(&since);
         request.timeout = Some(timeout);
         request.set_presence = PresenceState::Offline;
@@ -93,11 +116,9 @@ impl Orchestrator {
         let answer = self.homeserver().exchange(request, call).await;
         let answer = self.noticing_its_end(answer).await?;
         let mut sync = SyncResponse::parse(answer.body())?;
+        let nothing_new = sync.has_nothing() || since.as_ref() == Some(&sync.next_batch);
         self.note_fallback_keys(sync.unused_fallback_keys.as_deref());
-        let gaps = match &since {
-            Some(since) => self.fill_gaps(&mut sync, since).await?,
-            None => Vec::new(),
-        };
+        let gaps = self.fill_gaps(&mut sync, since.as_deref(), messages).await?;
         let device_lists = match (sync.device_lists.take(), &since) {
             (Some(lists), _) => Some(lists),
             (None, Some(since)) => self.device_changes(since, &sync.next_batch).await,
@@ -105,20 +126,22 @@ impl Orchestrator {
         };
         let context = Context {
             first_sync,
+            scope,
             gaps,
             device_lists,
             ..self.context()
         };
         let (sync, context) = (Arc::new(sync), Arc::new(context));
         if let Some(summary) = self.take(Arc::clone(&sync), Arc::clone(&context)).await? {
-            return Ok(summary);
+            return Ok(SyncSummary { nothing_new, ..summary });
         }
         let one_by_one = Context {
             one_by_one: true,
             ..Context::clone(&context)
         };
         let taken = self.take(sync, Arc::new(one_by_one)).await?;
-        taken.ok_or(Error::EngineStopped)
+        let summary = taken.ok_or(Error::EngineStopped)?;
+        Ok(SyncSummary { nothing_new, ..summary })
     }
 
     /// Take an answer to `/sync` in one unit of work. `None`: nothing was taken, it has to go one by one.
@@ -152,6 +175,7 @@ impl Orchestrator {
             device: self.device_id().to_owned(),
             now_ms: self.now_ms(),
             first_sync: false,
+            scope: Scope::Everything,
             report_after_ms: u64::try_from(self.options().undecryptable_after.as_millis()).unwrap_or(u64::MAX),
             deliver_own: self.options().deliver_own,
             gaps: Vec::new(),
@@ -161,42 +185,59 @@ impl Orchestrator {
         }
     }
 
-    /// Little is asked for: no presence, no receipts, and members only as far as they speak.
-    fn filter(&self, first_sync: bool) -> FilterDefinition {
-        let mut filter = FilterDefinition::default();
-        let nothing = || {
-            let mut nothing = ruma::api::client::filter::Filter::default();
-            nothing.not_types = vec!["*".to_owned()];
-            nothing
-        };
-        filter.presence = nothing();
-        filter.account_data = nothing();
-        let mut no_room_events = RoomEventFilter::default();
-        no_room_events.not_types = vec!["*".to_owned()];
-        filter.room.ephemeral = no_room_events.clone();
-        filter.room.account_data = no_room_events;
-        filter.room.state.lazy_load_options = LazyLoadOptions::Enabled {
-            include_redundant_members: false,
-        };
-        filter.room.timeline.lazy_load_options = LazyLoadOptions::Enabled {
-            include_redundant_members: false,
-        };
-        let limit = if first_sync { self.options().first_timeline } else { 100 };
-        filter.room.timeline.limit = Some(limit.into());
-        filter
-    }
-
     /// Sync once without waiting, unless what is known is fresh: who came, went, or has a new device is looked at before
-    /// a key is shared.
+    /// a key is shared. Messages are left where they are, unless somebody listens.
     pub(crate) async fn catch_up(&self) -> Result<()> {
         let listening = self.syncing().try_lock().is_err();
         let limit = if listening { FRESH_WHILE_LISTENING } else { FRESH };
-        let last = self.synced_at().lock().ok().and_then(|at| *at);
-        if last.is_none_or(|at| at.elapsed() > limit) {
+        if !self.synced().within(limit) {
+            let messages = if self.synced().listened_within(LISTENS) {
+                Messages::Wanted
+            } else {
+                Messages::Left
+            };
             // Without looking at the outbox: a room that waits there is not waited for by another.
-            self.sync_and_keep(Duration::ZERO).await?;
+            self.sync_and_keep(Duration::ZERO, messages).await?;
         }
         Ok(())
+    }
+}
+
+/// When syncs ended.
+#[derive(Debug, Default)]
+pub(crate) struct Synced(Mutex<Ends>);
+
+#[derive(Debug, Default)]
+struct Ends {
+    last: Option<Instant>,
+    /// The last one that the app asked for.
+    listened: Option<Instant>,
+}
+
+impl Synced {
+    fn ends(&self) -> MutexGuard<'_, Ends> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, messages: Messages) {
+        let mut ends = self.ends();
+        ends.last = Some(Instant::now());
+        if messages == Messages::Wanted {
+            ends.listened = ends.last;
+        }
+    }
+
+    /// When the last one ended.
+    pub(crate) fn last(&self) -> Option<Instant> {
+        self.ends().last
+    }
+
+    fn within(&self, limit: Duration) -> bool {
+        self.last().is_some_and(|at| at.elapsed() <= limit)
+    }
+
+    fn listened_within(&self, limit: Duration) -> bool {
+        self.ends().listened.is_some_and(|at| at.elapsed() <= limit)
     }
 }
 
@@ -232,5 +273,6 @@ impl SyncSummary {
         self.before_this_device += page.before_this_device;
         self.unreadable.extend(page.unreadable);
         self.more_waiting = page.more_waiting;
+        self.nothing_new &= page.nothing_new;
     }
 }

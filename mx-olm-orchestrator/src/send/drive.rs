@@ -98,9 +98,20 @@ impl Orchestrator {
         Ok(taken)
     }
 
+    /// Know what is new, and whether a copy of this device has sent to the room meanwhile.
+    async fn catch_up_for(&self, lane: &Lane) -> Result<()> {
+        self.catch_up().await?;
+        let synced = self.synced().last();
+        if !lane.was_looked_at(synced) {
+            self.look_for_copies(&lane.room).await?;
+            lane.looked_at(synced);
+        }
+        Ok(())
+    }
+
     /// Encrypt what waits: whom it is for is found out first, unless that is known and has not changed.
     async fn encrypt_next(&self, lane: &Arc<Lane>, known: &mut Option<Arc<Ready>>) -> Result<()> {
-        let caught_up = self.catch_up().await;
+        let caught_up = Box::pin(self.catch_up_for(lane)).await;
         // Also when that failed: they all hear of it.
         let Some(batch) = lane.batch().map(Arc::new) else {
             return caught_up;

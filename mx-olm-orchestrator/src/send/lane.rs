@@ -41,6 +41,8 @@ pub(super) struct Lane {
     /// Held by whoever takes the next step. What is known about the room's readers.
     pub(super) turn: Turn<Option<Arc<Ready>>>,
     queue: Mutex<Queue>,
+    /// Which sync ended last when the room was looked at for what a copy of this device has sent.
+    looked: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -150,7 +152,18 @@ impl Lane {
             room,
             turn: Turn::default(),
             queue: Mutex::default(),
+            looked: Mutex::default(),
         }
+    }
+
+    /// Whether the room was looked at since the sync that ended then.
+    pub(super) fn was_looked_at(&self, synced: Option<Instant>) -> bool {
+        let looked = *self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        looked.is_some() && looked == synced
+    }
+
+    pub(super) fn looked_at(&self, synced: Option<Instant>) {
+        *self.looked.lock().unwrap_or_else(PoisonError::into_inner) = synced;
     }
 
     /// An earlier process left this one, and may have put it.
