@@ -44,6 +44,7 @@ mod redact;
 mod reply;
 mod rooms;
 mod router;
+mod sliding;
 mod state;
 mod sync;
 mod tokens;
@@ -323,6 +324,28 @@ impl Homeserver {
         lock(&self.0.state).now_ms = Some(now_ms);
     }
 
+    /// Offer simplified sliding sync (MSC4186) from now on.
+    pub fn offer_sliding_sync(&self) {
+        lock(&self.0.state).slides = true;
+    }
+
+    /// Whether simplified sliding sync is offered.
+    #[must_use]
+    pub fn offers_sliding_sync(&self) -> bool {
+        lock(&self.0.state).slides
+    }
+
+    /// Forget the sliding syncs of a device, as a homeserver may at any time: its next one is `M_UNKNOWN_POS`.
+    pub fn forget_sliding_sync(&self, user: &UserId, device: &DeviceId) {
+        let mut state = lock(&self.0.state);
+        let user = state.users.get_mut(user.as_str());
+        if let Some(device) = user.and_then(|user| user.devices.get_mut(device.as_str())) {
+            device.connections.clear();
+        }
+        drop(state);
+        self.0.news.notify_waiters();
+    }
+
     fn news(&self) -> Arc<Notify> {
         Arc::clone(&self.0.news)
     }
@@ -337,7 +360,8 @@ impl Homeserver {
                 .find(|(key, _)| key == name)
                 .map(|(_, value)| value.as_str())
         };
-        if !parts.is_sync() || value("since").is_none() {
+        let goes_on = (parts.is_sync() && value("since").is_some()) || (parts.is_sliding() && value("pos").is_some());
+        if !goes_on {
             return Duration::ZERO;
         }
         Duration::from_millis(value("timeout").and_then(|timeout| timeout.parse().ok()).unwrap_or(0))
@@ -349,9 +373,12 @@ impl Homeserver {
         let Ok(session) = state.session(&parts) else {
             return true;
         };
-        state
-            .sync(&session, &parts.query)
-            .map_or(true, |(_, anything)| anything)
+        let answer = if parts.is_sliding() {
+            state.sliding(&session, &parts.query, &parts.body, true)
+        } else {
+            state.sync(&session, &parts.query)
+        };
+        answer.map_or(true, |(_, anything)| anything)
     }
 }
 

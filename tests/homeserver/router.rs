@@ -95,6 +95,10 @@ impl Parts {
         }
     }
 
+    pub(crate) fn is_sliding(&self) -> bool {
+        self.endpoint() == ["org.matrix.simplified_msc3575", "sync"]
+    }
+
     pub(crate) fn is_sync(&self) -> bool {
         self.endpoint() == ["sync"]
     }
@@ -140,7 +144,7 @@ impl State {
         let endpoint = parts.endpoint();
         match (parts.method.as_str(), endpoint.as_slice()) {
             ("GET", ["versions"]) => parts.typed::<get_supported_versions::Request>(&[], || {
-                Ok(json!({"versions": ["v1.1", "v1.5", "v1.11"], "unstable_features": {}}))
+                Ok(json!({"versions": ["v1.1", "v1.5", "v1.11"], "unstable_features": {"org.matrix.simplified_msc3575": self.slides}}))
             }),
             ("GET", ["login"]) => parts
                 .typed::<get_login_types::v3::Request>(&[], || Ok(json!({"flows": [{"type": "m.login.password"}]}))),
@@ -168,6 +172,9 @@ impl State {
             ("GET", ["sync"]) => {
                 parts.typed::<sync_events::v3::Request>(&[], || sync::reply(self.sync(session, &parts.query)))
             }
+            ("POST", ["org.matrix.simplified_msc3575", "sync"]) => parts.typed::<sync_events::v5::Request>(&[], || {
+                sync::reply(self.sliding(session, &parts.query, body, false))
+            }),
             ("POST", ["logout"]) => parts.typed::<logout::v3::Request>(&[], || self.logout(session)),
             ("GET", ["account", "whoami"]) => parts.typed::<whoami::v3::Request>(&[], || {
                 Ok(json!({"user_id": session.user, "device_id": session.device, "is_guest": false}))

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use serde_json::Value;
 
+use crate::sliding::Connection;
+
 use crate::interactive::Interactive;
 
 /// The whole of a homeserver.
@@ -27,6 +29,8 @@ pub(crate) struct State {
     /// Who changed devices, and when.
     pub(crate) device_changes: Vec<(u64, String)>,
     pub(crate) now_ms: Option<u64>,
+    /// Simplified sliding sync is offered.
+    pub(crate) slides: bool,
     /// Files by their addresses.
     pub(crate) files: BTreeMap<String, Bytes>,
     pub(crate) max_file_bytes: Option<u64>,
@@ -74,6 +78,8 @@ pub(crate) struct Device {
     pub(crate) one_time_keys: Vec<(String, Value)>,
     pub(crate) fallback_keys: BTreeMap<String, Fallback>,
     pub(crate) to_device: Vec<(u64, Value)>,
+    /// Sliding syncs, by the names of their connections.
+    pub(crate) connections: BTreeMap<String, Connection>,
     /// Transaction ids, with the answers that they had.
     pub(crate) transactions: BTreeMap<String, Value>,
 }

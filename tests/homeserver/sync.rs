@@ -108,7 +108,7 @@ impl State {
         })
     }
 
-    fn sync_keys(&mut self, session: &Session, since: Option<u64>, answer: &mut Value) -> bool {
+    pub(crate) fn sync_keys(&mut self, session: &Session, since: Option<u64>, answer: &mut Value) -> bool {
         if let Some(device) = self.device(session) {
             answer["device_one_time_keys_count"] = device.counts();
             answer["device_unused_fallback_key_types"] = json!(device.unused_fallback());
@@ -286,7 +286,7 @@ fn joined(room: &Room, session: &Session, since: Option<u64>, until: u64, filter
 }
 
 /// An event without its room's id, and with its transaction id for the device that sent it.
-fn shown(event: &Event, session: &Session) -> Value {
+pub(crate) fn shown(event: &Event, session: &Session) -> Value {
     let mut json = event.json.clone();
     if let Some(fields) = json.as_object_mut() {
         fields.remove("room_id");

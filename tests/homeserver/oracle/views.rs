@@ -23,10 +23,12 @@ pub(super) struct Views(HashMap<Owner, View>);
 
 impl Views {
     pub(super) fn request(&mut self, call: &Call<'_>) -> Found {
-        if !call.parts.is_sync() {
-            return Found::new();
-        }
-        let since = call.parts.query.iter().find(|(name, _)| name == "since");
+        let name = match (call.parts.is_sync(), call.parts.is_sliding()) {
+            (true, _) => "since",
+            (_, true) => "pos",
+            _ => return Found::new(),
+        };
+        let since = call.parts.query.iter().find(|(given, _)| given == name);
         let Some((_, since)) = since else {
             return Found::new();
         };
@@ -42,6 +44,7 @@ impl Views {
         let view = self.0.entry(call.owner.clone()).or_default();
         match (call.parts.method.as_str(), call.parts.endpoint().as_slice()) {
             ("GET", ["sync"]) => view.sync(&call.owner.0, answer),
+            ("POST", ["org.matrix.simplified_msc3575", "sync"]) => view.sliding(answer),
             ("GET", ["rooms", room, "members"]) if call.parts.query.is_empty() => {
                 view.members.remove(*room);
                 view.members(room, &answer["chunk"]);
@@ -89,11 +92,7 @@ impl View {
         if let Some(token) = answer["next_batch"].as_str() {
             self.tokens.insert(token.to_owned());
         }
-        for event in answer["to_device"]["events"].as_array().into_iter().flatten() {
-            if let (Some("m.room.encrypted"), Some(sender)) = (event["type"].as_str(), event["sender"].as_str()) {
-                self.writers.insert(sender.to_owned());
-            }
-        }
+        self.writers(&answer["to_device"]["events"]);
         for (room, joined) in answer["rooms"]["join"].as_object().into_iter().flatten() {
             for section in ["state", "timeline"] {
                 self.members(room, &joined[section]["events"]);
@@ -107,6 +106,26 @@ impl View {
         {
             let members = self.members.entry(room.clone()).or_default();
             members.insert(own.to_owned(), "leave".to_owned());
+        }
+    }
+
+    fn sliding(&mut self, answer: &Value) {
+        if let Some(token) = answer["pos"].as_str() {
+            self.tokens.insert(token.to_owned());
+        }
+        self.writers(&answer["extensions"]["to_device"]["events"]);
+        for (room, shown) in answer["rooms"].as_object().into_iter().flatten() {
+            for section in ["required_state", "timeline"] {
+                self.members(room, &shown[section]);
+            }
+        }
+    }
+
+    fn writers(&mut self, events: &Value) {
+        for event in events.as_array().into_iter().flatten() {
+            if let (Some("m.room.encrypted"), Some(sender)) = (event["type"].as_str(), event["sender"].as_str()) {
+                self.writers.insert(sender.to_owned());
+            }
         }
     }
 
