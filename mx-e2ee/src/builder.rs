@@ -9,7 +9,7 @@ use mx_crypto_store::{
     KeySource, PickleStore, StoreError, StoreKey,
     backend::{Backend, Memory},
 };
-use mx_olm_orchestrator::{Options, Orchestrator, Recipients};
+use mx_olm_orchestrator::{Options, Orchestrator, Recipients, SyncSource};
 use mx_transport::{AccessToken, Homeserver, RefreshToken, RequestError, TokenKeeper, Tokens, Transport};
 use ruma::{
     OwnedDeviceId, OwnedUserId,
@@ -101,6 +101,13 @@ impl ClientBuilder {
     #[must_use]
     pub const fn recipients(mut self, recipients: Recipients) -> Self {
         self.options.recipients = recipients;
+        self
+    }
+
+    /// What is asked to learn what is new. Default: `/sync`.
+    #[must_use]
+    pub const fn sync_source(mut self, source: SyncSource) -> Self {
+        self.options.sync_source = source;
         self
     }
 

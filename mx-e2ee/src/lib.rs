@@ -16,8 +16,8 @@ pub use mx_olm_orchestrator::{
     Clock, Device, DeviceOutcome, DeviceReceipt, DeviceRejected, DeviceTrust, Encryption, EncryptionChange,
     EncryptionTampered, Event, Explanation, Gap, Health, IdentityChanged, Invite, KeyStatus, Lost, LostBecause,
     Malformed, Message, Options, Problem, Progress, ProgressStep, Recipients, Rejected, RejectedReason, RoomPolicy,
-    RotationReason, SendReceipt, SendRefused, Trust, Undecryptable, UndecryptableReason, UnusableReason, WaitingCounts,
-    Warning,
+    RotationReason, SendReceipt, SendRefused, SyncSource, Trust, Undecryptable, UndecryptableReason, UnusableReason,
+    WaitingCounts, Warning,
 };
 pub use mx_transport as transport;
 pub use ruma;

@@ -69,7 +69,9 @@ pub use self::{
     health::{Health, Problem},
     keys::KeyStatus,
     orchestrator::{Options, Orchestrator},
-    receive::{Delivery, Explanation, SyncSummary, ToDeviceRejected, ToDeviceRejectedReason, WaitingCounts},
+    receive::{
+        Delivery, Explanation, SyncSource, SyncSummary, ToDeviceRejected, ToDeviceRejectedReason, WaitingCounts,
+    },
     rooms::EncryptionChange,
     send::{
         Device, DeviceOutcome, DeviceReceipt, Outgoing, Progress, ProgressStep, Recipients, RoomPolicy, RotationReason,

@@ -12,7 +12,7 @@ use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 use tokio::sync::{Mutex, MutexGuard, watch};
 
 use crate::{
-    Clock, Delivery, Progress, Recipients, Result,
+    Clock, Delivery, Progress, Recipients, Result, SyncSource,
     keys::Keeping,
     machine::{Ending, MachineSlot},
     members::MemberCache,
@@ -37,6 +37,8 @@ pub struct Options {
     pub allowed_recipients: Option<BTreeSet<OwnedUserId>>,
     /// How many events of each room the first sync of a device looks at. Default: 20.
     pub first_timeline: u32,
+    /// What is asked to learn what is new. Default: `/sync`.
+    pub sync_source: SyncSource,
     /// Where the time is read.
     pub clock: Clock,
 }
@@ -50,6 +52,7 @@ impl Default for Options {
             recipients: Recipients::default(),
             allowed_recipients: None,
             first_timeline: 20,
+            sync_source: SyncSource::default(),
             clock: Clock::system(),
         }
     }

@@ -17,6 +17,8 @@ mod replay;
 mod retry;
 mod rooms;
 mod seen;
+mod sliding;
+mod source;
 mod sync;
 mod timeline;
 mod to_device;
@@ -33,9 +35,10 @@ use self::{backlog::Backlog, filters::Messages, letters::Letters};
 pub use self::{
     explain::{Explanation, WaitingCounts},
     inbox::Delivery,
+    source::SyncSource,
     to_device::{ToDeviceRejected, ToDeviceRejectedReason},
 };
-pub(crate) use self::{pace::Pace, rooms::StateEvent, sync::Synced};
+pub(crate) use self::{pace::Pace, rooms::StateEvent, sliding::Positions, sync::Synced};
 use crate::{
     EncryptionTampered, Event, Gap, Result,
     members::MemberChange,
@@ -178,11 +181,15 @@ pub(crate) async fn take(
     for room in &sync.left {
         timelines.left(room).await?;
         seen::forget(unit, room)?;
+        rooms::forget_invite(unit, room).await?;
     }
     let senders = timelines.into_senders();
     Box::pin(machine.update_tracked_users(senders.iter().map(AsRef::as_ref))).await?;
     for (room, state) in sync.invited.into_iter().filter(|_| messages) {
-        events.push(Event::Invite(rooms::invite(room, &state, &context.user)));
+        let invite = rooms::invite(room, &state, &context.user);
+        if rooms::is_news(unit, &invite).await? {
+            events.push(Event::Invite(invite));
+        }
     }
     events.extend(
         undecryptable::due(unit, context.now_ms)
@@ -228,7 +235,13 @@ async fn take_state(
     match &context.scope {
         Scope::Everything => {}
         Scope::WithoutMessages { since } => backlog::extend(unit, since, departures).await?,
-        Scope::Again { .. } => backlog::clear(unit)?,
+        Scope::Again { .. } => {
+            backlog::clear(unit)?;
+            sliding::clear(unit)?;
+        }
+    }
+    if let Some(positions) = &sync.positions {
+        positions.save(unit)?;
     }
     Ok(ended)
 }

@@ -5,6 +5,8 @@
 //! room key in the same answer. Here each part is read on its own; only an answer without `next_batch`, or one that
 //! is not JSON, is refused as a whole.
 
+mod sliding;
+
 use std::collections::BTreeMap;
 
 use ruma::{
@@ -14,7 +16,7 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{Error, Result};
+use crate::{Error, Result, receive::Positions};
 
 /// What we take from an answer to `/sync`.
 #[derive(Clone, Debug)]
@@ -22,6 +24,8 @@ pub(crate) struct SyncResponse {
     pub(crate) next_batch: String,
     /// Where this answer ends, as a place in the history of any room. `None`: it does not say.
     pub(crate) end: Option<String>,
+    /// Where a sliding sync goes on, if it is one.
+    pub(crate) positions: Option<Positions>,
     pub(crate) to_device: Vec<Raw<AnyToDeviceEvent>>,
     /// `None`: they could not be read, so that anybody's devices may have changed.
     pub(crate) device_lists: Option<DeviceLists>,
@@ -129,6 +133,7 @@ impl SyncResponse {
         let mut response = Self {
             end: Some(next_batch.clone()),
             next_batch,
+            positions: None,
             to_device: to_device.events.into_iter().map(Raw::from_json).collect(),
             device_lists: device_lists(top.device_lists, &mut unreadable),
             one_time_keys,

@@ -7,7 +7,10 @@ use mx_e2ee::{Client, Error};
 use crate::{
     crash_history::{History, Parked, Scene},
     disks::Plan,
-    world::seed::{Seed, tell},
+    world::{
+        options,
+        seed::{Seed, tell},
+    },
 };
 
 /// What is dropped.
@@ -113,11 +116,26 @@ fn story(history: &History, call: Call, nth: usize) -> usize {
 
 fn at_every_await(call: Call, least: usize) {
     let history = tell("", async || History::of(&mut Seed::new("a call that is dropped")).await);
-    let awaits = story(&history, call, 0);
+    of_history(&history, call, least);
+}
+
+fn of_history(history: &History, call: Call, least: usize) {
+    let awaits = story(history, call, 0);
     assert!(awaits >= least, "{call:?} was pending {awaits} times");
     for nth in 1..=awaits {
-        story(&history, call, nth);
+        story(history, call, nth);
     }
+}
+
+#[test]
+fn cr_c1_receive_is_dropped_at_every_await_of_a_sliding_sync() {
+    // What came before was without it: bob goes over.
+    let mut history = tell("", async || {
+        History::of(&mut Seed::new("a sliding sync that is dropped")).await
+    });
+    history.server.offer_sliding_sync();
+    history.bob.options = options(&history.server);
+    of_history(&history, Call::Receive, 3);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use mx_e2ee::{Client, Event};
+use mx_e2ee::{Client, Event, Options};
 use mx_test_homeserver::Homeserver;
 use mx_transport::Transport;
 use ruma::OwnedRoomId;
@@ -22,6 +22,7 @@ pub(crate) struct Parked {
     name: &'static str,
     pub(crate) disk: Disk,
     directory: Arc<TempDir>,
+    pub(crate) options: Options,
 }
 
 impl Parked {
@@ -30,6 +31,7 @@ impl Parked {
             name,
             disk: Disk::default(),
             directory: Arc::new(tempfile::tempdir().unwrap()),
+            options: Options::default(),
         }
     }
 
@@ -55,6 +57,7 @@ impl Parked {
         Client::builder()
             .homeserver("http://localhost")
             .transport(line)
+            .options(self.options.clone())
             .backend(self.disk.open(plan), key())
             .directory(self.directory.path())
     }
@@ -126,9 +129,9 @@ impl Reader {
 
 /// A beginning.
 pub(crate) struct History {
-    server: Homeserver,
+    pub(crate) server: Homeserver,
     alice: Parked,
-    bob: Parked,
+    pub(crate) bob: Parked,
     carol: Parked,
     room: OwnedRoomId,
     told: Told,

@@ -74,6 +74,7 @@ mod sync_for_sends;
 mod sync_gaps;
 mod sync_gaps_hostile;
 mod sync_pace;
+mod sync_sliding;
 mod td_confusion;
 mod td_envelope;
 mod td_ignored;

@@ -3,7 +3,7 @@
 use mx_e2ee::{Event, RejectedReason, UndecryptableReason};
 use serde_json::{Value, json};
 
-use crate::world::{Device, Pair, pair};
+use crate::world::{Device, Pair, both, pair};
 
 #[tokio::test]
 async fn a_message_before_its_key_is_delivered_when_the_key_comes() {
@@ -30,37 +30,41 @@ async fn a_message_before_its_key_is_delivered_when_the_key_comes() {
 
 #[tokio::test]
 async fn the_same_ciphertext_in_another_event_is_a_replay() {
-    let Pair {
+    for Pair {
         server,
         alice,
         bob,
         room,
+        bobs_room,
         ..
-    } = pair().await;
-    let receipt = room.send_text("pay 10").await.unwrap();
-    assert_eq!(bob.bodies().await, ["pay 10"]);
-    let event = server
-        .timeline(room.id())
-        .into_iter()
-        .find(|event| event["event_id"] == receipt.event_id.as_str())
-        .unwrap();
-    let bob = bob.kill_and_open().await;
-    server.inject(
-        room.id(),
-        alice.client.user_id(),
-        "m.room.encrypted",
-        event["content"].clone(),
-    );
-    let events = bob.events().await;
-    let [Event::Rejected(rejected)] = events.as_slice() else {
-        panic!("{events:?}")
-    };
-    assert_eq!(
-        rejected.reason,
-        RejectedReason::Replay {
-            first: receipt.event_id
-        }
-    );
+    } in both().await
+    {
+        drop(bobs_room);
+        let receipt = room.send_text("pay 10").await.unwrap();
+        assert_eq!(bob.bodies().await, ["pay 10"]);
+        let event = server
+            .timeline(room.id())
+            .into_iter()
+            .find(|event| event["event_id"] == receipt.event_id.as_str())
+            .unwrap();
+        let bob = bob.kill_and_open().await;
+        server.inject(
+            room.id(),
+            alice.client.user_id(),
+            "m.room.encrypted",
+            event["content"].clone(),
+        );
+        let events = bob.events().await;
+        let [Event::Rejected(rejected)] = events.as_slice() else {
+            panic!("{events:?}")
+        };
+        assert_eq!(
+            rejected.reason,
+            RejectedReason::Replay {
+                first: receipt.event_id
+            }
+        );
+    }
 }
 
 #[tokio::test]
@@ -96,33 +100,37 @@ async fn an_event_in_another_users_name_is_not_believed() {
 
 #[tokio::test]
 async fn a_broken_event_hides_nothing_else() {
-    let Pair {
+    for Pair {
         server,
         alice,
         bob,
         room,
         ..
-    } = pair().await;
-    bob.events().await;
-    for content in [
-        json!({}),
-        json!({"algorithm": "m.megolm.v1.aes-sha2"}),
-        json!({"algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "AwgA", "session_id": 7}),
-    ] {
-        server.inject(room.id(), alice.client.user_id(), "m.room.encrypted", content);
-    }
-    room.send_text("after them").await.unwrap();
-    let events = bob.events().await;
-    let broken = events
-        .iter()
-        .filter(|event| matches!(event, Event::Undecryptable(event) if event.reason == UndecryptableReason::Malformed))
-        .count();
-    assert_eq!(broken, 3, "{events:?}");
-    assert!(
-        events
+    } in both().await
+    {
+        bob.events().await;
+        for content in [
+            json!({}),
+            json!({"algorithm": "m.megolm.v1.aes-sha2"}),
+            json!({"algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "AwgA", "session_id": 7}),
+        ] {
+            server.inject(room.id(), alice.client.user_id(), "m.room.encrypted", content);
+        }
+        room.send_text("after them").await.unwrap();
+        let events = bob.events().await;
+        let broken = events
             .iter()
-            .any(|event| matches!(event, Event::Message(message) if message.body() == Some("after them")))
-    );
+            .filter(
+                |event| matches!(event, Event::Undecryptable(event) if event.reason == UndecryptableReason::Malformed),
+            )
+            .count();
+        assert_eq!(broken, 3, "{events:?}");
+        assert!(
+            events
+                .iter()
+                .any(|event| matches!(event, Event::Message(message) if message.body() == Some("after them")))
+        );
+    }
 }
 
 #[tokio::test]
@@ -148,28 +156,30 @@ async fn plaintext_in_an_encrypted_room_is_marked() {
 
 #[tokio::test]
 async fn more_to_device_events_than_a_page_all_arrive() {
-    let Pair {
+    for Pair {
         server,
         alice,
         bob,
         room,
         ..
-    } = pair().await;
-    bob.events().await;
-    let noise: Vec<Value> = (0..250)
-        .map(|number| json!({"type": "m.test", "sender": "@alice:localhost", "content": {"n": number}}))
-        .collect();
-    server.queue_to_device(bob.client.user_id(), bob.client.device_id(), noise);
-    room.send_text("behind 250 others").await.unwrap();
-    bob.client.sync().await.unwrap();
-    assert_eq!(bob.bodies().await, ["behind 250 others"]);
-    assert!(
-        server
-            .to_device_of(bob.client.user_id(), bob.client.device_id())
-            .is_empty(),
-        "one call took them all"
-    );
-    drop(alice);
+    } in both().await
+    {
+        bob.events().await;
+        let noise: Vec<Value> = (0..250)
+            .map(|number| json!({"type": "m.test", "sender": "@alice:localhost", "content": {"n": number}}))
+            .collect();
+        server.queue_to_device(bob.client.user_id(), bob.client.device_id(), noise);
+        room.send_text("behind 250 others").await.unwrap();
+        bob.client.sync().await.unwrap();
+        assert_eq!(bob.bodies().await, ["behind 250 others"]);
+        assert!(
+            server
+                .to_device_of(bob.client.user_id(), bob.client.device_id())
+                .is_empty(),
+            "one call took them all"
+        );
+        drop(alice);
+    }
 }
 
 #[tokio::test]
@@ -193,17 +203,18 @@ async fn history_from_before_the_device_is_not_delivered() {
 
 #[tokio::test]
 async fn more_messages_than_a_sync_holds_all_arrive_in_order() {
-    let Pair { bob, room, .. } = pair().await;
-    bob.events().await;
-    for number in 0..250 {
-        room.send_text(format!("{number}")).await.unwrap();
+    for Pair { bob, room, .. } in both().await {
+        bob.events().await;
+        for number in 0..250 {
+            room.send_text(format!("{number}")).await.unwrap();
+        }
+        let expected: Vec<String> = (0..250).map(|number| number.to_string()).collect();
+        assert_eq!(
+            bob.bodies().await,
+            expected,
+            "a timeline holds 100, the rest is asked for"
+        );
     }
-    let expected: Vec<String> = (0..250).map(|number| number.to_string()).collect();
-    assert_eq!(
-        bob.bodies().await,
-        expected,
-        "a timeline holds 100, the rest is asked for"
-    );
 }
 
 #[tokio::test]

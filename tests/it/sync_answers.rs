@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     edits::{edit_syncs, hold_keys_back},
-    world::{Pair, pair},
+    world::{Pair, both, pair},
 };
 
 pub(crate) fn bodies(events: &[Event]) -> Vec<&str> {
@@ -42,17 +42,22 @@ fn tokens(server: &mx_test_homeserver::Homeserver, user: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn sy_02_what_a_sync_brought_outlives_the_process_and_is_acknowledged_once() {
-    let Pair { bob, room, .. } = pair().await;
-    bob.events().await;
-    room.send_text("one").await.unwrap();
-    bob.client.sync().await.unwrap();
-    let bob = bob.kill_and_open().await;
-    let events = bob.client.receive(Duration::ZERO).await.unwrap();
-    assert_eq!(bodies(&events), ["one"], "taken, and not yet delivered");
-    let bob = bob.kill_and_open().await;
-    assert_eq!(bob.bodies().await, ["one"], "delivered, and not yet acknowledged");
-    let bob = bob.kill_and_open().await;
-    assert!(bob.events().await.is_empty(), "acknowledged");
+    for Pair {
+        bob, room, bobs_room, ..
+    } in both().await
+    {
+        drop(bobs_room);
+        bob.events().await;
+        room.send_text("one").await.unwrap();
+        bob.client.sync().await.unwrap();
+        let bob = bob.kill_and_open().await;
+        let events = bob.client.receive(Duration::ZERO).await.unwrap();
+        assert_eq!(bodies(&events), ["one"], "taken, and not yet delivered");
+        let bob = bob.kill_and_open().await;
+        assert_eq!(bob.bodies().await, ["one"], "delivered, and not yet acknowledged");
+        let bob = bob.kill_and_open().await;
+        assert!(bob.events().await.is_empty(), "acknowledged");
+    }
 }
 
 #[tokio::test]
@@ -187,26 +192,32 @@ async fn sy_16_unknown_sections_and_fields_are_nothing_to_us() {
 
 #[tokio::test]
 async fn sy_19_a_key_in_the_same_sync_opens_its_event_at_once() {
-    let Pair { server, bob, room, .. } = pair().await;
-    bob.events().await;
-    room.send_text("together").await.unwrap();
-    let syncs = requests(&server, "/sync", "@bob:localhost");
-    assert_eq!(bodies(&bob.client.receive(Duration::ZERO).await.unwrap()), ["together"]);
-    assert_eq!(requests(&server, "/sync", "@bob:localhost"), syncs + 1);
-    assert_eq!(bob.client.waiting_counts().await.unwrap().waiting, 0);
+    for Pair { server, bob, room, .. } in both().await {
+        bob.events().await;
+        room.send_text("together").await.unwrap();
+        let syncs = requests(&server, "/sync", "@bob:localhost");
+        assert_eq!(bodies(&bob.client.receive(Duration::ZERO).await.unwrap()), ["together"]);
+        assert_eq!(requests(&server, "/sync", "@bob:localhost"), syncs + 1);
+        assert_eq!(bob.client.waiting_counts().await.unwrap().waiting, 0);
+    }
 }
 
 #[tokio::test]
 async fn sy_20_an_event_that_was_being_handled_comes_again() {
-    let Pair { bob, room, .. } = pair().await;
-    bob.events().await;
-    room.send_text("handled?").await.unwrap();
-    let mut stream = Box::pin(bob.client.events());
-    let handled = stream.next().await.unwrap().unwrap();
-    assert_eq!(bodies(&[handled]), ["handled?"]);
-    drop(stream);
-    let bob = bob.kill_and_open().await;
-    assert_eq!(bob.bodies().await, ["handled?"]);
+    for Pair {
+        bob, room, bobs_room, ..
+    } in both().await
+    {
+        drop(bobs_room);
+        bob.events().await;
+        room.send_text("handled?").await.unwrap();
+        let mut stream = Box::pin(bob.client.events());
+        let handled = stream.next().await.unwrap().unwrap();
+        assert_eq!(bodies(&[handled]), ["handled?"]);
+        drop(stream);
+        let bob = bob.kill_and_open().await;
+        assert_eq!(bob.bodies().await, ["handled?"]);
+    }
 }
 
 #[tokio::test]

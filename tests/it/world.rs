@@ -23,7 +23,7 @@ use mx_crypto_store::{
     KeySource, StoreKey,
     backend::{Memory, MemoryDisk},
 };
-use mx_e2ee::{Client, ClientBuilder, Event, Message, Options, Room, SendReceipt};
+use mx_e2ee::{Client, ClientBuilder, Event, Message, Options, Room, SendReceipt, SyncSource};
 use mx_test_homeserver::Homeserver;
 use ruma::OwnedUserId;
 use serde_json::json;
@@ -157,7 +157,17 @@ pub(crate) fn builder(server: &Homeserver, disk: &MemoryDisk) -> ClientBuilder {
     Client::builder()
         .homeserver("http://localhost")
         .transport(server.transport())
+        .options(options(server))
         .backend(Arc::new(leaks::Watched(Memory::open(disk).unwrap())), key())
+}
+
+/// How devices of a homeserver behave: they slide where it offers that.
+pub(crate) fn options(server: &Homeserver) -> Options {
+    let mut options = Options::default();
+    if server.offers_sliding_sync() {
+        options.sync_source = SyncSource::SlidingWhereOffered;
+    }
+    options
 }
 
 impl Device {
@@ -183,7 +193,8 @@ impl Device {
 
     /// The process is killed: nothing is closed, only the operating system lets the lock go.
     pub(crate) async fn kill_and_open(self) -> Self {
-        self.kill_and_open_with(Options::default()).await
+        let options = options(&self.server);
+        self.kill_and_open_with(options).await
     }
 
     /// The same, and what is opened again behaves like this.
@@ -263,7 +274,21 @@ pub(crate) struct Pair {
 }
 
 pub(crate) async fn pair() -> Pair {
+    pair_on(World::new()).await
+}
+
+/// A pair that syncs, and one whose syncs slide.
+pub(crate) async fn both() -> [Pair; 2] {
+    [pair().await, sliding_pair().await]
+}
+
+pub(crate) async fn sliding_pair() -> Pair {
     let server = World::new();
+    server.offer_sliding_sync();
+    pair_on(server).await
+}
+
+async fn pair_on(server: World) -> Pair {
     let alice = Device::new(&server, "alice").await;
     let bob = Device::new(&server, "bob").await;
     let room = alice

@@ -21,7 +21,7 @@ const BACKLOG: Family = Family::new("backlog").passing();
 const MOST_DEPARTURES: usize = 1_000;
 
 /// What was passed by.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
 pub(crate) struct Backlog {
     /// The token of the last sync that wanted messages.
     pub(crate) from: String,

@@ -18,6 +18,9 @@ const STATE: [&str; 4] = [
 /// How many events of a room a sync shows; what is before them is asked for page by page.
 const TIMELINE: u32 = 100;
 
+/// As many ways there are to ask the same: a limit that is lower.
+const WORDINGS: u32 = 37;
+
 /// Whether the messages of rooms are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Messages {
@@ -46,6 +49,15 @@ pub(super) fn of_sync(messages: Messages, first_timeline: Option<u32>) -> Filter
     filter
 }
 
+/// The same question in other words, for each `token` others. Synapse answers one that it was asked within two minutes, from
+/// the same token on, as it did then: what came since would be missing, and would seem never to have been.
+pub(super) fn reword(filter: &mut FilterDefinition, token: &str) {
+    let words = token
+        .bytes()
+        .fold(0_u32, |sum, byte| (sum * 31 + u32::from(byte)) % WORDINGS);
+    filter.room.timeline.limit = Some((TIMELINE - 1 - words).into());
+}
+
 /// The same events, where a sync left some out.
 pub(super) fn of_history(messages: Messages) -> RoomEventFilter {
     of_events(messages)
@@ -64,6 +76,8 @@ fn of_events(messages: Messages) -> RoomEventFilter {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -78,6 +92,19 @@ mod tests {
         assert!(sync["room"]["timeline"].get("types").is_none() && sync["room"]["state"].get("types").is_none());
         assert_eq!(sync["room"]["timeline"]["limit"], TIMELINE);
         assert_eq!(sync["presence"]["not_types"][0], "*");
+        let limits: BTreeSet<u64> = (0..100)
+            .map(|number| {
+                let mut again = of_sync(Messages::Wanted, None);
+                reword(&mut again, &format!("s{number}_2_0"));
+                serde_json::to_value(again).unwrap()["room"]["timeline"]["limit"]
+                    .as_u64()
+                    .unwrap()
+            })
+            .collect();
+        assert!(
+            limits.len() > 20 && limits.iter().all(|limit| (50..100).contains(limit)),
+            "{limits:?}"
+        );
         let first = serde_json::to_value(of_sync(Messages::Wanted, Some(20))).unwrap();
         assert_eq!(first["room"]["timeline"]["limit"], 20);
     }

@@ -116,8 +116,10 @@ impl<'a> Letters<'a> {
         };
         self.replayed = replayed(self.store, &events).await?;
         let left = sync.one_time_keys.get(&OneTimeKeyAlgorithm::SignedCurve25519);
-        let left = left.map_or(0, |count| (*count).into());
-        explain::note_own_keys(self.unit, left, self.context.first_sync, self.context.now_ms).await?;
+        if let Some(left) = left {
+            let (first_sync, now_ms) = (self.context.first_sync, self.context.now_ms);
+            explain::note_own_keys(self.unit, (*left).into(), first_sync, now_ms).await?;
+        }
         let processed = if self.context.one_by_one {
             self.one_by_one(sync, events).await?
         } else {
@@ -176,7 +178,8 @@ impl<'a> Letters<'a> {
             changed_devices: lists.unwrap_or(&nobody),
             one_time_keys_counts: if part.is_last() { &sync.one_time_keys } else { &nothing },
             unused_fallback_keys: sync.unused_fallback_keys.as_deref().filter(|_| part.is_last()),
-            next_batch_token: part.is_last().then(|| sync.next_batch.clone()),
+            // A position of a sliding sync is none of its tokens.
+            next_batch_token: sync.end.clone().filter(|_| part.is_last()),
         };
         let settings = decryption_settings();
         let (processed, room_keys) = Box::pin(self.machine.receive_sync_changes(changes, &settings)).await?;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use mx_crypto_store::Unit;
-use ruma::{OwnedRoomId, OwnedUserId};
+use mx_crypto_store::{Family, RecordId, Unit};
+use ruma::{OwnedRoomId, OwnedUserId, RoomId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -14,6 +14,9 @@ use crate::{
     rooms::RoomRecord,
     sync_response::JoinedRoom,
 };
+
+/// Who invited us, by room: what was told is not told again.
+const INVITES: Family = Family::new("invites").passing();
 
 /// A state event, as far as it concerns us.
 #[derive(Deserialize)]
@@ -122,6 +125,7 @@ pub(super) async fn remember(
             }
             shown = true;
             if state.state_key == context.user.as_str() && state.membership() == "join" {
+                forget_invite(unit, room).await?;
                 after.joined_ms = after.joined_ms.or_else(|| state.origin_server_ts.as_u64());
             }
             if state.has_left() {
@@ -151,6 +155,30 @@ fn is_member_event(raw: &RawValue) -> bool {
     // Most of what is no state is a message, and not worth another reading.
     raw.get().contains("m.room.member")
         && serde_json::from_str::<Typed>(raw.get()).is_ok_and(|event| event.event_type == "m.room.member")
+}
+
+fn invite_id(room: &RoomId) -> RecordId {
+    RecordId::named(INVITES, &[], room.as_str())
+}
+
+/// Whether an invitation is news: a homeserver that has forgotten what it gave shows it again.
+pub(super) async fn is_news(unit: &Unit, invite: &Invite) -> Result<bool> {
+    let id = invite_id(&invite.room_id);
+    let known: Option<Option<OwnedUserId>> = unit.get(&id).await?;
+    if known.as_ref() == Some(&invite.inviter) {
+        return Ok(false);
+    }
+    unit.put(&id, &invite.inviter)?;
+    Ok(true)
+}
+
+/// We came or went: the next invitation is another one.
+pub(super) async fn forget_invite(unit: &Unit, room: &RoomId) -> Result<()> {
+    let id = invite_id(room);
+    if unit.get::<Option<OwnedUserId>>(&id).await?.is_some() {
+        unit.delete(&id)?;
+    }
+    Ok(())
 }
 
 pub(super) fn invite(room_id: OwnedRoomId, state: &[Box<RawValue>], own: &OwnedUserId) -> Invite {

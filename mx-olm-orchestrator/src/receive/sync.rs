@@ -6,16 +6,9 @@ use std::{
     time::Duration,
 };
 
-use mx_transport::Call;
-use ruma::{api::client::sync::sync_events, presence::PresenceState};
 use tokio::time::Instant;
 
-use super::{
-    Context, Scope, SyncSummary,
-    backlog::Backlog,
-    filters::{self, Messages},
-    to_device::MAX_NAMED,
-};
+use super::{Context, Scope, SyncSummary, filters::Messages, source::Asked, to_device::MAX_NAMED};
 use crate::{Error, Orchestrator, Result, keys::Upkeep, machine::Ending, sync_response::SyncResponse};
 
 /// A send trusts what syncs showed as long as one ended this recently,
@@ -28,9 +21,6 @@ const LISTENS: Duration = Duration::from_secs(600);
 
 /// More pages of to-device events than this in a row are left to the next call.
 const MAX_PAGES: usize = 50;
-
-/// How long an exchange may take beyond the time that the homeserver was asked to wait.
-const SYNC_GRACE: Duration = Duration::from_secs(30);
 
 impl Orchestrator {
     /// Ask the homeserver what is new, waiting at most `timeout` for something, and take it: room keys, device lists,
@@ -90,33 +80,14 @@ impl Orchestrator {
     }
 
     async fn sync_page(&self, timeout: Duration, messages: Messages) -> Result<SyncSummary> {
-        use matrix_sdk_crypto::store::CryptoStore;
-        let token = self.store().next_batch_token().await?;
-        let (scope, since) = match (messages, token) {
-            // Rooms are known from the first sync on.
-            (_, None) => (Scope::Everything, None),
-            (Messages::Left, Some(token)) => (Scope::WithoutMessages { since: token.clone() }, Some(token)),
-            (Messages::Wanted, Some(token)) => match Backlog::committed(self.store()).await? {
-                Some(backlog) => {
-                    let from = backlog.from.clone();
-                    (Scope::Again { taken: backlog }, Some(from))
-                }
-                None => (Scope::Everything, Some(token)),
-            },
-        };
-        let first_sync = since.is_none();
+        let Asked {
+            mut sync,
+            scope,
+            since,
+            first_sync,
+            nothing_new,
+        } = self.ask_for_news(timeout, messages).await?;
         let messages = scope.messages();
-        let mut request = sync_events::v3::Request::new();
-        let filter = filters::of_sync(messages, first_sync.then(|| self.options().first_timeline));
-        request.filter = Some(sync_events::v3::Filter::FilterDefinition(filter));
-        request.since.clone_from(&since);
-        request.timeout = Some(timeout);
-        request.set_presence = PresenceState::Offline;
-        let call = Call::repeatable().within(timeout.saturating_add(SYNC_GRACE));
-        let answer = self.homeserver().exchange(request, call).await;
-        let answer = self.noticing_its_end(answer).await?;
-        let mut sync = SyncResponse::parse(answer.body())?;
-        let nothing_new = sync.has_nothing() || since.as_ref() == Some(&sync.next_batch);
         self.note_fallback_keys(sync.unused_fallback_keys.as_deref());
         let gaps = self.fill_gaps(&mut sync, since.as_deref(), messages).await?;
         let device_lists = match (sync.device_lists.take(), &since) {

@@ -83,6 +83,10 @@ pub(crate) struct Cli {
     #[arg(long, global = true)]
     pub(crate) json: bool,
 
+    /// Ask the homeserver for news by simplified sliding sync, where it offers that.
+    #[arg(long, global = true, env = "MX_SLIDING_SYNC")]
+    pub(crate) sliding_sync: bool,
+
     /// Say more on stderr; twice for even more.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,

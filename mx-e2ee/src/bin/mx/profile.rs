@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use mx_e2ee::{Client, ClientBuilder};
+use mx_e2ee::{Client, ClientBuilder, SyncSource};
 use tokio::time::Instant;
 
 use crate::{cli::Cli, output::Output};
@@ -34,16 +34,20 @@ pub(crate) async fn open(cli: &Cli) -> Result<Client> {
 
 /// What opens the profile's client.
 pub(crate) fn builder(cli: &Cli) -> Result<ClientBuilder> {
-    Ok(Client::builder().directory(directory(cli)?))
+    let source = if cli.sliding_sync {
+        SyncSource::SlidingWhereOffered
+    } else {
+        SyncSource::Sync
+    };
+    Ok(Client::builder().directory(directory(cli)?).sync_source(source))
 }
 
 /// As [`open`], and wait this long for another process that uses the profile.
 pub(crate) async fn open_within(cli: &Cli, wait: Duration, output: Output) -> Result<Client> {
-    let directory = directory(cli)?;
     let end = Instant::now() + wait;
     let mut pause = FIRST_PAUSE;
     loop {
-        match Client::builder().directory(&directory).open().await {
+        match builder(cli)?.open().await {
             Err(error) if error.code() == "store_in_use" && Instant::now() < end => {
                 if pause == FIRST_PAUSE {
                     output.note("another mx uses this profile: waiting for it");
