@@ -34,6 +34,7 @@ mod evil;
 mod fault_matrix;
 mod interactive;
 mod interleavings;
+mod invites;
 mod keys;
 mod keys_cast;
 mod keys_claim;

@@ -2,14 +2,17 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use futures_util::{StreamExt, stream};
 use mx_olm_orchestrator::{Delivery, Event, Invite};
 use mx_transport::Call;
-use ruma::{OwnedServerName, OwnedUserId, api::client::membership::join_room_by_id};
+use ruma::{OwnedServerName, OwnedUserId, RoomId, api::client::membership::join_room_by_id};
 
 use crate::{Client, Error, Result};
 
-/// How long a room may take to let us in. Those of other homeservers are slow, and receiving waits meanwhile.
-const MOST: Duration = Duration::from_secs(60);
+/// How long rooms may take to let us in. Those of other homeservers are slow, and receiving waits meanwhile.
+const MOST: Duration = Duration::from_secs(30);
+/// So many rooms are asked at once.
+const AT_ONCE: usize = 4;
 
 /// Whose invitations are accepted while receiving. Every invitation is an [`Event`] too.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,28 +73,35 @@ impl Invites {
 impl Client {
     /// Join where the policy says so, and say so in the invitations: for those who read the inbox of the
     /// [orchestrator](Self::orchestrator) themselves, since [`receive`](Self::receive) and [`events`](Self::events) do it.
-    /// A room that does not let us in keeps nothing from being received.
+    /// Rooms that let nobody in keep nothing else from being received for longer than half a minute, all together.
     ///
     /// # Cancel safety
     /// Safe: whoever has joined joins again without harm.
     pub async fn answer_invites(&self, deliveries: &mut [Delivery]) {
-        for delivery in deliveries {
-            if let Event::Invite(invite) = &mut delivery.event
-                && self.0.invites.accept(invite)
-            {
-                let request = join_room_by_id::v3::Request::new(invite.room_id.clone());
-                // Whoever is in a room is let in again.
-                let call = Call::repeatable().within(MOST);
-                match self.homeserver().send_with(request, call).await {
-                    Ok(_) => invite.joined = true,
-                    Err(error) => tracing::warn!(
-                        room = %invite.room_id,
-                        code = error.code(),
-                        "an invitation could not be accepted: it is left to the app"
-                    ),
-                }
-            }
+        let wanted = deliveries.iter_mut().filter_map(|delivery| match &mut delivery.event {
+            Event::Invite(invite) if self.0.invites.accept(invite) => Some(invite),
+            _ => None,
+        });
+        let joining = stream::iter(wanted).for_each_concurrent(AT_ONCE, |invite| async move {
+            invite.joined = self.join_invited(&invite.room_id).await;
+        });
+        if tokio::time::timeout(MOST, joining).await.is_err() {
+            tracing::warn!("rooms took too long to let us in: these invitations are left to the app");
         }
+    }
+
+    async fn join_invited(&self, room: &RoomId) -> bool {
+        let request = join_room_by_id::v3::Request::new(room.to_owned());
+        // Whoever is in a room is let in again.
+        let joined = self
+            .homeserver()
+            .send_with(request, Call::repeatable().within(MOST))
+            .await;
+        if let Err(error) = &joined {
+            let code = error.code();
+            tracing::warn!(%room, code, "an invitation could not be accepted: it is left to the app");
+        }
+        joined.is_ok()
     }
 }
 
