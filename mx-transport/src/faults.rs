@@ -276,11 +276,12 @@ mod tests {
 
     /// Answers with how many requests it has seen.
     #[derive(Debug, Default)]
-    struct Counting(Arc<Mutex<u32>>);
+    struct Counting(Arc<Mutex<u32>>, Mutex<Option<Duration>>);
 
     #[async_trait]
     impl Transport for Counting {
-        async fn send(&self, _: http::Request<Bytes>) -> Answer {
+        async fn send(&self, request: http::Request<Bytes>) -> Answer {
+            *self.1.lock().unwrap() = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
             let mut seen = self.0.lock().unwrap();
             *seen += 1;
             Ok(http::Response::new(format!("{{\"seen\":{seen}}}").into()))
@@ -362,11 +363,18 @@ mod tests {
         let begun = Instant::now();
         assert_eq!(next(&faults, "/x").await.1, 1);
         assert_eq!(begun.elapsed(), Duration::from_secs(9));
-        let mut hasty = request(Method::PUT, "/x");
-        hasty.extensions_mut().insert(Deadline(Duration::from_secs(4)));
-        let error = faults.send(hasty).await.unwrap_err();
+        let with_deadline = |seconds| {
+            let mut request = request(Method::PUT, "/x");
+            request.extensions_mut().insert(Deadline(Duration::from_secs(seconds)));
+            request
+        };
+        let error = faults.send(with_deadline(4)).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Timeout(Phase::Headers));
         assert_eq!(begun.elapsed(), Duration::from_secs(13));
         assert_eq!(*faults.inner.0.lock().unwrap(), 1);
+        // What is late is late for whoever comes after, too.
+        faults.add(Fault::delay("/x", Duration::from_secs(9)));
+        faults.send(with_deadline(10)).await.unwrap();
+        assert_eq!(*faults.inner.1.lock().unwrap(), Some(Duration::from_secs(1)));
     }
 }
