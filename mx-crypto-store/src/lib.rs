@@ -84,6 +84,7 @@ mod store;
 mod unit;
 mod unknown;
 mod upgrade;
+mod vault;
 
 #[cfg(feature = "engine")]
 pub use self::store::{PickleStore, Retention, Retired};
@@ -97,4 +98,5 @@ pub use self::{
     revision::Revision,
     sealed::SealedStore,
     unit::Unit,
+    vault::Vault,
 };
