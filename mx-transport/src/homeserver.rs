@@ -4,7 +4,9 @@ mod answers;
 mod inputs;
 mod interactive;
 mod media;
+mod oauth;
 mod renew;
+mod spoken_for;
 mod versions;
 
 use std::{
@@ -12,7 +14,7 @@ use std::{
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
-    sync::Arc,
+    sync::{Arc, RwLock},
     task::Poll,
     time::Duration,
 };
@@ -21,13 +23,14 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use ruma::api::{Metadata, OutgoingRequest, SupportedVersions};
 use serde::Deserialize;
+use tokio::sync::OnceCell;
 use url::Url;
 
 pub use self::inputs::{Authenticate, PathInput};
 use self::{answers::decode, renew::Renewals, versions::Versions};
 use crate::{
-    Deadline, Endpoint, Idempotent, RequestError, Transport, TransportError, TransportErrorKind, refresh::Login,
-    retry::named_pause,
+    AuthorizationServer, Deadline, Endpoint, Idempotent, Masquerade, RequestError, Transport, TransportError,
+    TransportErrorKind, refresh::Login, retry::named_pause,
 };
 
 /// What a homeserver says about an error is cut to this many characters: two one-time keys fit, which Synapse quotes.
@@ -71,6 +74,8 @@ struct Inner {
     transport: Arc<dyn Transport>,
     login: Login,
     versions: Arc<Versions>,
+    authorization: OnceCell<Arc<AuthorizationServer>>,
+    masquerade: RwLock<Option<Masquerade>>,
 }
 
 /// This is not the address of a homeserver.
@@ -108,6 +113,8 @@ impl Homeserver {
             transport,
             login: Login::default(),
             versions: Arc::default(),
+            authorization: OnceCell::new(),
+            masquerade: RwLock::default(),
         })))
     }
 
@@ -217,6 +224,7 @@ impl Homeserver {
             // Who prints a request does not print it.
             token.set_sensitive(true);
         }
+        self.assert_identity(&mut request)?;
         Ok(request)
     }
 

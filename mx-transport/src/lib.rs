@@ -47,17 +47,21 @@
 //! - `metrics` is the facade for counters, as `tracing` is for spans; which recorder there is, the application says.
 //! - Redirects are never followed, because a token must not go to another host.
 
+mod appservice;
 mod body_cap;
 #[cfg(feature = "testing")]
 pub mod conformance;
+mod discovery;
 mod endpoint;
 mod error;
 mod faults;
+mod fetch;
 mod homeserver;
 mod interactive;
 mod layer;
 #[cfg(feature = "metrics")]
 mod metrics;
+mod oauth;
 mod rate_limit;
 mod refresh;
 mod request_log;
@@ -76,12 +80,15 @@ pub use self::metrics::Metrics;
 #[cfg(feature = "reqwest")]
 pub use self::reqwest::{InvalidPin, Pin, ReqwestTransport, ReqwestTransportBuilder};
 pub use self::{
+    appservice::{AppServiceRegistration, Masquerade, Namespace, Namespaces},
     body_cap::BodyCap,
+    discovery::{Discovered, Discovery, DiscoveryError},
     endpoint::Family,
     error::RequestError,
     faults::{Fault, Faults},
     homeserver::{Authenticate, Call, Homeserver, PathInput, UrlError},
     interactive::{Answers, Asked, Challenge, InteractiveError, Refusal, Unattended},
+    oauth::{AuthorizationServer, ClientRegistration, DeviceAuthorization, OAuthClient, OAuthError},
     rate_limit::RateLimit,
     refresh::{KeepError, KeeperTurn, RefreshToken, TokenKeeper, Tokens},
     request_log::RequestLog,
@@ -90,5 +97,5 @@ pub use self::{
     timeouts::Timeouts,
     token::{AccessToken, InvalidToken},
     transcript::{Record, Replay, TranscriptError},
-    transport::{Deadline, Endpoint, Idempotent, Phase, Transport, TransportError, TransportErrorKind},
+    transport::{Deadline, Endpoint, Idempotent, Phase, ShowRedirects, Transport, TransportError, TransportErrorKind},
 };

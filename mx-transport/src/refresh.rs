@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use tokio::{sync::Mutex, time::Instant};
 use zeroize::Zeroizing;
 
-use crate::AccessToken;
+use crate::{AccessToken, OAuthClient};
 
 /// An access token is renewed at most this long before it expires.
 const MOST_AHEAD: Duration = Duration::from_secs(30);
@@ -132,6 +132,8 @@ pub trait KeeperTurn: Send + Sync {
 #[derive(Clone, Debug)]
 struct Held {
     tokens: Tokens,
+    /// Who gave them, and renews them: the homeserver itself where there is nobody.
+    oauth: Option<OAuthClient>,
     /// When it is time for new ones. Of a clock that never jumps, and that may stand still while the machine sleeps.
     due: Option<Instant>,
     keeper: Option<Arc<dyn TokenKeeper>>,
@@ -146,12 +148,13 @@ pub(crate) struct Login {
 }
 
 impl Login {
-    pub(crate) fn set(&self, tokens: Option<Tokens>, keeper: Option<Arc<dyn TokenKeeper>>) {
+    pub(crate) fn set(&self, tokens: Option<Tokens>, oauth: Option<OAuthClient>, keeper: Option<Arc<dyn TokenKeeper>>) {
         // A panic while the lock was held cannot have left half a token.
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
         *held = tokens.map(|tokens| Held {
             due: due(&tokens),
             tokens,
+            oauth,
             keeper,
         });
     }
@@ -195,6 +198,12 @@ impl Login {
         held.as_ref().map(|held| (held.tokens.clone(), held.keeper.clone()))
     }
 
+    /// The authorization server's client that the tokens are of.
+    pub(crate) fn oauth(&self) -> Option<OAuthClient> {
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        held.as_ref()?.oauth.clone()
+    }
+
     /// The access token, if it is time to renew it.
     pub(crate) fn due(&self) -> Option<AccessToken> {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
@@ -221,7 +230,7 @@ mod tests {
     fn login(lifetime: Option<Duration>) -> Login {
         let login = Login::default();
         let tokens = Tokens::lasting(token("access-1"), Some(RefreshToken::new("refresh-1")), lifetime);
-        login.set(Some(tokens), None);
+        login.set(Some(tokens), None, None);
         login
     }
 
@@ -262,7 +271,7 @@ mod tests {
         ] {
             let mut tokens = Tokens::lasting(token("access-2"), Some(RefreshToken::new("refresh-2")), None);
             tokens.expires_at = Some(expires_at);
-            login.set(Some(tokens), None);
+            login.set(Some(tokens), None, None);
             assert_eq!(login.due().is_some(), is_due, "{expires_at:?}");
         }
     }
@@ -270,11 +279,11 @@ mod tests {
     #[test]
     fn what_somebody_else_replaced_stays() {
         let login = login(None);
-        login.set(Some(token("access-2").into()), None);
+        login.set(Some(token("access-2").into()), None, None);
         login.replace(&token("access-1"), token("access-3").into());
         login.forget_refresh_token(&token("access-1"));
         assert!(login.access().unwrap().is(&token("access-2")));
-        login.set(None, None);
+        login.set(None, None, None);
         login.replace(&token("access-2"), token("access-3").into());
         assert!(login.access().is_none());
     }

@@ -25,7 +25,7 @@ pub use self::{
     builder::ReqwestTransportBuilder,
     tls::{InvalidPin, Pin},
 };
-use crate::{Deadline, Phase, Streams, Transport, TransportError, TransportErrorKind as Kind};
+use crate::{Deadline, Phase, ShowRedirects, Streams, Transport, TransportError, TransportErrorKind as Kind};
 
 /// A [`Transport`] over reqwest and rustls, with the platform's trusted roots.
 ///
@@ -85,6 +85,7 @@ impl ReqwestTransport {
     /// Send it to where tokens may go, and nowhere else. The answer has begun then.
     async fn execute(&self, request: http::Request<::reqwest::Body>) -> Result<::reqwest::Response, TransportError> {
         let asked = request.uri().path().to_owned();
+        let show_redirects = request.extensions().get::<ShowRedirects>().is_some();
         let mut request = ::reqwest::Request::try_from(request).map_err(before_the_answer)?;
         self.allowed(request.url())?;
         // A URL has no `..` in it: another endpoint would be asked than the one that was meant.
@@ -100,7 +101,7 @@ impl ReqwestTransport {
             value.set_sensitive(true);
         }
         let response = self.client.execute(request).await.map_err(before_the_answer)?;
-        if response.status().is_redirection() {
+        if response.status().is_redirection() && !show_redirects {
             return Err(TransportError::redirect(target(&asked, response.headers()).as_deref()));
         }
         if is_encoded(response.headers()) {

@@ -59,6 +59,10 @@ pub struct Deadline(pub Duration);
 #[derive(Clone, Copy, Debug)]
 pub struct Idempotent;
 
+/// Request extension: a redirect is an answer like any other. It is not followed: whoever sent the request looks at it.
+#[derive(Clone, Copy, Debug)]
+pub struct ShowRedirects;
+
 /// Request extension: the endpoint's path with the names of its parameters, such as
 /// `/_matrix/client/v3/rooms/{room_id}/send/{event_type}/{txn_id}`. It is what logs and metrics show of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use ruma::api::{
 use super::{
     Authenticate, Call, Homeserver, PathInput, accepted, caught, decode, endpoint, in_this_way, renew::Renewals,
 };
-use crate::{Answers, Asked, Challenge, InteractiveError, Refusal, RequestError, interactive::MAX_ROUNDS};
+use crate::{Answers, Asked, Challenge, Endpoint, InteractiveError, Refusal, RequestError, interactive::MAX_ROUNDS};
 
 impl Homeserver {
     /// Send a request that the homeserver may answer with questions, once. It holds the answer to the questions before, if
@@ -33,6 +33,7 @@ impl Homeserver {
             self.renew_early().await;
         }
         let mut http = in_this_way(self.head(request, &versions)?, Call::default());
+        http.extensions_mut().insert(Endpoint(endpoint));
         let mut renewals = Renewals::default();
         loop {
             let answer = caught(self.0.transport.send(http.clone())).await?;

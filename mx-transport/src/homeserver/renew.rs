@@ -11,10 +11,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
-use ruma::api::client::session::refresh_token::v3::Request as Refresh;
+use ruma::api::client::{
+    device::delete_device,
+    session::{logout, refresh_token::v3::Request as Refresh},
+};
 
 use super::{Call, Homeserver, decode, endpoint};
-use crate::{AccessToken, RefreshToken, RequestError, TokenKeeper, Tokens};
+use crate::{AccessToken, OAuthClient, RefreshToken, RequestError, TokenKeeper, Tokens};
 
 /// What was done for one request.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,19 +36,53 @@ enum Next {
 impl Homeserver {
     /// Use this token from now on, in all clones. It is not renewed.
     pub fn set_access_token(&self, token: AccessToken) {
-        self.0.login.set(Some(token.into()), None);
+        self.0.login.set(Some(token.into()), None, None);
     }
 
     /// Use these tokens from now on, in all clones, and renew them: a little before the access token expires, and when it
     /// is refused as unknown (`M_UNKNOWN_TOKEN`), after which the refused request is sent once more. One renewal runs at
     /// a time. New tokens are kept by `keeper` before they are used; without one they are in memory only.
     pub fn set_tokens(&self, tokens: Tokens, keeper: Option<Arc<dyn TokenKeeper>>) {
-        self.0.login.set(Some(tokens), keeper);
+        self.0.login.set(Some(tokens), None, keeper);
+    }
+
+    /// The same for tokens of an authorization server, which renews them under this name of ours.
+    pub fn set_oauth_tokens(&self, tokens: Tokens, client: OAuthClient, keeper: Option<Arc<dyn TokenKeeper>>) {
+        self.0.login.set(Some(tokens), Some(client), keeper);
+    }
+
+    /// End the login: the device is deleted, and its tokens are worth nothing any more. Where an authorization server gave
+    /// them, they are given back there; the token of an application service stays. The tokens stay in use here, until they are [forgotten](Self::clear_access_token).
+    ///
+    /// # Errors
+    /// Of the request: of its kinds, [`RequestError::LoggedOut`] says that there was no login any more.
+    ///
+    /// # Cancel safety
+    /// Whether the login has ended is not known then; ending it again does no harm.
+    pub async fn log_out(&self) -> Result<(), RequestError> {
+        match (self.0.login.oauth(), self.0.login.held()) {
+            (Some(client), Some((tokens, _))) => {
+                // The newest tokens: another process may have renewed them, and the old ones are nobody's.
+                let tokens = self.kept_tokens().await.unwrap_or(tokens);
+                self.revoke_by_oauth(&client, &tokens).await
+            }
+            _ => match self.masquerading().and_then(|masquerade| masquerade.device_id) {
+                // The token is that of all of them.
+                Some(device) => self.send(delete_device::v3::Request::new(device)).await.map(|_| ()),
+                None => self.send(logout::v3::Request::new()).await.map(|_| ()),
+            },
+        }
+    }
+
+    /// What the keeper has, which another process may have renewed.
+    async fn kept_tokens(&self) -> Option<Tokens> {
+        let (_, keeper) = self.0.login.held()?;
+        keeper?.turn().await.ok()?.kept().await.ok().flatten()
     }
 
     /// Forget the tokens, in all clones.
     pub fn clear_access_token(&self) {
-        self.0.login.set(None, None);
+        self.0.login.set(None, None, None);
     }
 
     /// The access token in use.
@@ -84,7 +121,7 @@ impl Homeserver {
         request: &mut http::Request<B>,
         renewals: &mut Renewals,
     ) -> Result<Option<http::Response<Bytes>>, RequestError> {
-        match answer {
+        match answer.map_err(|error| self.meant(error)) {
             Err(refused @ RequestError::LoggedOut { .. }) if !renewals.renewed => {
                 Box::pin(self.another_token(refused, request.headers_mut(), renewals)).await?;
                 Ok(None)
@@ -148,7 +185,11 @@ impl Homeserver {
         let Some(refresh) = held.refresh else {
             return Err(refused);
         };
-        let tokens = match self.ask_for_tokens(refresh).await {
+        let asked = match self.0.login.oauth() {
+            Some(client) => self.refresh_by_oauth(&client, refresh).await,
+            None => self.ask_for_tokens(refresh).await,
+        };
+        let tokens = match asked {
             Ok(tokens) => tokens,
             Err(error) if is_for_good(&error) => {
                 self.0.login.forget_refresh_token(used);
@@ -205,7 +246,7 @@ fn sent_token(headers: &HeaderMap) -> Option<AccessToken> {
     AccessToken::new(value.strip_prefix("Bearer ")?).ok()
 }
 
-fn bearer(access: &AccessToken) -> Result<HeaderValue, RequestError> {
+pub(super) fn bearer(access: &AccessToken) -> Result<HeaderValue, RequestError> {
     let mut value =
         HeaderValue::try_from(format!("Bearer {}", access.expose())).map_err(|_| RequestError::NoAccessToken)?;
     value.set_sensitive(true);
