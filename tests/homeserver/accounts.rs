@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     reply::{Refusal, Reply},
+    router::Parts,
     state::{Session, State, User},
 };
 
@@ -25,7 +26,7 @@ impl State {
         user
     }
 
-    fn open_session(&mut self, user: String, body: &Value) -> Value {
+    pub(crate) fn open_session(&mut self, user: String, body: &Value) -> Value {
         let device = match body["device_id"].as_str() {
             Some(device) => device.to_owned(),
             None => self.name("DEVICE"),
@@ -54,26 +55,11 @@ impl State {
         answer
     }
 
-    pub(crate) fn login(&mut self, body: &Value) -> Reply {
-        if body["type"] != "m.login.password" {
-            return Err(Refusal::new(400, "M_UNKNOWN", "Unknown login type"));
+    pub(crate) fn register(&mut self, parts: &Parts) -> Reply {
+        let body = &parts.body;
+        if body["type"] == "m.login.application_service" {
+            return self.register_by_appservice(parts);
         }
-        let name = body["identifier"]["user"]
-            .as_str()
-            .or_else(|| body["user"].as_str())
-            .unwrap_or_default();
-        let user = self.user_id(name);
-        let right = self
-            .users
-            .get(&user)
-            .is_some_and(|known| body["password"].as_str() == Some(&known.password));
-        if !right {
-            return Err(Refusal::forbidden("Invalid username or password"));
-        }
-        Ok(self.open_session(user, body))
-    }
-
-    pub(crate) fn register(&mut self, body: &Value) -> Reply {
         if body["auth"]["type"] != "m.login.dummy" {
             let flows = json!({"session": "registration", "flows": [{"stages": ["m.login.dummy"]}], "params": {}});
             return Err(Refusal {
@@ -116,8 +102,10 @@ impl State {
     }
 
     /// Deleting a device asks who is there first.
-    pub(crate) fn delete_device(&mut self, session: &Session, device: &str, body: &Value) -> Reply {
-        self.authenticated(session, &body["auth"])?;
+    pub(crate) fn delete_device(&mut self, session: &Session, parts: &Parts, device: &str) -> Reply {
+        if !self.is_appservice(parts) {
+            self.authenticated(session, &parts.body["auth"])?;
+        }
         self.remove_device(&session.user, device);
         Ok(json!({}))
     }

@@ -6,7 +6,7 @@ use crate::{
     Exchange, Homeserver,
     doors::patience,
     faults::{Hook, Kind, Outcome, Told},
-    lock, log, reply,
+    lock, log, oauth, reply,
     router::Parts,
     state::Session,
 };
@@ -38,9 +38,9 @@ impl Homeserver {
     fn suffer(&self, parts: &Parts, fault: Option<Kind>) -> Told {
         let process = || {
             let mut state = lock(&self.0.state);
-            state
-                .file(parts)
-                .unwrap_or_else(|| reply::response(state.answer(parts)))
+            let special = state.file(parts).or_else(|| state.of_authorization(parts));
+            let special = special.or_else(|| state.single_sign_on(parts));
+            special.unwrap_or_else(|| reply::response(state.answer(parts)))
         };
         let mut after = std::time::Duration::ZERO;
         let outcome = match fault {
@@ -97,7 +97,11 @@ impl Homeserver {
             length if is_file && length > 0 && !body.starts_with(b"{") => format!("<{length} bytes>").into(),
             _ => log::readable(body),
         };
-        let request_body = shown(request.body());
+        let request_body = if path.starts_with("/oauth/") && !request.body().starts_with(b"{") {
+            oauth::readable(request.body())
+        } else {
+            shown(request.body())
+        };
         let response_body = shown(answer.map(|answer| answer.body().as_ref()).unwrap_or_default());
         lock(&self.0.log).push(Exchange {
             method: parts.method.to_string(),

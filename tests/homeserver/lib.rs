@@ -31,13 +31,16 @@
 //! Federation, permissions beyond membership, thumbnails, presence, typing, receipts, push.
 
 mod accounts;
+mod appservice;
 mod doors;
 mod exchange;
 mod faults;
 mod interactive;
 mod keys;
 mod log;
+mod logins;
 mod media;
+mod oauth;
 mod oracle;
 pub mod peer;
 mod redact;
@@ -162,7 +165,7 @@ impl Homeserver {
             .map(|known| known.password.clone())
             .unwrap_or_default();
         let body = json!({"type": "m.login.password", "user": user, "password": password, "device_id": device});
-        let answer = state.login(&body).unwrap_or_default();
+        let answer = state.login_by_password(&body).unwrap_or_default();
         answer["access_token"].as_str().unwrap_or_default().to_owned()
     }
 

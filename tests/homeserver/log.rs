@@ -40,7 +40,9 @@ fn hide_secrets(value: &mut Value) {
         Value::Object(fields) => {
             for (name, field) in fields {
                 match name.as_str() {
-                    "access_token" | "refresh_token" | "password" if field.is_string() => *field = "<hidden>".into(),
+                    "access_token" | "refresh_token" | "password" | "token" | "device_code" if field.is_string() => {
+                        *field = "<hidden>".into()
+                    }
                     _ => hide_secrets(field),
                 }
             }

@@ -7,7 +7,7 @@ use ruma::api::{
     client::{
         account::{register, whoami},
         alias::get_alias,
-        device::{delete_device, get_devices},
+        device::{delete_device, get_devices, update_device},
         discovery::get_supported_versions,
         filter::create_filter,
         keys::{claim_keys, get_keys, upload_keys, upload_signatures, upload_signing_keys},
@@ -69,6 +69,8 @@ impl Parts {
         let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
         match path.as_slice() {
             ["_matrix", "client", "versions"] => vec!["versions"],
+            [".well-known", "matrix", "client"] => vec![".well-known"],
+            ["_matrix", "client", "unstable", "org.matrix.msc2965", "auth_metadata"] => vec!["auth_metadata"],
             ["_matrix", "media", "v3", "upload"] => vec!["media", "upload"],
             ["_matrix", "client", "r0" | "v1" | "v3" | "unstable", rest @ ..] => rest.to_vec(),
             _ => Vec::new(),
@@ -104,7 +106,7 @@ impl Parts {
     }
 }
 
-fn percent_decoded(text: &str) -> String {
+pub(crate) fn percent_decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -122,6 +124,9 @@ fn percent_decoded(text: &str) -> String {
 impl State {
     /// Whose request this is.
     pub(crate) fn session(&self, parts: &Parts) -> Result<Session, Refusal> {
+        if let Some(asserted) = self.asserted(parts) {
+            return asserted;
+        }
         let token = parts
             .token
             .as_deref()
@@ -144,19 +149,23 @@ impl State {
         let endpoint = parts.endpoint();
         match (parts.method.as_str(), endpoint.as_slice()) {
             ("GET", ["versions"]) => parts.typed::<get_supported_versions::Request>(&[], || {
-                Ok(json!({"versions": ["v1.1", "v1.5", "v1.11"], "unstable_features": {"org.matrix.simplified_msc3575": self.slides}}))
+                Ok(json!({"versions": ["v1.1", "v1.5", "v1.11", "v1.15"], "unstable_features": {"org.matrix.simplified_msc3575": self.slides}}))
             }),
-            ("GET", ["login"]) => parts
-                .typed::<get_login_types::v3::Request>(&[], || Ok(json!({"flows": [{"type": "m.login.password"}]}))),
+            ("GET", ["login"]) => parts.typed::<get_login_types::v3::Request>(&[], || self.login_types()),
+            ("GET", ["auth_metadata"]) => self.authorization_metadata(),
+            ("GET", [".well-known"]) => self
+                .well_known
+                .clone()
+                .ok_or_else(|| Refusal::not_found("There is no such page")),
             ("GET", ["directory", "room", alias]) => {
                 parts.typed::<get_alias::v3::Request>(&[alias], || match self.aliases.get(*alias) {
                     Some(room) => Ok(json!({"room_id": room, "servers": [self.server_name]})),
                     None => Err(Refusal::not_found("Room alias not found")),
                 })
             }
-            ("POST", ["login"]) => parts.typed::<login::v3::Request>(&[], || self.login(&parts.body)),
+            ("POST", ["login"]) => parts.typed::<login::v3::Request>(&[], || self.login(parts)),
             ("POST", ["refresh"]) => parts.typed::<refresh_token::v3::Request>(&[], || self.refresh(&parts.body)),
-            ("POST", ["register"]) => parts.typed::<register::v3::Request>(&[], || self.register(&parts.body)),
+            ("POST", ["register"]) => parts.typed::<register::v3::Request>(&[], || self.register(parts)),
             _ => {
                 let session = self.session(parts)?;
                 self.token_is_used(parts.token.as_deref(), None);
@@ -177,11 +186,18 @@ impl State {
             }),
             ("POST", ["logout"]) => parts.typed::<logout::v3::Request>(&[], || self.logout(session)),
             ("GET", ["account", "whoami"]) => parts.typed::<whoami::v3::Request>(&[], || {
-                Ok(json!({"user_id": session.user, "device_id": session.device, "is_guest": false}))
+                let mut who = json!({"user_id": session.user, "is_guest": false});
+                if !session.device.is_empty() {
+                    who["device_id"] = session.device.clone().into();
+                }
+                Ok(who)
             }),
             ("GET", ["devices"]) => parts.typed::<get_devices::v3::Request>(&[], || self.devices(session)),
+            ("PUT", ["devices", device]) => {
+                parts.typed::<update_device::v3::Request>(&[device], || self.put_device(session, parts, device, body))
+            }
             ("DELETE", ["devices", device]) => {
-                parts.typed::<delete_device::v3::Request>(&[device], || self.delete_device(session, device, body))
+                parts.typed::<delete_device::v3::Request>(&[device], || self.delete_device(session, parts, device))
             }
             ("POST", ["user", user, "filter"]) => {
                 parts.typed::<create_filter::v3::Request>(&[user], || self.put_filter(session, body.clone()))

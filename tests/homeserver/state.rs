@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::sliding::Connection;
-
-use crate::interactive::Interactive;
+use crate::{appservice::AppService, interactive::Interactive, logins::Logins, oauth::OAuth, sliding::Connection};
 
 /// The whole of a homeserver.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +33,11 @@ pub(crate) struct State {
     pub(crate) files: BTreeMap<String, Bytes>,
     pub(crate) max_file_bytes: Option<u64>,
     pub(crate) interactive: Interactive,
+    pub(crate) logins: Logins,
+    pub(crate) oauth: OAuth,
+    pub(crate) appservices: Vec<AppService>,
+    /// What the page of the server's name says.
+    pub(crate) well_known: Option<Value>,
 }
 
 /// An access token's device.
@@ -64,6 +67,7 @@ pub(crate) struct Renewable {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct User {
     pub(crate) password: String,
+    pub(crate) deactivated: bool,
     pub(crate) devices: BTreeMap<String, Device>,
     pub(crate) filters: BTreeMap<String, Value>,
     /// `master_key`, `self_signing_key`, `user_signing_key`.

@@ -53,7 +53,8 @@ impl Secrets {
                 found.push((invariant, format!("{what} is in the address of {}", place(parts))));
             }
             // The one place where one belongs.
-            let renews = parts.endpoint() == ["refresh"] && parts.body == json!({"refresh_token": secret});
+            let renews = parts.endpoint() == ["refresh"] && parts.body == json!({"refresh_token": secret})
+                || matches!(parts.path.as_slice(), [oauth, what] if oauth == "oauth" && (what == "token" || what == "revoke"));
             if contains(parts.request.body(), secret.as_bytes()) && !renews {
                 found.push((invariant, format!("{what} is in the body of {}", place(parts))));
             }
