@@ -1,4 +1,4 @@
-//! From a homeserver and a directory to a client: by password, by token, or with the login that is there.
+//! The parts of a client: which homeserver, which directory, which store and key; and the login that is there.
 
 use std::{
     path::{Path, PathBuf},
@@ -10,40 +10,59 @@ use mx_crypto_store::{
     backend::{Backend, Memory},
 };
 use mx_olm_orchestrator::{Options, Orchestrator, Recipients, SyncSource};
-use mx_transport::{AccessToken, Homeserver, RefreshToken, RequestError, TokenKeeper, Tokens, Transport};
-use ruma::{
-    OwnedDeviceId, OwnedUserId,
-    api::client::{
-        account::whoami,
-        session::{get_login_types, login},
-        uiaa::UserIdentifier,
-    },
-};
+use mx_transport::{Discovered, Discovery, Homeserver, OAuthClient, TokenKeeper, Transport};
+use ruma::OwnedUserId;
 
 use crate::{
     Client, Error, Files, Invites, Result, Session, client,
     session::{self, SessionKeeper},
 };
 
+/// A homeserver, and an open store with its key.
+pub(crate) struct Prepared {
+    pub(crate) homeserver: Homeserver,
+    pub(crate) store: PickleStore,
+    pub(crate) key: KeySource,
+}
+
+/// The login of a directory.
+pub(crate) struct Held {
+    pub(crate) session: Session,
+    /// With its tokens. `None`: the login was ended, and not all of its files are gone.
+    pub(crate) homeserver: Option<Homeserver>,
+    /// Our name at the authorization server that gave the tokens.
+    pub(crate) oauth: Option<OAuthClient>,
+}
+
 /// The parts of a client before it is logged in or opened.
 #[derive(Debug, Default)]
 pub struct ClientBuilder {
-    homeserver: Option<String>,
-    directory: Option<PathBuf>,
+    pub(crate) homeserver: Option<String>,
+    pub(crate) directory: Option<PathBuf>,
     backend: Option<(Arc<dyn Backend>, KeySource)>,
     key: Option<KeySource>,
     transport: Option<Arc<dyn Transport>>,
-    device_name: Option<String>,
+    pub(crate) device_name: Option<String>,
     in_memory: bool,
-    options: Options,
-    invites: Invites,
+    follow_redirects: bool,
+    pub(crate) options: Options,
+    pub(crate) invites: Invites,
 }
 
 impl ClientBuilder {
-    /// The homeserver's address, such as `https://matrix.example.org`.
+    /// The homeserver: its address (`https://matrix.example.org`), the name of a server (`example.org`) or a user id
+    /// (`@bot:example.org`), whose server says where its homeserver is ([`discover`](Self::discover)).
     #[must_use]
     pub fn homeserver(mut self, url: impl Into<String>) -> Self {
         self.homeserver = Some(url.into());
+        self
+    }
+
+    /// Follow redirects when a server is asked where its homeserver is. Default: no, since whoever is redirected to decides
+    /// where the password goes.
+    #[must_use]
+    pub const fn follow_redirects(mut self, follow: bool) -> Self {
+        self.follow_redirects = follow;
         self
     }
 
@@ -126,61 +145,17 @@ impl ClientBuilder {
         self
     }
 
-    /// Log in by password and publish the device's keys. With a store that was used before, the same device logs in
-    /// again, as after a token expired.
-    ///
-    /// # Errors
-    /// [`Error::WrongPassword`], [`Error::AlreadyLoggedIn`], [`Error::DeviceDeleted`]; of the request, of the store.
-    pub async fn login(self, user: &str, password: &str) -> Result<Client> {
-        let (homeserver, store) = self.prepare(true).await?;
-        let known = store.device().await?;
-        let mut request = login::v3::Request::new(login::v3::LoginInfo::Password(login::v3::Password::new(
-            UserIdentifier::Matrix(ruma::api::client::uiaa::MatrixUserIdentifier::new(user.to_owned())),
-            password.to_owned(),
-        )));
-        request.initial_device_display_name = Some(self.device_name.clone().unwrap_or_else(|| "mx-e2ee".to_owned()));
-        request.refresh_token = true;
-        request.device_id = known.as_ref().map(|(_, device)| device.clone());
-        let answer = match homeserver.send(request).await {
-            Ok(answer) => answer,
-            Err(error) => return Err(self.why_no_login(&homeserver, error).await),
-        };
-        let refresh = answer.refresh_token.map(RefreshToken::new);
-        let tokens = Tokens::lasting(token(&answer.access_token)?, refresh, answer.expires_in);
-        let finished = self
-            .finish(homeserver.clone(), store, answer.user_id, answer.device_id, tokens)
-            .await;
-        if let Err(Error::Orchestrator(mx_olm_orchestrator::Error::StoreOfAnotherDevice { .. })) = &finished {
-            // The login that was just made is of no use to anybody.
-            client::end_login(&homeserver).await?;
-        }
-        finished
-    }
-
-    /// Take over a login that was made elsewhere: an access token and the device that it belongs to.
-    ///
-    /// # Errors
-    /// [`Error::TokenWithoutDevice`], [`Error::AlreadyLoggedIn`]; of the request, of the store.
-    pub async fn login_with_token(self, access_token: &str) -> Result<Client> {
-        let (homeserver, store) = self.prepare(true).await?;
-        let token = token(access_token)?;
-        homeserver.set_access_token(token.clone());
-        let who = homeserver.send(whoami::v3::Request::new()).await?;
-        let device = who.device_id.ok_or(Error::TokenWithoutDevice)?;
-        self.finish(homeserver, store, who.user_id, device, token.into()).await
-    }
-
     /// Go on with the login of the directory: the same device, after a restart. Nothing is sent.
     ///
     /// # Errors
     /// [`Error::NotLoggedIn`], [`Error::StoreLost`]; of the store: wrong key, in use, of another device.
     pub async fn open(mut self) -> Result<Client> {
         let directory = self.kept_in()?.to_owned();
-        let Some((session, tokens)) = session::load(&directory)? else {
+        let Some((session, kept)) = session::find(&directory)? else {
             return Err(Error::NotLoggedIn { directory });
         };
         self.homeserver.get_or_insert_with(|| session.homeserver.clone());
-        let (homeserver, store) = match self.prepare(false).await {
+        let Prepared { homeserver, store, key } = match self.prepare(false).await {
             Err(Error::Orchestrator(mx_olm_orchestrator::Error::Store(
                 StoreError::Empty | StoreError::StoreMissing { .. },
             ))) => return Err(Error::StoreLost { directory }),
@@ -189,19 +164,41 @@ impl ClientBuilder {
         if store.device().await?.is_none() {
             return Err(Error::StoreLost { directory });
         }
-        homeserver.set_tokens(tokens, keeper(Some(&directory), &session));
+        let Some((safe, credentials)) = session::unlock(&key, &directory, &session, kept).await? else {
+            return Err(Error::NotLoggedIn { directory });
+        };
+        let keeper = keeper(&directory, &session, safe, &credentials);
+        credentials.give_to(&homeserver, Some(keeper));
         let device = Orchestrator::open(homeserver, store, &session.user_id, &session.device_id, self.options).await?;
         Ok(Client::new(device, session, Some(directory), self.invites))
     }
 
-    /// End the login of the directory, also when its store cannot be opened. As [`Client::logout`].
+    /// End the login of the directory, also when its store is in use or cannot be opened. As [`Client::logout`]. The key is
+    /// needed, which opens the tokens.
     ///
     /// # Errors
-    /// [`Error::NotLoggedIn`]; of the request.
+    /// [`Error::NotLoggedIn`]; of the request; of the key: where it is lost, the login can only be
+    /// [forgotten](Self::forget).
     pub async fn logout(self) -> Result<Session> {
         let directory = self.kept_in()?;
-        let (session, homeserver) = self.held(directory)?;
-        client::end_login(&homeserver).await?;
+        let held = self.held(directory).await?;
+        if let Some(homeserver) = &held.homeserver {
+            client::end_login(homeserver).await?;
+        }
+        let _locked = session::lock(directory).await?;
+        session::mark_ended(directory, &held.session);
+        session::forget(directory, &held.session)?;
+        Ok(held.session)
+    }
+
+    /// Forget the login of the directory here, without telling the homeserver, as when its key is lost: the device stays
+    /// there until it is deleted elsewhere. Its store is put aside.
+    ///
+    /// # Errors
+    /// [`Error::NotLoggedIn`]; of the directory.
+    pub async fn forget(self) -> Result<Session> {
+        let directory = self.kept_in()?;
+        let (session, _) = session::find(directory)?.ok_or_else(|| not_logged_in(directory))?;
         let _locked = session::lock(directory).await?;
         session::forget(directory, &session)?;
         Ok(session)
@@ -215,51 +212,76 @@ impl ClientBuilder {
     /// [`Error::NotLoggedIn`] when nothing is left to be destroyed; of the request, and nothing is destroyed then.
     pub async fn logout_and_wipe(self) -> Result<Option<Session>> {
         let directory = self.kept_in()?;
-        let (session, homeserver) = match self.held(directory) {
+        let held = match self.held(directory).await {
             Err(Error::NotLoggedIn { .. }) if session::destroy_aside(directory)? => return Ok(None),
             held => held?,
         };
-        client::end_login_surely(&homeserver).await?;
+        if let Some(homeserver) = &held.homeserver {
+            client::end_login_surely(homeserver).await?;
+        }
         let _locked = session::lock(directory).await?;
+        session::mark_ended(directory, &held.session);
         session::destroy(directory)?;
-        Ok(Some(session))
+        Ok(Some(held.session))
     }
 
-    /// What fetches files with the login of the directory. It needs no store, and works while another process uses it.
+    /// What fetches files with the login of the directory. It needs the key and no store, and works while another process
+    /// uses that.
     ///
     /// # Errors
-    /// [`Error::NotLoggedIn`].
-    pub fn files(self) -> Result<Files> {
-        Ok(Files::new(self.held(self.kept_in()?)?.1))
+    /// [`Error::NotLoggedIn`]; of the key.
+    pub async fn files(self) -> Result<Files> {
+        let directory = self.kept_in()?;
+        let homeserver = self.held(directory).await?.homeserver;
+        Ok(Files::new(homeserver.ok_or_else(|| not_logged_in(directory))?))
     }
 
     /// The login of the directory, and its homeserver.
-    fn held(&self, directory: &Path) -> Result<(Session, Homeserver)> {
-        let Some((session, tokens)) = session::load(directory)? else {
-            return Err(Error::NotLoggedIn {
-                directory: directory.to_owned(),
+    pub(crate) async fn held(&self, directory: &Path) -> Result<Held> {
+        let (session, kept) = session::find(directory)?.ok_or_else(|| not_logged_in(directory))?;
+        let key = self.key_of(directory);
+        let Some((safe, credentials)) = session::unlock(&key, directory, &session, kept).await? else {
+            return Ok(Held {
+                session,
+                homeserver: None,
+                oauth: None,
             });
         };
         let homeserver = Homeserver::new(&session.homeserver, self.way()?)?;
-        homeserver.set_tokens(tokens, keeper(Some(directory), &session));
-        Ok((session, homeserver))
+        let keeper = keeper(directory, &session, safe, &credentials);
+        let oauth = match &credentials.kind {
+            session::Kind::OAuth(client) => Some(client.clone()),
+            _ => None,
+        };
+        credentials.give_to(&homeserver, Some(keeper));
+        Ok(Held {
+            session,
+            homeserver: Some(homeserver),
+            oauth,
+        })
     }
 
-    fn kept_in(&self) -> Result<&Path> {
+    /// What opens the store of the directory, and the tokens of the login.
+    fn key_of(&self, directory: &Path) -> KeySource {
+        match (&self.backend, &self.key) {
+            (Some((_, key)), _) | (None, Some(key)) => key.clone(),
+            (None, None) => KeySource::File(directory.join("pickle.key")),
+        }
+    }
+
+    pub(crate) fn kept_in(&self) -> Result<&Path> {
         self.directory.as_deref().ok_or_else(|| Error::Configuration {
             what: "a client needs a directory to keep its login and keys in".to_owned(),
         })
     }
 
     /// The homeserver and the store, opened: a store that cannot be opened must not cost a login.
-    async fn prepare(&self, for_login: bool) -> Result<(Homeserver, PickleStore)> {
+    pub(crate) async fn prepare(&self, for_login: bool) -> Result<Prepared> {
         let url = self.homeserver.as_deref().ok_or_else(|| Error::Configuration {
             what: "a client needs the address of its homeserver".to_owned(),
         })?;
-        if for_login && let Some(directory) = &self.directory {
-            self.refuse_second_login(directory).await?;
-        }
-        let homeserver = Homeserver::new(url, self.way()?)?;
+        let found = self.discovery()?.find(url).await?;
+        let homeserver = Homeserver::new(&found.base_url, self.way()?)?;
         let (backend, key) = match &self.backend {
             Some((backend, key)) => (Arc::clone(backend), key.clone()),
             None if self.in_memory => (
@@ -269,33 +291,32 @@ impl ClientBuilder {
             None => self.own_backend().await?,
         };
         let store = if for_login {
-            PickleStore::open(backend, key).await?
+            PickleStore::open(backend, key.clone()).await?
         } else {
-            PickleStore::open_existing(backend, key).await?
+            PickleStore::open_existing(backend, key.clone()).await?
         };
         // Before a password is sent: the same device cannot come again.
         Orchestrator::refuse_ended(&store).await?;
-        Ok((homeserver, store))
+        Ok(Prepared { homeserver, store, key })
     }
 
-    /// A login that works is not thrown away by accident; one whose token expired may be made again. It is asked for at its
-    /// own homeserver: another one is not shown the token.
-    async fn refuse_second_login(&self, directory: &Path) -> Result<()> {
-        let (session, homeserver) = match self.held(directory) {
-            Err(Error::NotLoggedIn { .. }) => return Ok(()),
-            held => held?,
-        };
-        match homeserver.send(whoami::v3::Request::new()).await {
-            Err(RequestError::LoggedOut { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
-            Ok(_) => Err(Error::AlreadyLoggedIn {
-                directory: directory.to_owned(),
-                user: session.user_id.to_string(),
-            }),
-        }
+    /// Where the homeserver is that was named: by its address, by a server's name, or by a user id. Nothing is sent for an
+    /// address. Show it to whoever logs in: it is where the password goes.
+    ///
+    /// # Errors
+    /// [`Error::Discovery`].
+    pub async fn discover(&self) -> Result<Discovered> {
+        let given = self.homeserver.as_deref().ok_or_else(|| Error::Configuration {
+            what: "a client needs the name or the address of its homeserver".to_owned(),
+        })?;
+        Ok(self.discovery()?.find(given).await?)
     }
 
-    fn way(&self) -> Result<Arc<dyn Transport>> {
+    fn discovery(&self) -> Result<Discovery> {
+        Ok(Discovery::new(self.way()?).follow_redirects(self.follow_redirects))
+    }
+
+    pub(crate) fn way(&self) -> Result<Arc<dyn Transport>> {
         if let Some(transport) = &self.transport {
             return Ok(Arc::clone(transport));
         }
@@ -323,69 +344,20 @@ impl ClientBuilder {
             what: format!("without the feature sqlite, bring a backend for {directory:?}"),
         })
     }
-
-    async fn why_no_login(&self, homeserver: &Homeserver, error: RequestError) -> Error {
-        match error {
-            RequestError::Api {
-                status, ref errcode, ..
-            } if status.as_u16() == 403 && errcode.as_deref() == Some("M_FORBIDDEN") => Error::WrongPassword,
-            RequestError::Api { status, .. } if status.as_u16() == 400 => {
-                let by_password =
-                    |kind: &get_login_types::v3::LoginType| matches!(kind, get_login_types::v3::LoginType::Password(_));
-                match homeserver.send(get_login_types::v3::Request::new()).await {
-                    Ok(types) if !types.flows.iter().any(by_password) => Error::NoPasswordLogin,
-                    _ => error.into(),
-                }
-            }
-            other => other.into(),
-        }
-    }
-
-    async fn finish(
-        self,
-        homeserver: Homeserver,
-        store: PickleStore,
-        user_id: OwnedUserId,
-        device_id: OwnedDeviceId,
-        tokens: Tokens,
-    ) -> Result<Client> {
-        let session = Session {
-            homeserver: homeserver.base_url().to_owned(),
-            user_id,
-            device_id,
-        };
-        homeserver.set_tokens(tokens.clone(), keeper(self.directory.as_deref(), &session));
-        let device = Orchestrator::open(homeserver, store, &session.user_id, &session.device_id, self.options).await?;
-        if let Some(directory) = &self.directory {
-            let directory = session::create_directory(directory)?;
-            let _locked = session::lock(&directory).await?;
-            session::save(&directory, &session, &tokens)?;
-        }
-        // A store whose keys never were on the homeserver is that of a login that was interrupted.
-        if device.were_keys_published().await? && !device.key_status().await?.published {
-            return Err(Error::DeviceDeleted {
-                device: session.device_id,
-            });
-        }
-        device.publish_keys().await?;
-        // The homeserver's answer makes the engine add a fallback key, and rooms are known from the start.
-        if let Err(error) = device.sync(std::time::Duration::ZERO).await {
-            tracing::warn!(
-                code = error.code(),
-                "logged in, and the first sync failed: the next one makes up for it"
-            );
-        }
-        Ok(Client::new(device, session, self.directory, self.invites))
-    }
 }
 
-/// Where the tokens of a login are kept: in its directory, if it has one.
-fn keeper(directory: Option<&Path>, session: &Session) -> Option<Arc<dyn TokenKeeper>> {
-    directory.map(|directory| Arc::new(SessionKeeper::new(directory, session)) as _)
+/// Where the tokens of a login are kept.
+pub(crate) fn keeper(
+    directory: &Path,
+    session: &Session,
+    safe: session::Safe,
+    credentials: &session::Credentials,
+) -> Arc<dyn TokenKeeper> {
+    Arc::new(SessionKeeper::new(directory, session, safe, credentials.clone()))
 }
 
-fn token(given: &str) -> Result<AccessToken> {
-    AccessToken::new(given).map_err(|error| Error::Configuration {
-        what: error.to_string(),
-    })
+pub(crate) fn not_logged_in(directory: &Path) -> Error {
+    Error::NotLoggedIn {
+        directory: directory.to_owned(),
+    }
 }

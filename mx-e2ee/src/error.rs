@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use mx_crypto_store::{StoreError, backend::BackendError};
-use mx_transport::{RequestError, TransportError};
+use mx_transport::{DiscoveryError, OAuthError, RequestError, TransportError};
 use ruma::{OwnedDeviceId, OwnedRoomId};
 
 use crate::AttachmentError;
@@ -32,6 +32,31 @@ pub enum Error {
     /// The homeserver offers no login by password.
     #[error("this homeserver offers no login by password: log in elsewhere and bring the access token")]
     NoPasswordLogin,
+
+    /// The homeserver does not offer this kind of login.
+    #[error("this homeserver offers no login by {wanted}: it offers {}", kinds_named(offered))]
+    LoginNotOffered {
+        /// What was tried.
+        wanted: &'static str,
+        /// What it offers instead.
+        offered: Vec<String>,
+    },
+
+    /// A token of single sign-on is not valid.
+    #[error("the homeserver does not accept this login token: it is valid once and for a short time, get another one")]
+    WrongLoginToken,
+
+    /// No homeserver was found.
+    #[error(transparent)]
+    Discovery(DiscoveryError),
+
+    /// A login by OAuth 2.0 was not done.
+    #[error(transparent)]
+    OAuth(OAuthError),
+
+    /// Nobody came back from single sign-on in time.
+    #[error("nobody came back from the page of single sign-on: open it again, or paste the login token")]
+    NobodyCameBack,
 
     /// There is no login in this directory.
     #[error("there is no login in {directory:?}: log in first")]
@@ -139,6 +164,11 @@ impl Error {
             Self::Attachment(error) => error.code(),
             Self::WrongPassword => "wrong_password",
             Self::NoPasswordLogin => "no_password_login",
+            Self::LoginNotOffered { .. } => "login_not_offered",
+            Self::WrongLoginToken => "wrong_login_token",
+            Self::Discovery(error) => error.code(),
+            Self::OAuth(error) => error.code(),
+            Self::NobodyCameBack => "login_expired",
             Self::NotLoggedIn { .. } => "not_logged_in",
             Self::AlreadyLoggedIn { .. } => "already_logged_in",
             Self::DeviceDeleted { .. } => "device_deleted",
@@ -167,7 +197,11 @@ impl Error {
     /// It may work a little later without anybody doing anything.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        let Self::Orchestrator(error) = self else { return false };
+        let error = match self {
+            Self::Orchestrator(error) => error,
+            Self::Discovery(DiscoveryError::Unreachable { source, .. }) => return source.is_transient(),
+            _ => return false,
+        };
         match error {
             mx_olm_orchestrator::Error::Request(RequestError::Transport(error)) => error.is_transient(),
             mx_olm_orchestrator::Error::Request(error @ RequestError::Api { status, .. }) => {
@@ -216,6 +250,32 @@ impl From<RequestError> for Error {
 impl From<TransportError> for Error {
     fn from(error: TransportError) -> Self {
         RequestError::from(error).into()
+    }
+}
+
+impl From<DiscoveryError> for Error {
+    fn from(error: DiscoveryError) -> Self {
+        match error {
+            DiscoveryError::Address(error) => error.into(),
+            error => Self::Discovery(error),
+        }
+    }
+}
+
+impl From<OAuthError> for Error {
+    fn from(error: OAuthError) -> Self {
+        match error {
+            OAuthError::Request(error) => error.into(),
+            error => Self::OAuth(error),
+        }
+    }
+}
+
+fn kinds_named(kinds: &[String]) -> String {
+    if kinds.is_empty() {
+        "none that is known here".to_owned()
+    } else {
+        kinds.join(", ")
     }
 }
 

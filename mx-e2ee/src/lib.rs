@@ -5,6 +5,8 @@ mod builder;
 mod client;
 mod content;
 mod error;
+mod fleet;
+mod login;
 mod room;
 mod session;
 #[cfg(feature = "reqwest")]
@@ -28,6 +30,8 @@ pub use self::{
     client::{Client, invites::Invites},
     content::Content,
     error::{Error, Result},
+    fleet::Fleet,
+    login::{LoginKinds, sso::SsoListener},
     room::{Member, Room, SendOptions, say::EventHead},
     session::Session,
 };

@@ -1,23 +1,26 @@
-//! The login: who, which device, where, with which tokens. A file that only its owner reads, replaced as a whole.
+//! The login: who, which device, where; with its tokens, sealed. A file that only its owner reads, replaced as a whole.
 
+mod credentials;
 mod ending;
 mod keeper;
+mod safe;
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
 };
 
-use mx_transport::{AccessToken, RefreshToken, Tokens};
-use ruma::{OwnedDeviceId, OwnedUserId};
+use ruma::{OwnedDeviceId, OwnedUserId, serde::Base64};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use self::credentials::Written;
 pub(crate) use self::{
+    credentials::{Credentials, Kind, masquerade},
     ending::{destroy, destroy_aside, forget},
     keeper::{SessionKeeper, lock},
+    safe::{Safe, unlock},
 };
 use crate::{Error, Result};
 
@@ -42,8 +45,22 @@ impl Session {
     /// # Errors
     /// [`Error::SessionFile`], [`Error::SessionFilePermissions`].
     pub fn of(directory: impl AsRef<Path>) -> Result<Option<Self>> {
-        Ok(load(directory.as_ref())?.map(|(session, _)| session))
+        let found = find(directory.as_ref())?;
+        Ok(found
+            .filter(|(_, kept)| !matches!(kept, Kept::Ended))
+            .map(|(session, _)| session))
     }
+}
+
+/// What a file keeps of a login's tokens.
+#[derive(Debug)]
+pub(crate) enum Kept {
+    /// Sealed with the key of the store.
+    Sealed(Vec<u8>),
+    /// In the clear, by a version before this one.
+    Plain(Written),
+    /// Nothing: the login was ended on the homeserver, and its files are on their way out.
+    Ended,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -51,47 +68,14 @@ struct Stored {
     homeserver: String,
     user_id: OwnedUserId,
     device_id: OwnedDeviceId,
-    access_token: Zeroizing<String>,
-    /// Of a homeserver whose access tokens expire.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    refresh_token: Option<Zeroizing<String>>,
-    /// In milliseconds since the Unix epoch.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    access_token_expires_at_ms: Option<u64>,
-}
-
-impl Stored {
-    fn of(session: &Session, tokens: &Tokens) -> Self {
-        let expires_at = tokens
-            .expires_at
-            .and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
-        let refresh = tokens.refresh.as_ref();
-        Self {
-            homeserver: session.homeserver.clone(),
-            user_id: session.user_id.clone(),
-            device_id: session.device_id.clone(),
-            access_token: Zeroizing::new(tokens.access.expose().to_owned()),
-            refresh_token: refresh.map(|refresh| Zeroizing::new(refresh.expose().to_owned())),
-            access_token_expires_at_ms: expires_at.map(|at| u64::try_from(at.as_millis()).unwrap_or(u64::MAX)),
-        }
-    }
-
-    /// `None`: it is damaged.
-    fn tokens(&self) -> Option<Tokens> {
-        let expires_at = self.access_token_expires_at_ms;
-        Some(Tokens {
-            access: AccessToken::new(self.access_token.as_str()).ok()?,
-            refresh: self
-                .refresh_token
-                .as_ref()
-                .map(|token| RefreshToken::new(token.as_str())),
-            expires_at: expires_at.and_then(|ms| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms))),
-        })
-    }
+    sealed_tokens: Option<Base64>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    ended: bool,
 }
 
 /// The login of a directory. `None`: there is none.
-pub(crate) fn load(directory: &Path) -> Result<Option<(Session, Tokens)>> {
+pub(crate) fn find(directory: &Path) -> Result<Option<(Session, Kept)>> {
     let path = directory.join(FILE);
     let failed = |source| Error::SessionFile {
         path: path.clone(),
@@ -109,27 +93,62 @@ pub(crate) fn load(directory: &Path) -> Result<Option<(Session, Tokens)>> {
             return Err(Error::SessionFilePermissions { path });
         }
     }
-    // serde_json's error would quote the file, which holds the token.
-    let damaged = || failed(io::Error::new(io::ErrorKind::InvalidData, "it is not a login"));
-    let stored: Stored = serde_json::from_str(&text).map_err(|_| damaged())?;
-    let tokens = stored.tokens().ok_or_else(damaged)?;
+    // serde_json's error would quote the file, which may hold a token.
+    let stored: Stored = serde_json::from_str(&text).map_err(|_| damaged(directory))?;
+    let kept = match (stored.ended, stored.sealed_tokens) {
+        (true, _) => Kept::Ended,
+        (false, Some(sealed)) => Kept::Sealed(sealed.into_inner()),
+        (false, None) => Kept::Plain(serde_json::from_str(&text).map_err(|_| damaged(directory))?),
+    };
     let session = Session {
         homeserver: stored.homeserver,
         user_id: stored.user_id,
         device_id: stored.device_id,
     };
-    Ok(Some((session, tokens)))
+    Ok(Some((session, kept)))
+}
+
+fn damaged(directory: &Path) -> Error {
+    Error::SessionFile {
+        path: directory.join(FILE),
+        source: io::Error::new(io::ErrorKind::InvalidData, "it is not a login, or was changed"),
+    }
+}
+
+/// What the tokens are bound to: sealed for one homeserver and device, they open for no other, whatever the file says.
+fn context(session: &Session) -> Vec<u8> {
+    let (user, device) = (session.user_id.as_str(), session.device_id.as_str());
+    ["mx-e2ee login", &session.homeserver, user, device]
+        .join("\0")
+        .into_bytes()
 }
 
 /// Replace the login of a directory: the old one or the new one is on the disk, never half of one.
-pub(crate) fn save(directory: &Path, session: &Session, tokens: &Tokens) -> Result<()> {
+fn save(directory: &Path, session: &Session, kept: &Kept) -> Result<()> {
     let path = directory.join(FILE);
-    let stored = Stored::of(session, tokens);
+    let stored = Stored {
+        homeserver: session.homeserver.clone(),
+        user_id: session.user_id.clone(),
+        device_id: session.device_id.clone(),
+        sealed_tokens: match kept {
+            Kept::Sealed(sealed) => Some(Base64::new(sealed.clone())),
+            Kept::Plain(_) | Kept::Ended => None,
+        },
+        ended: matches!(kept, Kept::Ended),
+    };
     write(directory, &path, &stored).map_err(|source| Error::SessionFile { path, source })
 }
 
+/// Note that a login was ended on the homeserver: from now on its files may go, the key first, and whoever goes on with that
+/// needs no token. Where it cannot be noted, on a disk that is full, they go all the same. The caller holds the lock.
+pub(crate) fn mark_ended(directory: &Path, session: &Session) {
+    if let Err(error) = save(directory, session, &Kept::Ended) {
+        tracing::warn!(code = error.code(), "the end of a login cannot be noted");
+    }
+}
+
 fn write(directory: &Path, path: &Path, stored: &Stored) -> io::Result<()> {
-    let text = Zeroizing::new(serde_json::to_vec_pretty(stored)?);
+    let text = serde_json::to_vec_pretty(stored)?;
     let new = directory.join(format!("{FILE}.new"));
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

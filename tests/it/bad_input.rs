@@ -90,12 +90,12 @@ async fn a_homeserver_that_is_not_there_is_unreachable() {
     assert_eq!(
         code(
             Client::builder()
-                .homeserver("nonsense")
+                .homeserver("no sense")
                 .in_memory()
                 .login("a", "b")
                 .await
         ),
-        "configuration"
+        "invalid_homeserver"
     );
     assert_eq!(
         code(Client::builder().in_memory().login("a", "b").await),
@@ -257,6 +257,7 @@ async fn a_login_without_its_store_is_no_new_device() {
     // The way out that the errors name: log out, and log in as a new device.
     let ended = Client::builder()
         .transport(server.transport())
+        .key(key())
         .directory(&directory)
         .logout()
         .await

@@ -242,7 +242,7 @@ async fn exit_codes_are_distinct_and_errors_go_to_stderr() {
             4,
         ),
         ("wrong", &["login", "--homeserver", &uri, "--user", "alice"], 3),
-        ("alice", &["login", "--homeserver", "nonsense", "--user", "alice"], 2),
+        ("alice", &["login", "--homeserver", "no sense", "--user", "alice"], 2),
     ];
     for (profile, arguments, code) in cases {
         let output = shell.run(profile, arguments).await;

@@ -107,7 +107,7 @@ fn play(point: &KillPoint, beginning: &Beginning, history: u64, round: u64) -> (
         let nth = 1 + seed.below(beginning.operations);
         plan.arm(point.at(nth, seed.pick(point.moments)));
         let done = point.act.done(&mut scene, &device, client, &plan);
-        let client = plan.until_killed(done).await.map(Result::unwrap);
+        let client = Box::pin(plan.until_killed(done)).await.map(Result::unwrap);
         drop(client);
         scene.bob_ended();
         if seed.chance(30) {

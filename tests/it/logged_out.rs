@@ -8,7 +8,7 @@ use mx_test_homeserver::Fault;
 use crate::{
     attachments::{code, requests},
     refresh::{expire, renewable},
-    world::{builder, pair},
+    world::{builder, key, pair},
 };
 
 #[tokio::test]
@@ -101,6 +101,7 @@ async fn nw_22_a_logout_ends_the_store_for_good_and_says_what_to_do() {
     let directory = pair.alice.directory.path();
     let ended = Client::builder()
         .transport(world.transport())
+        .key(key())
         .directory(directory)
         .logout()
         .await
@@ -133,4 +134,27 @@ async fn nw_22_what_is_not_the_end_of_the_device_does_not_end_its_store() {
     drop(pair.room);
     let alice = pair.alice.kill_and_open().await;
     assert_eq!(alice.client.device_id(), device);
+}
+
+/// What an account is told on a sync, how a program tells it apart, and whether it goes away by itself.
+#[tokio::test]
+async fn nw_29_what_is_wrong_with_an_account_is_told_apart_and_ends_no_device() {
+    let pair = pair().await;
+    for (status, errcode, expected, passes) in [
+        (403, "M_USER_DEACTIVATED", "user_deactivated", false),
+        (401, "M_USER_DEACTIVATED", "user_deactivated", false),
+        (401, "M_USER_LOCKED", "user_locked", true),
+        (403, "M_USER_SUSPENDED", "user_suspended", false),
+        (403, "M_CONSENT_NOT_GIVEN", "consent_not_given", false),
+        (429, "M_LIMIT_EXCEEDED", "rate_limited", true),
+    ] {
+        let body = format!(r#"{{"errcode":"{errcode}","error":"so it is","soft_logout":true}}"#);
+        pair.server.fault(Fault::status("/sync", status, &body));
+        let error = pair.alice.client.sync().await.unwrap_err();
+        pair.server.examine(&error);
+        assert_eq!((error.code(), error.is_transient()), (expected, passes), "{errcode}");
+    }
+    drop(pair.room);
+    let alice = pair.alice.kill_and_open().await;
+    alice.client.sync().await.unwrap();
 }

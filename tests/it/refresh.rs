@@ -10,13 +10,13 @@ use serde_json::Value;
 use crate::{
     attachments::{code, received, requests},
     cli::Shell,
-    world::{Device, Pair, World, builder},
+    world::{Device, Pair, World, builder, key},
 };
 
 const LIFETIME: Duration = Duration::from_secs(300);
 
-/// The login of a directory, as it is on the disk.
-fn login_of(device: &Device) -> Value {
+/// The file of a login, as it is on the disk.
+fn file_of(device: &Device) -> Value {
     let text = std::fs::read_to_string(device.directory.path().join("session.json")).unwrap();
     serde_json::from_str(&text).unwrap()
 }
@@ -46,17 +46,15 @@ pub(crate) fn expire(server: &Homeserver, device: &Client, soft: bool) {
 #[tokio::test]
 async fn a_login_goes_on_with_the_token_that_its_file_has() {
     let pair = renewable().await;
-    let before = login_of(&pair.alice);
-    assert!(before["refresh_token"].is_string() && before["access_token_expires_at_ms"].is_u64());
+    let before = file_of(&pair.alice);
+    assert!(before["sealed_tokens"].is_string());
     for soft in [true, false] {
         expire(&pair.server, &pair.alice.client, soft);
         pair.room.send_text("one").await.unwrap();
     }
     assert_eq!(requests(&pair.server, "/refresh"), 2);
-    let after = login_of(&pair.alice);
-    for field in ["access_token", "refresh_token"] {
-        assert_ne!(before[field], after[field], "{field}");
-    }
+    let after = file_of(&pair.alice);
+    assert_ne!(before["sealed_tokens"], after["sealed_tokens"]);
     for field in ["homeserver", "user_id", "device_id"] {
         assert_eq!(before[field], after[field], "{field}");
     }
@@ -89,8 +87,9 @@ async fn a_process_beside_another_one_and_its_files_use_one_login() {
     let pair = renewable().await;
     let beside = Client::builder()
         .transport(pair.server.transport())
+        .key(key())
         .directory(pair.bob.directory.path());
-    let beside = beside.files().unwrap();
+    let beside = beside.files().await.unwrap();
     expire(&pair.server, &pair.alice.client, true);
     let file = Attachment::from_bytes("ring.bin", vec![7; 5000]);
     pair.room.send_attachment(file).await.unwrap();
@@ -113,7 +112,7 @@ async fn a_process_beside_another_one_and_its_files_use_one_login() {
 #[tokio::test]
 async fn nw_23_a_refusal_of_something_before_the_homeserver_is_no_logout() {
     let pair = renewable().await;
-    let before = login_of(&pair.alice);
+    let before = file_of(&pair.alice);
     for (status, body) in [
         (401, "<html>who are you?</html>"),
         (401, r#"{"error":"proxy"}"#),
@@ -133,10 +132,7 @@ async fn nw_23_a_refusal_of_something_before_the_homeserver_is_no_logout() {
             "homeserver_refused",
             "{status} {body}"
         );
-        assert_eq!(
-            login_of(&pair.alice)["refresh_token"].is_string(),
-            before["refresh_token"].is_string()
-        );
+        assert_eq!(file_of(&pair.alice)["user_id"], before["user_id"]);
         pair.alice.client.sync().await.unwrap();
     }
     drop(pair.room);
@@ -235,14 +231,14 @@ async fn a_renewal_whose_answer_is_lost_is_repeated_with_the_same_token() {
 #[tokio::test]
 async fn tokens_that_cannot_be_kept_are_not_used() {
     let pair = renewable().await;
-    let before = login_of(&pair.alice);
+    let before = file_of(&pair.alice);
     let staged = pair.alice.directory.path().join("session.json.new");
     std::fs::create_dir(&staged).unwrap();
     expire(&pair.server, &pair.alice.client, true);
     let error = pair.alice.client.sync().await.unwrap_err();
     pair.server.examine(&error);
     assert_eq!(error.code(), "token_not_kept");
-    assert_eq!(login_of(&pair.alice), before);
+    assert_eq!(file_of(&pair.alice), before);
     std::fs::remove_dir(&staged).unwrap();
     drop(pair.room);
     let alice = pair.alice.kill_and_open().await;

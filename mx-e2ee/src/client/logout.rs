@@ -1,7 +1,6 @@
 //! The end of a login: on the homeserver first, then here.
 
 use mx_transport::{Homeserver, RequestError};
-use ruma::api::client::session::logout;
 
 use crate::{Client, Result, session};
 
@@ -18,6 +17,7 @@ impl Client {
         match directory {
             Some(directory) => {
                 let _locked = session::lock(&directory).await?;
+                session::mark_ended(&directory, &session);
                 session::forget(&directory, &session)
             }
             None => Ok(()),
@@ -36,17 +36,18 @@ impl Client {
     /// still there, and can log in again. One that was ended is no error.
     pub async fn logout_and_wipe(self) -> Result<()> {
         end_login_surely(self.homeserver()).await?;
-        let directory = self.0.directory.clone();
+        let (session, directory) = (self.0.session.clone(), self.0.directory.clone());
         self.close().await?;
         let Some(directory) = directory else { return Ok(()) };
         let _locked = session::lock(&directory).await?;
+        session::mark_ended(&directory, &session);
         session::destroy(&directory)
     }
 }
 
 /// End the login on the homeserver. One that was ended already is no error.
 pub(crate) async fn end_login(homeserver: &Homeserver) -> Result<()> {
-    match homeserver.send(logout::v3::Request::new()).await {
+    match homeserver.log_out().await {
         Ok(_) | Err(RequestError::LoggedOut { .. }) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -54,7 +55,7 @@ pub(crate) async fn end_login(homeserver: &Homeserver) -> Result<()> {
 
 /// The same, and after it the device is not on the homeserver: a token that only expired is an error.
 pub(crate) async fn end_login_surely(homeserver: &Homeserver) -> Result<()> {
-    match homeserver.send(logout::v3::Request::new()).await {
+    match homeserver.log_out().await {
         Ok(_) | Err(RequestError::LoggedOut { soft: false }) => Ok(()),
         Err(error) => Err(error.into()),
     }

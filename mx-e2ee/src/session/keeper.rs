@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use mx_transport::{KeepError, KeeperTurn, TokenKeeper, Tokens};
 use tokio::time::Instant;
 
-use super::{LOCK, Session};
+use super::{LOCK, Safe, Session, credentials::Credentials};
 use crate::Error;
 
 /// Another process that renews the login has an exchange with the homeserver to end, which may be tried several times.
@@ -29,13 +29,18 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(crate) struct SessionKeeper {
     directory: PathBuf,
     session: Session,
+    safe: Safe,
+    /// Of which only the tokens change.
+    login: Credentials,
 }
 
 impl SessionKeeper {
-    pub(crate) fn new(directory: &Path, session: &Session) -> Self {
+    pub(crate) fn new(directory: &Path, session: &Session, safe: Safe, login: Credentials) -> Self {
         Self {
             directory: directory.to_owned(),
             session: session.clone(),
+            safe,
+            login,
         }
     }
 }
@@ -97,25 +102,37 @@ struct Turn {
 impl KeeperTurn for Turn {
     /// The login of another device is none of ours.
     async fn kept(&self) -> Result<Option<Tokens>, KeepError> {
-        let ours = &self.keeper.session;
-        let kept = super::load(&self.keeper.directory)?;
-        Ok(kept
-            .filter(|(kept, _)| kept.user_id == ours.user_id && kept.device_id == ours.device_id)
-            .map(|(_, tokens)| tokens))
+        let SessionKeeper {
+            directory,
+            session,
+            safe,
+            ..
+        } = &self.keeper;
+        let found = super::find(directory)?.filter(|(found, _)| found == session);
+        let Some((_, kept)) = found else { return Ok(None) };
+        let credentials = safe.read(directory, session, kept).await?;
+        Ok(credentials.map(|credentials| credentials.tokens))
     }
 
     /// A small file, written without a pause at which it could be dropped.
     async fn keep(&mut self, tokens: &Tokens) -> Result<(), KeepError> {
-        Ok(super::save(&self.keeper.directory, &self.keeper.session, tokens)?)
+        let SessionKeeper {
+            directory,
+            session,
+            safe,
+            login,
+        } = &self.keeper;
+        Ok(safe.save(directory, session, &login.with(tokens.clone()))?)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use mx_crypto_store::{KeySource, StoreKey};
     use mx_transport::{AccessToken, RefreshToken};
 
     use super::*;
-    use crate::session::{forget, load, save};
+    use crate::session::{find, forget, mark_ended};
 
     fn session(device: &str) -> Session {
         Session {
@@ -130,6 +147,26 @@ mod tests {
         Tokens::lasting(access, Some(RefreshToken::new("refresh")), None)
     }
 
+    async fn safe() -> Safe {
+        Safe::create(KeySource::Bytes(StoreKey::from_bytes([7; 32])))
+            .await
+            .unwrap()
+    }
+
+    async fn keeper(directory: &Path) -> SessionKeeper {
+        SessionKeeper::new(
+            directory,
+            &session("DEVICE"),
+            safe().await,
+            Credentials::native(tokens(0)),
+        )
+    }
+
+    async fn save(directory: &Path, device: &str, number: u32) {
+        let credentials = Credentials::native(tokens(number));
+        safe().await.save(directory, &session(device), &credentials).unwrap();
+    }
+
     async fn kept(keeper: &SessionKeeper) -> Option<String> {
         let kept = keeper.turn().await.unwrap().kept().await.unwrap();
         kept.map(|tokens| tokens.access.expose().to_owned())
@@ -138,17 +175,24 @@ mod tests {
     #[tokio::test]
     async fn what_is_kept_is_the_login_of_this_device_and_of_no_other() {
         let here = tempfile::tempdir().unwrap();
-        let keeper = SessionKeeper::new(here.path(), &session("DEVICE"));
+        let keeper = keeper(here.path()).await;
         assert!(kept(&keeper).await.is_none());
-        save(here.path(), &session("DEVICE"), &tokens(1)).unwrap();
+        save(here.path(), "DEVICE", 1).await;
+        assert_eq!(
+            kept(&keeper).await.as_deref(),
+            Some("access-1"),
+            "whoever has sealed it"
+        );
         keeper.turn().await.unwrap().keep(&tokens(2)).await.unwrap();
         assert_eq!(kept(&keeper).await.as_deref(), Some("access-2"));
-        save(here.path(), &session("OTHER"), &tokens(3)).unwrap();
+        save(here.path(), "OTHER", 3).await;
         assert!(kept(&keeper).await.is_none());
+        mark_ended(here.path(), &session("DEVICE"));
+        assert!(kept(&keeper).await.is_none(), "what was ended is not renewed");
         forget(here.path(), &session("OTHER")).unwrap();
         assert!(kept(&keeper).await.is_none());
         assert!(
-            load(here.path()).unwrap().is_none(),
+            find(here.path()).unwrap().is_none(),
             "what was ended does not come back"
         );
     }
@@ -156,7 +200,7 @@ mod tests {
     #[tokio::test]
     async fn one_at_a_time_has_its_turn() {
         let here = tempfile::tempdir().unwrap();
-        let keeper = SessionKeeper::new(here.path(), &session("DEVICE"));
+        let keeper = keeper(here.path()).await;
         let first = keeper.turn().await.unwrap();
         let error = locked(&here.path().join(LOCK), Duration::ZERO).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut, "nobody waits for ever");

@@ -14,7 +14,7 @@ pub(crate) use self::{
 
 const EXAMPLES: &str = "\
 First steps:
-  mx login --homeserver https://matrix.example.org --user mybot
+  mx login --user @mybot:example.org
   mx room create --name alerts --invite @friend:example.org
   mx send '!room:example.org' 'the eagle lands at noon'
   mx listen
@@ -27,6 +27,11 @@ Files:
   mx send '!room:example.org' --file eagle.jpg --caption 'it has landed'
   mx listen --save ~/Downloads
   mx listen --json > events;  mx download --to ~/Downloads < events
+
+Other ways to log in:
+  mx login --homeserver example.org --offered     which ones there are
+  mx login --homeserver example.org --oauth       type a code in a browser of any machine
+  mx login --homeserver example.org --sso         in a browser of this machine
 
 Several devices side by side:
   mx --profile alerts login …        (or MX_PROFILE=alerts)
@@ -139,25 +144,58 @@ pub(crate) struct Waiting {
 
 #[derive(Debug, Args)]
 pub(crate) struct Login {
-    /// The homeserver's address, such as `https://matrix.example.org`.
-    #[arg(long, env = "MX_HOMESERVER", value_name = "URL")]
-    pub(crate) homeserver: String,
+    /// The homeserver: its address (`https://matrix.example.org`), or the name of a server (example.org), which is asked where
+    /// its homeserver is. Left out: the server of the user id.
+    #[arg(long, env = "MX_HOMESERVER", value_name = "URL|SERVER")]
+    pub(crate) homeserver: Option<String>,
 
-    /// The user name (mybot) or the whole user id (@mybot:example.org).
-    #[arg(long, env = "MX_USER", value_name = "NAME", required_unless_present = "token_file")]
+    /// The user name (mybot), the whole user id (@mybot:example.org), an email address, or a phone number (+49…).
+    #[arg(long, env = "MX_USER", value_name = "NAME")]
     pub(crate) user: Option<String>,
 
+    #[command(flatten)]
+    pub(crate) kind: LoginKind,
+
+    /// Follow a redirect when a server is asked where its homeserver is. It decides where the password goes.
+    #[arg(long)]
+    pub(crate) follow_redirects: bool,
+
+    /// How the device is called where people look at their devices.
+    #[arg(long, default_value = "mx", value_name = "NAME")]
+    pub(crate) device_name: String,
+}
+
+/// How to log in: by password, where none of these is given.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(crate) struct LoginKind {
     /// Read the password from the first line of this file.
-    #[arg(long, value_name = "PATH", conflicts_with = "token_file")]
+    #[arg(long, value_name = "PATH")]
     pub(crate) password_file: Option<PathBuf>,
 
     /// Take over a login that exists: read its access token from the first line of this file.
     #[arg(long, value_name = "PATH")]
     pub(crate) token_file: Option<PathBuf>,
 
-    /// How the device is called where people look at their devices.
-    #[arg(long, default_value = "mx", value_name = "NAME")]
-    pub(crate) device_name: String,
+    /// Log in with a token of single sign-on, or of another device: read it from the first line of this file.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) login_token_file: Option<PathBuf>,
+
+    /// Log in by single sign-on: open the page that is shown in a browser of this machine.
+    #[arg(long)]
+    pub(crate) sso: bool,
+
+    /// Log in by OAuth 2.0: type the code that is shown in a browser of any machine.
+    #[arg(long)]
+    pub(crate) oauth: bool,
+
+    /// Log a user of an application service in: read its registration, or only its token, from this file.
+    #[arg(long, value_name = "PATH", requires = "user")]
+    pub(crate) appservice: Option<PathBuf>,
+
+    /// Only show which logins the homeserver offers.
+    #[arg(long)]
+    pub(crate) offered: bool,
 }
 
 #[derive(Debug, Args)]
@@ -165,6 +203,10 @@ pub(crate) struct Logout {
     /// Destroy the key and the store, and what earlier logouts put aside.
     #[arg(long)]
     pub(crate) wipe: bool,
+
+    /// Forget the login here without telling the homeserver, as when its key is lost. The device stays there.
+    #[arg(long, conflicts_with = "wipe")]
+    pub(crate) forget: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -80,23 +80,38 @@ impl Output {
     }
 }
 
+/// What is wrong with a login or an account.
+fn is_of_account(code: &str) -> bool {
+    code.starts_with("login_")
+        || code.starts_with("oauth_")
+        || code.starts_with("user_")
+        || code.starts_with("session_file")
+        || matches!(
+            code,
+            "wrong_password"
+                | "wrong_login_token"
+                | "no_password_login"
+                | "no_oauth_login"
+                | "not_logged_in"
+                | "already_logged_in"
+                | "logged_out"
+                | "soft_logged_out"
+                | "device_deleted"
+                | "device_mismatch"
+                | "token_without_device"
+                | "device_keys_mismatch"
+                | "one_time_key_conflict"
+                | "store_set_back"
+                | "token_not_kept"
+                | "consent_not_given"
+                | "exclusive"
+        )
+}
+
 /// The exit code of an error; `mx --help` lists them.
 fn exit_code(code: &str) -> u8 {
     match code {
-        "wrong_password"
-        | "no_password_login"
-        | "not_logged_in"
-        | "already_logged_in"
-        | "logged_out"
-        | "soft_logged_out"
-        | "device_deleted"
-        | "token_without_device"
-        | "device_keys_mismatch"
-        | "one_time_key_conflict"
-        | "store_set_back"
-        | "token_not_kept"
-        | "session_file"
-        | "session_file_permissions" => 3,
+        code if is_of_account(code) => 3,
         "unreachable"
         | "timeout"
         | "interrupted"
@@ -106,6 +121,9 @@ fn exit_code(code: &str) -> u8 {
         | "rate_limited"
         | "unreadable_answer"
         | "malformed_sync"
+        | "discovery_failed"
+        | "discovery_redirected"
+        | "no_homeserver"
         | "send_pending"
         | "earlier_send_pending"
         | "key_share_incomplete"
@@ -130,7 +148,7 @@ fn exit_code(code: &str) -> u8 {
         code if code.starts_with("attachment_") => 8,
         "local_body" | "file_unreadable" | "file_not_writable" | "file_exists" | "file_name" => 10,
         code if code.starts_with("store_") => 7,
-        "invalid_id" | "configuration" => 2,
+        "invalid_id" | "configuration" | "invalid_homeserver" => 2,
         _ => 1,
     }
 }
