@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use ruma::{DeviceId, UserId};
 use serde_json::{Map, Value, json};
 
 use crate::{
+    Homeserver, lock,
     reply::{Refusal, Reply},
     state::{Device, Fallback, Session, State},
 };
@@ -216,5 +218,31 @@ impl State {
             device.transactions.insert(transaction, json!({}));
         }
         Ok(json!({}))
+    }
+}
+
+impl Homeserver {
+    /// Forget the to-device events that wait for a device: what a homeserver may lose.
+    pub fn lose_to_device(&self, user: &UserId, device: &DeviceId) {
+        let mut state = lock(&self.0.state);
+        let known = state.users.get_mut(user.as_str());
+        if let Some(device) = known.and_then(|user| user.devices.get_mut(device.as_str())) {
+            device.to_device.clear();
+        }
+    }
+
+    /// Take the signatures of the user's own cross-signing identity off a device, as if they had never come.
+    pub fn lose_signatures(&self, user: &UserId, device: &DeviceId) {
+        let mut state = lock(&self.0.state);
+        let known = state.users.get_mut(user.as_str());
+        let keys = known
+            .and_then(|user| user.devices.get_mut(device.as_str()))
+            .and_then(|device| device.keys.as_mut());
+        if let Some(signatures) = keys.and_then(|keys| keys["signatures"][user.as_str()].as_object_mut()) {
+            signatures.retain(|id, _| id.ends_with(&format!(":{device}")));
+        }
+        state.note_device_change(user.as_str());
+        drop(state);
+        self.0.news.notify_waiters();
     }
 }

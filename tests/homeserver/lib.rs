@@ -30,6 +30,7 @@
 //! # What is absent on purpose
 //! Federation, permissions beyond membership, thumbnails, presence, typing, receipts, push.
 
+mod account_data;
 mod accounts;
 mod appservice;
 mod doors;
@@ -45,6 +46,7 @@ mod oracle;
 pub mod peer;
 mod redact;
 mod reply;
+mod room_keys;
 mod rooms;
 mod router;
 mod sliding;

@@ -7,6 +7,12 @@ use ruma::api::{
     client::{
         account::{register, whoami},
         alias::get_alias,
+        backup::{
+            add_backup_keys, add_backup_keys_for_room, add_backup_keys_for_session, create_backup_version,
+            delete_backup_version, get_backup_info, get_backup_keys, get_backup_keys_for_room,
+            get_backup_keys_for_session, get_latest_backup_info, update_backup_version,
+        },
+        config::{get_global_account_data, set_global_account_data},
         device::{delete_device, get_devices, update_device},
         discovery::get_supported_versions,
         filter::create_filter,
@@ -217,8 +223,55 @@ impl State {
                 .typed::<send_event_to_device::v3::Request>(&[kind, transaction], || {
                     self.send_to_device(session, kind, transaction, body)
                 }),
+            ("PUT", ["user", user, "account_data", kind]) => parts
+                .typed::<set_global_account_data::v3::Request>(&[user, kind], || {
+                    self.put_account_data(session, user, kind, body)
+                }),
+            ("GET", ["user", user, "account_data", kind]) => parts
+                .typed::<get_global_account_data::v3::Request>(&[user, kind], || {
+                    self.account_data(session, user, kind)
+                }),
+            (_, ["room_keys", ..]) => self.of_backups(session, parts, endpoint),
             (_, ["media", ..]) => self.of_media(parts, endpoint),
             _ => self.of_rooms(session, parts, endpoint),
+        }
+    }
+
+    /// The key backup.
+    fn of_backups(&mut self, session: &Session, parts: &Parts, endpoint: &[&str]) -> Reply {
+        let body = &parts.body;
+        match (parts.method.as_str(), endpoint) {
+            ("POST", ["room_keys", "version"]) => {
+                parts.typed::<create_backup_version::v3::Request>(&[], || self.create_backup(session, body))
+            }
+            ("GET", ["room_keys", "version"]) => {
+                parts.typed::<get_latest_backup_info::v3::Request>(&[], || self.backup(session, None))
+            }
+            ("GET", ["room_keys", "version", version]) => {
+                parts.typed::<get_backup_info::v3::Request>(&[version], || self.backup(session, Some(version)))
+            }
+            ("PUT", ["room_keys", "version", version]) => parts
+                .typed::<update_backup_version::v3::Request>(&[version], || self.update_backup(session, version, body)),
+            ("DELETE", ["room_keys", "version", version]) => {
+                parts.typed::<delete_backup_version::v3::Request>(&[version], || self.delete_backup(session, version))
+            }
+            ("PUT", ["room_keys", "keys", path @ ..]) => {
+                let put = || self.put_room_keys(session, parts, path);
+                match path.len() {
+                    0 => parts.typed::<add_backup_keys::v3::Request>(path, put),
+                    1 => parts.typed::<add_backup_keys_for_room::v3::Request>(path, put),
+                    _ => parts.typed::<add_backup_keys_for_session::v3::Request>(path, put),
+                }
+            }
+            ("GET", ["room_keys", "keys", path @ ..]) => {
+                let get = || self.room_keys(session, parts, path);
+                match path.len() {
+                    0 => parts.typed::<get_backup_keys::v3::Request>(path, get),
+                    1 => parts.typed::<get_backup_keys_for_room::v3::Request>(path, get),
+                    _ => parts.typed::<get_backup_keys_for_session::v3::Request>(path, get),
+                }
+            }
+            _ => Err(Refusal::new(404, "M_UNRECOGNIZED", "Unrecognized request")),
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::{appservice::AppService, interactive::Interactive, logins::Logins, oauth::OAuth, sliding::Connection};
+use crate::{appservice::AppService, interactive::Interactive, logins::Logins, oauth::OAuth, room_keys::Backup, sliding::Connection};
 
 /// The whole of a homeserver.
 #[derive(Clone, Debug, Default)]
@@ -72,6 +72,10 @@ pub(crate) struct User {
     pub(crate) filters: BTreeMap<String, Value>,
     /// `master_key`, `self_signing_key`, `user_signing_key`.
     pub(crate) cross_signing: BTreeMap<String, Value>,
+    pub(crate) account_data: BTreeMap<String, Value>,
+    pub(crate) backups: BTreeMap<u64, Backup>,
+    /// The number of the newest backup that ever was.
+    pub(crate) last_backup: u64,
 }
 
 #[derive(Clone, Debug, Default)]

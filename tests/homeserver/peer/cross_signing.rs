@@ -59,6 +59,11 @@ impl CrossSigning {
         key
     }
 
+    /// Sign an object with the master key, as for the other two keys.
+    pub fn sign_with_master(&self, key: &mut Value) {
+        sign_with(&self.master, key, &self.user, &key_id(&self.master));
+    }
+
     /// Sign an object with the self-signing key, as for a device's keys.
     pub fn sign_device(&self, device_keys: &mut Value) {
         sign_with(&self.self_signing, device_keys, &self.user, &key_id(&self.self_signing));
