@@ -7,7 +7,7 @@ use matrix_sdk_crypto::{
     store::types::RoomKeyCounts,
     vodozemac::Curve25519PublicKey,
 };
-use ruma::RoomId;
+use ruma::{OwnedRoomId, RoomId};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -228,6 +228,39 @@ impl PickleStore {
         }
         let mut rows = Rows::default();
         self.put_inbounds(&mut rows, &marked, Some(version)).await?;
+        self.write_in(turn, rows).await
+    }
+
+    /// Note of sessions that no backup has them as they are: they came again, and may reach further back than what was put
+    /// into one. The engine's trait has no word for that.
+    ///
+    /// # Errors
+    /// As every write.
+    pub async fn needs_backup(&self, sessions: &[(OwnedRoomId, String)]) -> Result<()> {
+        let turn = self.turn().await?;
+        let mut rows = Rows::default();
+        let mut to_save = Vec::new();
+        for (room, session) in sessions {
+            let row = self.inbound_row(room, session);
+            let known = self.known_inbound(&row).await?;
+            let Some(known) = known.filter(|known| known.backed_up_to.is_some()) else {
+                continue;
+            };
+            // A copy: the one that is kept would have changed when this is not written.
+            let pickle = known.session.pickle().await;
+            let session = self.taint(InboundGroupSession::from_pickle(pickle).map_err(|_| damaged()))?;
+            session.reset_backup_state();
+            let mut saved = self.to_save(&mut rows, &session, None).await?;
+            saved.record.backed_up_to = None;
+            if let Some(known) = rows.inbound.get_mut(&row) {
+                known.backed_up_to = None;
+            }
+            to_save.push(saved);
+        }
+        let sealer = &self.sealed.core.sealer;
+        rows.of_many(sealer.spread(), &to_save, |session, encoded| {
+            session.encode(sealer, encoded)
+        })?;
         self.write_in(turn, rows).await
     }
 }
