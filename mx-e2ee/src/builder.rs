@@ -1,5 +1,7 @@
 //! The parts of a client: which homeserver, which directory, which store and key; and the login that is there.
 
+mod trust;
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,

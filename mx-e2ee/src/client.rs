@@ -1,6 +1,8 @@
 //! What an app holds: one device, logged in.
 
+mod identity;
 pub(crate) mod invites;
+mod keys;
 mod logout;
 mod names;
 mod trust;
@@ -25,6 +27,7 @@ use tokio::{
     time::Instant,
 };
 
+pub use self::identity::RecoveryKeeping;
 use self::invites::Invites;
 pub(crate) use self::logout::{end_login, end_login_surely};
 use crate::{ClientBuilder, Error, Result, Room, Session};

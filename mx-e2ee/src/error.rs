@@ -147,6 +147,23 @@ pub enum Error {
         source: std::io::Error,
     },
 
+    /// A file cannot be read or written.
+    #[error("the file {path:?} cannot be read or written: check its path, its permissions and the disk's space")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        #[source]
+        source: std::io::Error,
+    },
+
+    /// There is a file of this name, which is not replaced unless that is asked for.
+    #[error("{path:?} exists and is not replaced: choose another name, or say that it is to be replaced")]
+    FileExists {
+        /// The file.
+        path: PathBuf,
+    },
+
     /// Others may read the file of the login, which holds the access token.
     #[error("others may read the file {path:?} of the login: run chmod 600 on it, and consider the token as seen")]
     SessionFilePermissions {
@@ -180,6 +197,8 @@ impl Error {
             Self::RoomNameAmbiguous { .. } => "room_name_ambiguous",
             Self::Configuration { .. } => "configuration",
             Self::SessionFile { .. } => "session_file",
+            Self::File { .. } => "file_not_writable",
+            Self::FileExists { .. } => "file_exists",
             Self::SessionFilePermissions { .. } => "session_file_permissions",
         }
     }

@@ -7,6 +7,7 @@ mod content;
 mod error;
 mod fleet;
 mod login;
+mod private_file;
 mod room;
 mod session;
 #[cfg(feature = "reqwest")]
@@ -15,11 +16,14 @@ mod way;
 pub use mx_crypto_store as store;
 pub use mx_olm_orchestrator as orchestrator;
 pub use mx_olm_orchestrator::{
-    Clock, Device, DeviceOutcome, DeviceReceipt, DeviceRejected, DeviceTrust, Encryption, EncryptionChange,
-    EncryptionTampered, Event, Explanation, Gap, Health, IdentityChanged, Invite, KeyStatus, Lost, LostBecause,
-    Malformed, Message, Options, Problem, Progress, ProgressStep, Recipients, Rejected, RejectedReason, RoomPolicy,
-    RotationReason, SendReceipt, SendRefused, SyncSource, Trust, Undecryptable, UndecryptableReason, UnusableReason,
-    WaitingCounts, Warning,
+    Accept, BackupError, BackupHalt, BackupOnServer, BackupStatus, BackupStopped, Clock, Device, DeviceOutcome,
+    DeviceReceipt, DeviceRejected, DeviceTrust, Drift, Encryption, EncryptionChange, EncryptionTampered, Event,
+    Explanation, Gap, Health, IdentityChanged, IdentityError, IdentityProblem, IdentityStanding, IdentityStatus,
+    Invite, KeyFile, KeyFileError, KeyStatus, ListedUser, Lost, LostBecause, Malformed, ManifestError, Message,
+    Options, OwnIdentity, Problem, Progress, ProgressStep, Recipients, Recovered, Rejected, RejectedReason,
+    RoomKeyImport, RoomPolicy, RotationReason, SecretStorageError, SecretStorageStatus, SendReceipt, SendRefused,
+    SetUp, SetUpIdentity, SyncSource, Trust, TrustDrift, TrustManifest, Undecryptable, UndecryptableReason, Unlisted,
+    UnusableReason, UserIdentityStatus, WaitingCounts, Warning,
 };
 pub use mx_transport as transport;
 pub use ruma;
@@ -27,11 +31,12 @@ pub use ruma;
 pub use self::{
     attachment::{Attachment, AttachmentKind, download::Files, error::AttachmentError, received::ReceivedFile},
     builder::ClientBuilder,
-    client::{Client, invites::Invites},
+    client::{Client, RecoveryKeeping, invites::Invites},
     content::Content,
     error::{Error, Result},
     fleet::Fleet,
     login::{LoginKinds, sso::SsoListener},
+    private_file::write_private_file,
     room::{Member, Room, SendOptions, say::EventHead},
     session::Session,
 };

@@ -5,6 +5,8 @@
 //! server says it failed at, and devices that must never be a recipient are taken out; afterwards every device that was
 //! named and is not usable is remembered with its reason (reference: engine, gaps B8, B11, B18 and B19).
 
+mod gone;
+mod identities;
 mod own;
 mod trust;
 mod verdict;
@@ -17,11 +19,12 @@ use ruma::{
     OwnedDeviceId, OwnedServerName, OwnedUserId, ServerName, TransactionId, UserId, api::client::keys::get_keys,
 };
 
-pub(crate) use self::own::OwnDevice;
-pub use self::trust::DeviceTrust;
 use self::verdict::{Identity, judge};
+pub(crate) use self::{gone::was_deleted, own::OwnDevice};
+pub use self::{identities::UserIdentityStatus, trust::DeviceTrust};
 use crate::{
-    DeviceRejected, Event, IdentityChanged, Orchestrator, Result, UnusableReason, machine::Ending, receive::inbox,
+    DeviceRejected, Event, IdentityChanged, Orchestrator, Result, UnusableReason, identity::note_own_identity,
+    machine::Ending, receive::inbox, trust_manifest::note_drift,
 };
 
 const UNUSABLE: Family = Family::new("unusable-devices");
@@ -37,7 +40,8 @@ impl Orchestrator {
         asked: BTreeSet<OwnedUserId>,
         answer: get_keys::v3::Response,
     ) -> Result<()> {
-        let request = request.to_owned();
+        let (request, now_ms) = (request.to_owned(), self.now_ms());
+        let manifest = self.options().trust_manifest.clone();
         self.machine()
             .unit(move |machine, unit| {
                 Box::pin(async move {
@@ -46,11 +50,13 @@ impl Orchestrator {
                     keep_what_was_asked(&mut answer, &asked, machine.user_id().server_name());
                     let mut rejected = BTreeMap::new();
                     let mut masters = BTreeMap::new();
+                    let mut known = BTreeMap::new();
                     for (user, devices) in &mut answer.device_keys {
                         let unusable = unusable(machine, user, devices).await?;
                         devices.retain(|device, _| unusable.get(device).is_none_or(|reason| !is_taken_out(reason)));
                         rejected.insert(user.clone(), unusable);
                         masters.insert(user.clone(), master_key(machine, user).await?);
+                        known.insert(user.clone(), gone::known(machine, user).await?);
                     }
                     let named: BTreeMap<OwnedUserId, BTreeSet<OwnedDeviceId>> = answer
                         .device_keys
@@ -59,6 +65,9 @@ impl Orchestrator {
                         .collect();
                     let incoming = AnyIncomingResponse::KeysQuery(&answer);
                     Box::pin(machine.mark_request_as_sent(&request, incoming)).await?;
+                    for (user, before) in &known {
+                        gone::remember(machine, unit, user, before).await?;
+                    }
                     let mut events = Vec::new();
                     for (user, mut unusable) in rejected {
                         let held = machine.get_user_devices(&user, None).await?;
@@ -69,6 +78,12 @@ impl Orchestrator {
                         }
                         remember(unit, &user, unusable, &mut events).await?;
                         trust::apply(machine, unit, &user).await?;
+                        if manifest.is_some() {
+                            note_drift(machine, unit, &manifest, &user, &mut events).await?;
+                        }
+                    }
+                    if masters.contains_key(machine.user_id()) {
+                        note_own_identity(machine, unit, now_ms, &mut events).await?;
                     }
                     for (user, before) in masters {
                         events.extend(identity_change(machine, user, before).await?);
@@ -223,13 +238,14 @@ async fn master_key(machine: &OlmMachine, user: &UserId) -> Result<Option<Master
 
 async fn identity_change(machine: &OlmMachine, user: OwnedUserId, before: Option<Master>) -> Result<Option<Event>> {
     let Some(before) = before else { return Ok(None) };
-    let after = master_key(machine, &user).await?.and_then(|master| master.key);
-    if after == before.key {
+    let master_key = master_key(machine, &user).await?.and_then(|master| master.key);
+    if master_key == before.key {
         return Ok(None);
     }
     tracing::warn!(%user, verified = before.verified, "a user's cross-signing identity was replaced");
     Ok(Some(Event::IdentityChanged(IdentityChanged {
         user_id: user,
         was_verified: before.verified,
+        master_key,
     })))
 }

@@ -1,6 +1,7 @@
 //! What can go wrong in the orchestrator, as the caller's next step.
 
 mod engine;
+mod words;
 
 use std::collections::BTreeSet;
 
@@ -8,7 +9,8 @@ use mx_crypto_store::StoreError;
 use mx_transport::RequestError;
 use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedTransactionId, OwnedUserId};
 
-use crate::DeviceReceipt;
+use self::words::{at, colliding, listed, reasons};
+use crate::{BackupError, DeviceReceipt, IdentityError, KeyFileError, ManifestError, SecretStorageError};
 
 /// Shorthand of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -24,6 +26,34 @@ pub enum Error {
     /// The homeserver could not be reached, or refused.
     #[error(transparent)]
     Request(#[from] RequestError),
+
+    /// A key file cannot be made or taken.
+    #[error(transparent)]
+    KeyFile(#[from] KeyFileError),
+
+    /// Our own identity cannot be made, recovered or used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+
+    /// Secret storage cannot be used.
+    #[error(transparent)]
+    SecretStorage(#[from] SecretStorageError),
+
+    /// The key backup cannot be used.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+
+    /// The trust manifest cannot be used, or what there is differs from it.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+
+    /// The recovery key could not be kept, and is not used.
+    #[error("the recovery key could not be kept, and nothing depends on it: see to where it goes, and try again")]
+    Kept {
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
 
     /// The room's events are not encrypted.
     #[error("room {room} is not encrypted: mark it as encrypted first, or send plaintext on purpose")]
@@ -303,6 +333,12 @@ impl Error {
         match self {
             Self::Store(error) => error.code(),
             Self::Request(error) => error.code(),
+            Self::KeyFile(error) => error.code(),
+            Self::Identity(error) => error.code(),
+            Self::SecretStorage(error) => error.code(),
+            Self::Backup(error) => error.code(),
+            Self::Manifest(error) => error.code(),
+            Self::Kept { .. } => "recovery_key_not_kept",
             Self::RoomNotEncrypted { .. } => "room_not_encrypted",
             Self::NotInRoom { .. } => "not_in_room",
             Self::RoomIsEncrypted { .. } => "room_is_encrypted",
@@ -338,46 +374,4 @@ impl Error {
             Self::DeviceKeysMismatch { .. } | Self::OwnDeviceDeleted { .. } | Self::Store(_)
         )
     }
-}
-
-/// At most five reasons, so that an error stays one line.
-fn reasons(devices: &[DeviceReceipt]) -> String {
-    let mut reasons: Vec<String> = devices
-        .iter()
-        .take(5)
-        .map(|device| format!("{} {}: {}", device.user_id, device.device_id, device.outcome.describe()))
-        .collect();
-    if reasons.is_empty() {
-        return String::new();
-    }
-    if devices.len() > reasons.len() {
-        reasons.push("…".to_owned());
-    }
-    format!(" ({})", reasons.join("; "))
-}
-
-/// Where something is.
-fn at(path: &str) -> String {
-    if path.is_empty() {
-        String::new()
-    } else {
-        format!(" (at {path})")
-    }
-}
-
-fn colliding(ids: &BTreeSet<String>) -> String {
-    if ids.is_empty() {
-        return "one-time keys".to_owned();
-    }
-    let named: Vec<&str> = ids.iter().take(5).map(String::as_str).collect();
-    format!("{} one-time key(s), such as {},", ids.len(), named.join(", "))
-}
-
-/// At most five names, so that an error stays one line.
-fn listed(users: &BTreeSet<OwnedUserId>) -> String {
-    let mut names: Vec<&str> = users.iter().take(5).map(|user| user.as_str()).collect();
-    if users.len() > names.len() {
-        names.push("…");
-    }
-    names.join(", ")
 }

@@ -1,8 +1,11 @@
 //! What an app receives.
 
+mod trust;
+
 use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedTransactionId, OwnedUserId};
 use serde::{Deserialize, Serialize};
 
+pub use self::trust::{BackupStopped, IdentityChanged, OwnIdentity, TrustDrift};
 use crate::{EncryptionChange, UnusableReason};
 
 /// Something that happened and that the app is told exactly in this form, also after a restart.
@@ -30,6 +33,12 @@ pub enum Event {
     DeviceRejected(DeviceRejected),
     /// The cross-signing identity of a user was replaced.
     IdentityChanged(IdentityChanged),
+    /// Our own identity, which was in order, is so no more: it was replaced, or this device lost its signature.
+    OwnIdentity(OwnIdentity),
+    /// The key backup was deleted or replaced, and room keys are not put into it any more.
+    BackupStopped(BackupStopped),
+    /// What there is differs from the trust manifest.
+    TrustDrift(TrustDrift),
     /// The homeserver shows the encryption of a room other than it was, in a way that is not followed.
     EncryptionTampered(EncryptionTampered),
     /// An event that an earlier call, or an earlier process, left in the outbox is refused for good. It is dropped.
@@ -100,14 +109,20 @@ pub struct Encryption {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Trust {
-    /// The device is verified.
+    /// The device is verified: by an identity that we verified, or by its fingerprint.
     Verified,
     /// The sender's identity signed the device, and we have not verified that identity.
     CrossSigned,
     /// The device is the sender's, and no identity signed it.
     Unsigned,
-    /// The device is not known, or not any more.
+    /// The device is not known.
     Unknown,
+    /// The device was known, and its owner has deleted it since.
+    Deleted,
+    /// Our own user has blocked the device.
+    Blocked,
+    /// The trust manifest lists the sender, and not with this device.
+    NotListed,
     /// The key did not come from the sender: it was imported, or came from a backup. Whoever gave it could have made it.
     Imported,
     /// The sender's verified identity was replaced.
@@ -183,6 +198,13 @@ pub enum UndecryptableReason {
     /// The room key has not come, and the event is older than this device: nobody could have encrypted it for us. Only a
     /// backup or another device of ours has the key.
     BeforeThisDevice,
+    /// The room key has not come, and the key backup may have it: it is asked for there.
+    ExpectedFromBackup,
+    /// It was decrypted, and its sender is not one whose messages are accepted.
+    NotAccepted {
+        /// How far the device is known.
+        trust: Trust,
+    },
     /// The event names an encryption algorithm that no room message may have.
     UnsupportedAlgorithm {
         /// The algorithm that it names, at most 64 characters of it.
@@ -202,7 +224,12 @@ impl UndecryptableReason {
     pub fn may_still_come(&self) -> bool {
         matches!(
             self,
-            Self::MissingRoomKey | Self::Withheld { .. } | Self::KeyStartsLater | Self::BeforeThisDevice
+            Self::MissingRoomKey
+                | Self::Withheld { .. }
+                | Self::KeyStartsLater
+                | Self::BeforeThisDevice
+                | Self::ExpectedFromBackup
+                | Self::NotAccepted { .. }
         )
     }
 
@@ -218,6 +245,12 @@ impl UndecryptableReason {
             Self::KeyStartsLater => "the key was shared from a later message on, as for somebody who joined later",
             Self::BeforeThisDevice => {
                 "it was sent before this device existed: restore the key backup, or import the keys of an older device"
+            }
+            Self::NotAccepted { .. } => {
+                "its sender is not verified, and messages of others are not accepted: verify the sender"
+            }
+            Self::ExpectedFromBackup => {
+                "the key backup is asked for the key: it is delivered when one of our devices has put it there"
             }
             Self::UnsupportedAlgorithm { .. } => {
                 "the sender encrypts with an algorithm that this version does not know: the sender has to use m.megolm.v1.aes-sha2"
@@ -277,6 +310,8 @@ pub enum RejectedReason {
     StateEvent,
     /// What was inside is encrypted again.
     NestedEncryption,
+    /// It came as plaintext into a room that is encrypted, and only messages of known devices are accepted.
+    Plaintext,
 }
 
 /// An event that waited for its key and is given up.
@@ -323,15 +358,6 @@ pub struct DeviceRejected {
     pub device_id: OwnedDeviceId,
     /// Why.
     pub reason: UnusableReason,
-}
-
-/// A user whose cross-signing identity was replaced.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
-pub struct IdentityChanged {
-    /// Whose identity.
-    pub user_id: OwnedUserId,
-    /// The identity that was replaced had been verified by us.
-    pub was_verified: bool,
 }
 
 /// A room whose encryption the homeserver shows other than it was.

@@ -60,6 +60,9 @@ impl Orchestrator {
                 since_ms: Some(rollback.since_ms),
             });
         }
+        problems.extend(self.identity_problem().await?);
+        problems.extend(self.backup_problem().await?);
+        problems.extend(self.manifest_problem().await?);
         Ok(if problems.is_empty() {
             Health::Ok
         } else {

@@ -24,6 +24,7 @@ pub use self::status::KeyStatus;
 pub(crate) use self::status::PublicKeys;
 use crate::{
     Orchestrator, ProgressStep, Result,
+    backup::BackupPace,
     claims::Backoff,
     devices::OwnDevice,
     machine::Ending,
@@ -64,6 +65,7 @@ pub(crate) struct Keeping {
     pace: Mutex<Pace>,
     /// The last sync showed that somebody used our fallback key.
     fallback_used: AtomicBool,
+    pub(crate) backup: BackupPace,
 }
 
 /// Set once the homeserver has our device's keys.

@@ -36,9 +36,10 @@
 //!
 //! # What is absent on purpose
 //! No code here opens a socket or a file, and none of it does cryptography: the engine does, and only
-//! `machine.rs`, `outgoing.rs`, `rollback.rs`, `error.rs`, and `keys.rs`, `devices.rs`, `claims.rs`, `receive.rs` and `send.rs`
-//! with their parts name it.
+//! `machine.rs`, `outgoing.rs`, `rollback.rs`, `error.rs`, `imported.rs`, and `keys.rs`, `devices.rs`, `claims.rs`,
+//! `receive.rs`, `send.rs`, `identity.rs`, `secrets.rs`, `backup.rs`, `trust_manifest.rs` and `key_export.rs` with their parts name it.
 
+mod backup;
 mod claims;
 mod clock;
 mod devices;
@@ -46,6 +47,9 @@ mod ended;
 mod error;
 mod event;
 mod health;
+mod identity;
+mod imported;
+mod key_export;
 mod keys;
 mod machine;
 mod members;
@@ -54,28 +58,39 @@ mod outgoing;
 mod receive;
 mod rollback;
 mod rooms;
+mod secrets;
 mod send;
 mod sync_response;
+mod trust_manifest;
 mod unusable;
 
 pub use self::{
+    backup::{BackupError, BackupHalt, BackupOnServer, BackupStatus},
     clock::Clock,
-    devices::DeviceTrust,
+    devices::{DeviceTrust, UserIdentityStatus},
     error::{Error, Result},
     event::{
-        DeviceRejected, Encryption, EncryptionTampered, Event, Gap, IdentityChanged, Invite, Lost, LostBecause,
-        Malformed, Message, Rejected, RejectedReason, SendRefused, Trust, Undecryptable, UndecryptableReason,
+        BackupStopped, DeviceRejected, Encryption, EncryptionTampered, Event, Gap, IdentityChanged, Invite, Lost,
+        LostBecause, Malformed, Message, OwnIdentity, Rejected, RejectedReason, SendRefused, Trust, TrustDrift,
+        Undecryptable, UndecryptableReason,
     },
     health::{Health, Problem},
+    identity::{
+        IdentityError, IdentityProblem, IdentityStanding, IdentityStatus, KeepRecoveryKey, Recovered,
+        SecretStorageStatus, SetUp, SetUpIdentity,
+    },
+    key_export::{KeyFile, KeyFileError, RoomKeyImport},
     keys::KeyStatus,
     orchestrator::{Options, Orchestrator},
     receive::{
-        Delivery, Explanation, SyncSource, SyncSummary, ToDeviceRejected, ToDeviceRejectedReason, WaitingCounts,
+        Accept, Delivery, Explanation, SyncSource, SyncSummary, ToDeviceRejected, ToDeviceRejectedReason, WaitingCounts,
     },
     rooms::EncryptionChange,
+    secrets::{SecretStorage, SecretStorageError},
     send::{
         Device, DeviceOutcome, DeviceReceipt, Outgoing, Progress, ProgressStep, Recipients, RoomPolicy, RotationReason,
         SendReceipt, Warning,
     },
+    trust_manifest::{Drift, ListedUser, ManifestError, TrustManifest, Unlisted},
     unusable::UnusableReason,
 };

@@ -12,7 +12,7 @@ use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 use tokio::sync::{Mutex, MutexGuard, watch};
 
 use crate::{
-    Clock, Delivery, Progress, Recipients, Result, SyncSource,
+    Accept, Clock, Delivery, Progress, Recipients, Result, SyncSource, TrustManifest,
     keys::Keeping,
     machine::{Ending, MachineSlot},
     members::MemberCache,
@@ -35,10 +35,17 @@ pub struct Options {
     pub recipients: Recipients,
     /// Who may ever be sent something, beside ourselves. Default, `None`: every member of the room.
     pub allowed_recipients: Option<BTreeSet<OwnedUserId>>,
+    /// Who is who. Nothing is sent to a room while a reader differs from it. Default: nobody is listed anywhere.
+    pub trust_manifest: Option<Arc<TrustManifest>>,
+    /// Whose messages are given to the app. Default: everybody's.
+    pub accept: Accept,
     /// How many events of each room the first sync of a device looks at. Default: 20.
     pub first_timeline: u32,
     /// What is asked to learn what is new. Default: `/sync`.
     pub sync_source: SyncSource,
+    /// How often the passphrase of a key file, or of a bundle of secrets, is hashed. Fewer make a file that is guessed
+    /// faster. Default: 500,000, as Element does.
+    pub key_file_rounds: u32,
     /// Where the time is read.
     pub clock: Clock,
 }
@@ -51,8 +58,11 @@ impl Default for Options {
             most_waiting: 10_000,
             recipients: Recipients::default(),
             allowed_recipients: None,
+            trust_manifest: None,
+            accept: Accept::Everybody,
             first_timeline: 20,
             sync_source: SyncSource::default(),
+            key_file_rounds: 500_000,
             clock: Clock::system(),
         }
     }
@@ -100,7 +110,7 @@ impl Orchestrator {
     ) -> Result<Self> {
         Self::refuse_ended(&store).await?;
         let machine = MachineSlot::open(store.clone(), user.to_owned(), device.to_owned()).await?;
-        Ok(Self(Arc::new(Inner {
+        let opened = Self(Arc::new(Inner {
             homeserver,
             store,
             machine,
@@ -117,7 +127,9 @@ impl Orchestrator {
             lanes: Lanes::default(),
             decisions: AtomicU64::default(),
             progress: watch::Sender::default(),
-        })))
+        }));
+        opened.apply_trust_manifest().await?;
+        Ok(opened)
     }
 
     /// Whose device this is.

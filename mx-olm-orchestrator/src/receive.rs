@@ -19,13 +19,18 @@ mod rooms;
 mod seen;
 mod sliding;
 mod source;
+mod standing;
 mod sync;
 mod timeline;
 mod to_device;
 mod undecryptable;
 mod unwedge;
+pub(crate) mod waiting;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use matrix_sdk_crypto::{DecryptionSettings, OlmMachine, TrustRequirement};
 use mx_crypto_store::{PickleStore, Unit};
@@ -36,11 +41,13 @@ pub use self::{
     explain::{Explanation, WaitingCounts},
     inbox::Delivery,
     source::SyncSource,
+    standing::Accept,
     to_device::{ToDeviceRejected, ToDeviceRejectedReason},
 };
 pub(crate) use self::{pace::Pace, rooms::StateEvent, sliding::Positions, sync::Synced};
 use crate::{
-    EncryptionTampered, Event, Gap, Result,
+    EncryptionTampered, Event, Gap, Result, TrustManifest,
+    backup::is_active,
     members::MemberChange,
     send::rotation::{Due, end_key},
     sync_response::SyncResponse,
@@ -92,6 +99,8 @@ pub(crate) struct Context {
     pub(crate) one_by_one: bool,
     /// How many events are kept that wait for their keys.
     pub(crate) most_waiting: usize,
+    pub(crate) accept: Accept,
+    pub(crate) manifest: Option<Arc<TrustManifest>>,
     /// Whose devices changed. `None`: anybody's may have.
     pub(crate) device_lists: Option<DeviceLists>,
 }
@@ -156,6 +165,9 @@ pub(crate) async fn take(
     let Some(post) = letters.take(&mut sync).await? else {
         return Ok(None);
     };
+    if !post.news.is_empty() && is_active(machine, unit).await? {
+        store.needs_backup(&post.news).await?;
+    }
     for (room, due) in ended {
         // Somebody left, or may have: they must not read on, even when they are back before we send.
         end_key(machine, unit, &room, due).await?;

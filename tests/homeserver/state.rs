@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::{appservice::AppService, interactive::Interactive, logins::Logins, oauth::OAuth, room_keys::Backup, sliding::Connection};
+use crate::{
+    appservice::AppService, interactive::Interactive, logins::Logins, oauth::OAuth, room_keys::Backup,
+    sliding::Connection,
+};
 
 /// The whole of a homeserver.
 #[derive(Clone, Debug, Default)]

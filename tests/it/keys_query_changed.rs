@@ -261,7 +261,12 @@ async fn kq_40_a_replaced_identity_is_reported() {
     let told: Vec<Value> = cast.events().await.iter().map(|event| json!(event)).collect();
     assert_eq!(
         told,
-        [json!({"kind": "identity_changed", "user_id": "@bob:localhost", "was_verified": false})]
+        [json!({
+            "kind": "identity_changed",
+            "user_id": "@bob:localhost",
+            "was_verified": false,
+            "master_key": second.master.public_key().to_base64(),
+        })]
     );
     assert!(cast.events().await.is_empty());
 }

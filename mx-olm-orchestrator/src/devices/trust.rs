@@ -58,11 +58,7 @@ impl Orchestrator {
     /// # Cancel safety
     /// Safe.
     pub async fn trust_device(&self, user: &UserId, device: &DeviceId, ed25519: &str) -> Result<()> {
-        // People copy fingerprints in groups, and with the padding of base64.
-        let ed25519: String = ed25519
-            .chars()
-            .filter(|char| !char.is_whitespace() && *char != '=')
-            .collect();
+        let ed25519 = as_key(ed25519);
         self.decide(user, device, Some(DeviceTrust::Trusted { ed25519 })).await
     }
 
@@ -83,6 +79,11 @@ impl Orchestrator {
     /// Of the store.
     pub async fn device_trust(&self, user: &UserId) -> Result<BTreeMap<OwnedDeviceId, DeviceTrust>> {
         Ok(self.store().record(&id(user)).await?.unwrap_or_default())
+    }
+
+    /// Our user decided something that the next send has to look at.
+    pub(crate) fn decided(&self) {
+        self.decisions().fetch_add(1, Ordering::SeqCst);
     }
 
     async fn decide(&self, user: &UserId, device: &DeviceId, decision: Option<DeviceTrust>) -> Result<()> {
@@ -109,12 +110,20 @@ impl Orchestrator {
                     };
                     unit.put(&id(&user), &decisions)?;
                     apply_to(machine, &user, &device, decisions.get(&device)).await?;
-                    this.decisions().fetch_add(1, Ordering::SeqCst);
+                    this.decided();
                     Ok(Ending::Commit(()))
                 })
             })
             .await
     }
+}
+
+/// People copy keys in groups, and with the padding of base64.
+pub(super) fn as_key(typed: &str) -> String {
+    typed
+        .chars()
+        .filter(|char| !char.is_whitespace() && *char != '=')
+        .collect()
 }
 
 /// Apply what was decided about a user's devices to those that the engine knows now.

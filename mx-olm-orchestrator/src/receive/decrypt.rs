@@ -29,6 +29,8 @@ pub(super) struct Opened {
     pub(super) place: MessagePlace,
     /// What the event relates to, as its outside says, which is what counts.
     pub(super) relation: Option<serde_json::Value>,
+    /// How far its device is known.
+    pub(super) trust: Trust,
 }
 
 pub(super) struct Closed {
@@ -79,6 +81,7 @@ pub(super) async fn decrypt(machine: &OlmMachine, room: &RoomId, raw: &RawValue)
     Ok(
         match Box::pin(machine.try_decrypt_room_event(&event, room, &settings)).await? {
             RoomEventDecryptionResult::Decrypted(decrypted) => Outcome::Open(Box::new(Opened {
+                trust: trust(&decrypted.encryption_info.verification_state),
                 decrypted,
                 place,
                 relation: parsed.content.relates_to.clone(),

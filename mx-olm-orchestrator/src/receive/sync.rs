@@ -8,7 +8,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Context, Scope, SyncSummary, filters::Messages, source::Asked, to_device::MAX_NAMED};
+use super::{Accept, Context, Scope, SyncSummary, filters::Messages, source::Asked, to_device::MAX_NAMED, waiting};
 use crate::{Error, Orchestrator, Result, keys::Upkeep, machine::Ending, sync_response::SyncResponse};
 
 /// A send trusts what syncs showed as long as one ended this recently,
@@ -67,6 +67,10 @@ impl Orchestrator {
             Ok(()) => self.unwedge().await,
             Err(error) => Err(error),
         };
+        let upkeep = match upkeep {
+            Ok(()) => self.tend_backup(total.room_keys).await,
+            Err(error) => Err(error),
+        };
         if let Err(error) = upkeep {
             if error.ends_receiving() {
                 return Err(error);
@@ -77,6 +81,20 @@ impl Orchestrator {
             );
         }
         Ok(total)
+    }
+
+    /// What comes is put into the backup, and what is missing looked for there.
+    async fn tend_backup(&self, room_keys: usize) -> Result<()> {
+        if room_keys > 0 {
+            self.backup_pace().is_due();
+        }
+        self.back_up_some().await?;
+        self.fetch_waiting_keys().await?;
+        if self.options().accept != Accept::Everybody && !waiting::none(self.store()).await? {
+            // Who was not accepted may be by now.
+            self.retry_waiting().await?;
+        }
+        Ok(())
     }
 
     async fn sync_page(&self, timeout: Duration, messages: Messages) -> Result<SyncSummary> {
@@ -152,6 +170,8 @@ impl Orchestrator {
             gaps: Vec::new(),
             one_by_one: false,
             most_waiting: self.options().most_waiting,
+            accept: self.options().accept,
+            manifest: self.options().trust_manifest.clone(),
             device_lists: None,
         }
     }

@@ -1,62 +1,27 @@
 //! Room timelines: from what the homeserver gave to what the app is told.
 
+mod header;
+
 use std::collections::BTreeSet;
 
 use matrix_sdk_crypto::OlmMachine;
 use mx_crypto_store::Unit;
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
-use serde::Deserialize;
+use ruma::{OwnedRoomId, OwnedUserId, RoomId};
 use serde_json::value::RawValue;
 
+use self::header::{Header, Named};
 use super::{
     Context, SyncSummary,
     decrypt::{self, Closed, MessagePlace, Opened, Outcome},
     inside,
     replay::{self, Place, Verdict},
+    standing,
     undecryptable::{self, Waiting},
 };
 use crate::{
     Encryption, Event, Lost, LostBecause, Malformed, Message, Rejected, RejectedReason, Result, Undecryptable,
-    UndecryptableReason, rollback, rooms::RoomRecord,
+    UndecryptableReason, backup::is_active, rollback, rooms::RoomRecord,
 };
-
-/// What every room event has.
-#[derive(Deserialize)]
-struct Header {
-    #[serde(rename = "type")]
-    event_type: String,
-    event_id: OwnedEventId,
-    sender: OwnedUserId,
-    /// A homeserver's word: where it is no time, it is zero.
-    #[serde(default, deserialize_with = "time")]
-    origin_server_ts: u64,
-    #[serde(default)]
-    state_key: Option<serde::de::IgnoredAny>,
-    #[serde(default)]
-    content: serde_json::Value,
-    #[serde(default)]
-    unsigned: Unsigned,
-    /// Of a redaction in rooms up to version 10, where the content does not say it.
-    #[serde(default)]
-    redacts: Option<serde_json::Value>,
-}
-
-#[derive(Default, Deserialize)]
-struct Unsigned {
-    transaction_id: Option<serde::de::IgnoredAny>,
-    redacted_because: Option<serde::de::IgnoredAny>,
-}
-
-fn time<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<u64, D::Error> {
-    let value = serde_json::Value::deserialize(deserializer)?;
-    Ok(value.as_u64().filter(|time| *time < 1 << 53).unwrap_or(0))
-}
-
-/// An event that is not one may still have an id.
-#[derive(Deserialize)]
-struct Named {
-    event_id: Option<OwnedEventId>,
-}
 
 /// The timelines of one sync.
 pub(super) struct Timelines<'a> {
@@ -108,7 +73,7 @@ impl<'a> Timelines<'a> {
         let Ok(header) = serde_json::from_str::<Header>(waiting.raw.get()) else {
             return Ok(());
         };
-        match decrypt::decrypt(self.machine, &room, &waiting.raw).await? {
+        match self.decrypted(&room, &header, &waiting.raw).await? {
             Outcome::Open(opened) => {
                 undecryptable::forget(self.unit, &waiting).await?;
                 let waited_ms = self.context.now_ms.saturating_sub(waiting.report.received_ms);
@@ -120,7 +85,7 @@ impl<'a> Timelines<'a> {
                     self.reject(&room, header, reason);
                     return Ok(());
                 }
-                let reason = self.dated(closed.reason, header.origin_server_ts);
+                let reason = self.dated(closed.reason, header.origin_server_ts).await?;
                 if reason == waiting.report.reason {
                     return Ok(());
                 }
@@ -188,6 +153,11 @@ impl<'a> Timelines<'a> {
         if history || (own_echo && !self.context.deliver_own) {
             return;
         }
+        let plaintext_in_encrypted_room = encrypted_room && header.event_type != "m.room.redaction";
+        if plaintext_in_encrypted_room && !self.context.accept.takes_plaintext() {
+            self.reject(room, header, RejectedReason::Plaintext);
+            return;
+        }
         let mut content = header.content;
         if header.event_type == "m.room.redaction"
             && let (Some(content), Some(redacts)) = (content.as_object_mut(), header.redacts)
@@ -200,7 +170,7 @@ impl<'a> Timelines<'a> {
             sender: header.sender,
             origin_server_ts: header.origin_server_ts,
             // A redaction of an encrypted event is plaintext by the specification.
-            plaintext_in_encrypted_room: encrypted_room && header.event_type != "m.room.redaction",
+            plaintext_in_encrypted_room,
             event_type: header.event_type,
             content,
             encryption: None,
@@ -208,10 +178,39 @@ impl<'a> Timelines<'a> {
     }
 
     async fn encrypted(&mut self, room: &RoomId, header: Header, raw: Box<RawValue>) -> Result<()> {
-        match decrypt::decrypt(self.machine, room, &raw).await? {
+        match self.decrypted(room, &header, &raw).await? {
             Outcome::Open(opened) => self.opened(room, header, *opened, None).await,
             Outcome::Closed(closed) => self.closed(room, header, raw, closed).await,
         }
+    }
+
+    /// An event as far as it may be given to the app: one whose sender is not accepted is as good as closed.
+    async fn decrypted(&self, room: &RoomId, header: &Header, raw: &RawValue) -> Result<Outcome> {
+        let mut opened = match decrypt::decrypt(self.machine, room, raw).await? {
+            Outcome::Open(opened) => opened,
+            closed @ Outcome::Closed(_) => return Ok(closed),
+        };
+        opened.trust =
+            standing::standing(self.machine, self.unit, &self.context.manifest, &header.sender, &opened).await?;
+        let is_accepted = self.context.accept.takes(opened.trust)
+            || self.is_own(header, &opened)
+            || decrypt::not_the_senders(self.machine, room, &header.sender, &opened)
+                .await?
+                .is_some();
+        if is_accepted {
+            return Ok(Outcome::Open(opened));
+        }
+        Ok(Outcome::Closed(Closed {
+            reason: UndecryptableReason::NotAccepted { trust: opened.trust },
+            rejected: None,
+            place: Some(opened.place),
+        }))
+    }
+
+    /// Whether this very device sent it.
+    fn is_own(&self, header: &Header, opened: &Opened) -> bool {
+        let device = opened.decrypted.encryption_info.sender_device.as_ref();
+        header.sender == self.context.user && device == Some(&self.context.device)
     }
 
     /// Hold the place of a message against the places that were used before.
@@ -247,7 +246,7 @@ impl<'a> Timelines<'a> {
             self.reject(room, header, reason);
             return Ok(());
         }
-        let own = header.sender == self.context.user && info.sender_device.as_ref() == Some(&self.context.device);
+        let own = self.is_own(&header, &opened);
         if own {
             let (place, now_ms) = (&opened.place, self.context.now_ms);
             let look = rollback::look_at_own(
@@ -285,7 +284,7 @@ impl<'a> Timelines<'a> {
             encryption: Some(Encryption {
                 sender_device: info.sender_device.clone(),
                 session_id: opened.place.session,
-                trust: decrypt::trust(&info.verification_state),
+                trust: opened.trust,
                 waited_ms,
             }),
             plaintext_in_encrypted_room: false,
@@ -328,13 +327,18 @@ impl<'a> Timelines<'a> {
         }
     }
 
-    /// A key that is missing for an event from before this device was never sent to us.
-    fn dated(&self, reason: UndecryptableReason, origin_server_ts: u64) -> UndecryptableReason {
-        if reason == UndecryptableReason::MissingRoomKey && origin_server_ts < self.device_since_ms {
+    /// A key that is missing for an event from before this device was never sent to us. A backup may have it.
+    async fn dated(&self, reason: UndecryptableReason, origin_server_ts: u64) -> Result<UndecryptableReason> {
+        if reason != UndecryptableReason::MissingRoomKey {
+            return Ok(reason);
+        }
+        Ok(if is_active(self.machine, self.unit).await? {
+            UndecryptableReason::ExpectedFromBackup
+        } else if origin_server_ts < self.device_since_ms {
             UndecryptableReason::BeforeThisDevice
         } else {
-            reason
-        }
+            UndecryptableReason::MissingRoomKey
+        })
     }
 
     async fn closed(&mut self, room: &RoomId, header: Header, raw: Box<RawValue>, closed: Closed) -> Result<()> {
@@ -352,7 +356,7 @@ impl<'a> Timelines<'a> {
         {
             return Ok(());
         }
-        let reason = self.dated(closed.reason, header.origin_server_ts);
+        let reason = self.dated(closed.reason, header.origin_server_ts).await?;
         let report = self.report(room, header, reason, closed.place.as_ref());
         if !report.reason.may_still_come() {
             self.events.push(Event::Undecryptable(report));

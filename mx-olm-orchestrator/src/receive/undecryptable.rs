@@ -149,7 +149,7 @@ pub(crate) async fn keep(
     Ok(Some(gone))
 }
 
-/// The events that wait for a key of `session`.
+/// The events that wait for a key of `session`, in the order in which they came.
 pub(crate) async fn waiting_for(unit: &Unit, room: &RoomId, session: &str) -> Result<Vec<Waiting>> {
     let mut found = Vec::new();
     let mut after = None;
@@ -157,7 +157,10 @@ pub(crate) async fn waiting_for(unit: &Unit, room: &RoomId, session: &str) -> Re
         let page = unit
             .scan(WAITING, &[room.as_str(), session], after.as_ref(), PAGE)
             .await?;
-        let Some(last) = page.last() else { return Ok(found) };
+        let Some(last) = page.last() else {
+            found.sort_by_key(|waiting: &Waiting| waiting.place);
+            return Ok(found);
+        };
         after = Some(last.cursor.clone());
         for record in page {
             found.push(record.decode::<Waiting>()?);

@@ -173,6 +173,10 @@ impl Orchestrator {
         let Some(shared) = self.share(room, &readers, &policy).await? else {
             return Ok(None);
         };
+        if shared.rotation.is_some() {
+            // Our own devices shall read what we say, too.
+            self.backup_pace().is_due();
+        }
         self.deliver_keys(room, &shared).await?;
         Ok(Some(Ready::new(care, readers, shared, now, before)))
     }

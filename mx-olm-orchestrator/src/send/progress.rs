@@ -29,6 +29,10 @@ pub enum ProgressStep {
     Sessions,
     /// Giving the room key to devices.
     Keys,
+    /// Putting room keys into the backup.
+    Backup,
+    /// Taking room keys out of the backup.
+    Restore,
 }
 
 impl Orchestrator {

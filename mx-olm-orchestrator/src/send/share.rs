@@ -23,9 +23,10 @@ use super::{
     rotation::{self, KeyRecord, Now, RoomKey, RotationReason},
 };
 use crate::{
-    Error, Orchestrator, Result,
+    Error, Orchestrator, Result, TrustManifest,
     machine::Ending,
     rooms::{RoomEncryption, RoomRecord},
+    trust_manifest::refuse_drift,
 };
 
 /// A room key that may be used once `requests` are delivered.
@@ -64,6 +65,7 @@ impl Orchestrator {
             recipients: policy.recipients,
             now_ms: self.now_ms(),
             own: (self.user_id().to_owned(), self.device_id().to_owned()),
+            manifest: self.options().trust_manifest.clone(),
         };
         let members = Arc::clone(self.members());
         self.machine()
@@ -92,11 +94,13 @@ struct Sharing {
     recipients: Recipients,
     now_ms: u64,
     own: Key,
+    manifest: Option<Arc<TrustManifest>>,
 }
 
 impl Sharing {
     /// `None`: a device came meanwhile with which no session was tried.
     async fn share(self, machine: &OlmMachine, unit: &Unit, mut record: RoomRecord) -> Result<Option<Shared>> {
+        refuse_drift(machine, &self.manifest, &self.readers.users).await?;
         let replaced = self.replaced_identities(machine).await?;
         if self.recipients.is_strict() && !replaced.is_empty() {
             return Err(Error::IdentityChanged { users: replaced });

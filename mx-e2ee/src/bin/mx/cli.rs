@@ -1,5 +1,8 @@
 //! What can be typed.
 
+mod identity;
+mod keys;
+mod manifest;
 mod messages;
 mod rooms;
 
@@ -8,6 +11,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use self::{
+    identity::{BackupCommand, BundleCommand, IdentityCommand, Password, Recovery},
+    keys::{ExportKeys, ImportKeys, KeysCommand, Passphrase},
+    manifest::ManifestCommand,
     messages::{Care, Download, Listen, React, Redact, Send},
     rooms::{DeviceCommand, Policy, RoomCommand},
 };
@@ -42,12 +48,13 @@ Exit codes:
   0  done
   1  unexpected
   2  wrong usage
-  3  not logged in, or the login was refused
+  3  not logged in, or the login was refused; the identity or the key backup is missing, not ours, or not opened
   4  the homeserver cannot be reached, or fails
   5  refused to send: recipients are unknown, not allowed, or none can be given the key
   6  room: not in it, not encrypted, forbidden
   7  store: in use, wrong key, damaged, of another device
-  8  content: malformed or too large; a file that is not the one that was sent, or was sent without encryption
+  8  content: malformed or too large; a file that is not the one that was sent, or was sent without encryption; a key
+     file that is none, or another passphrase
   9  ended by a signal before it was done
  10  files here: cannot be read or written, or exist already";
 
@@ -130,9 +137,18 @@ pub(crate) enum Command {
     /// Block and trust devices of others, and other devices of ours.
     #[command(subcommand)]
     Device(DeviceCommand),
-    /// See and publish this device's keys.
+    /// See and publish this device's keys; carry room keys from device to device.
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Make this account's identity, recover it here, see how it stands.
+    #[command(subcommand)]
+    Identity(IdentityCommand),
+    /// Say in a file who is who, and refuse to send while anything differs from it.
+    #[command(subcommand)]
+    TrustManifest(ManifestCommand),
+    /// Keep room keys on the homeserver, encrypted, and get them back.
+    #[command(subcommand)]
+    Backup(BackupCommand),
 }
 
 #[derive(Debug, Args)]
@@ -207,14 +223,6 @@ pub(crate) struct Logout {
     /// Forget the login here without telling the homeserver, as when its key is lost. The device stays there.
     #[arg(long, conflicts_with = "wipe")]
     pub(crate) forget: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum KeysCommand {
-    /// Show this device's fingerprint, whether others see it, and how many one-time keys are left.
-    Status,
-    /// Publish this device's keys and top up one-time keys. Every command that syncs does this too.
-    Publish,
 }
 
 #[cfg(test)]

@@ -1,12 +1,16 @@
 //! One file a subcommand.
 
+mod backup;
 mod device;
 mod download;
+mod identity;
 mod keys;
 mod listen;
 mod login;
+pub(crate) mod manifest;
 mod room;
 mod say;
+mod secret;
 mod send;
 mod waiting;
 
@@ -42,6 +46,9 @@ async fn dispatch(cli: &Cli, output: &Output) -> Result<()> {
         Command::Waiting(waiting) => waiting::run(cli, waiting, *output).await,
         Command::Device(device) => device::run(cli, device, *output).await,
         Command::Keys(keys) => keys::run(cli, keys, *output).await,
+        Command::Identity(identity) => identity::run(cli, identity, *output).await,
+        Command::TrustManifest(manifest) => manifest::run(cli, manifest, *output).await,
+        Command::Backup(backup) => backup::run(cli, backup, *output).await,
     }
 }
 

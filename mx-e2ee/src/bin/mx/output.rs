@@ -133,7 +133,8 @@ fn exit_code(code: &str) -> u8 {
         | "claim_failed"
         | "identity_changed"
         | "members_incomplete"
-        | "recipient_not_allowed" => 5,
+        | "recipient_not_allowed"
+        | "trust_manifest_drift" => 5,
         "not_in_room"
         | "room_not_encrypted"
         | "room_is_encrypted"
@@ -143,14 +144,39 @@ fn exit_code(code: &str) -> u8 {
         | "no_such_room"
         | "room_name_ambiguous"
         | "not_found" => 6,
-        "bad_content" | "too_large" => 8,
+        "bad_content" | "too_large" | "key_file_rejected" | "key_file_wrong_passphrase" | "no_secrets_bundle" => 8,
         "ended" => 9,
+        code if is_about_identity(code) => 3,
         code if code.starts_with("attachment_") => 8,
-        "local_body" | "file_unreadable" | "file_not_writable" | "file_exists" | "file_name" => 10,
+        "local_body"
+        | "recovery_key_not_kept"
+        | "file_unreadable"
+        | "file_not_writable"
+        | "file_exists"
+        | "file_name" => 10,
         code if code.starts_with("store_") => 7,
-        "invalid_id" | "configuration" | "invalid_homeserver" => 2,
+        "invalid_id" | "configuration" | "invalid_homeserver" | "trust_manifest_invalid" => 2,
         _ => 1,
     }
+}
+
+/// The identity or the key backup is missing, not ours, or not opened.
+fn is_about_identity(code: &str) -> bool {
+    matches!(
+        code,
+        "identity_exists"
+            | "no_identity"
+            | "identity_mismatch"
+            | "identity_incomplete"
+            | "identity_unknown"
+            | "identity_key_differs"
+            | "device_not_signed"
+            | "no_secret_storage"
+            | "wrong_recovery_key"
+            | "secret_storage_rejected"
+            | "secrets_missing"
+            | "no_backup"
+    ) || code.starts_with("backup_")
 }
 
 /// Text from the network in one line, with everything escaped that would change a terminal, the direction of its text, or
@@ -241,6 +267,9 @@ mod tests {
             ("ended", 9),
             ("attachment_corrupt", 8),
             ("file_exists", 10),
+            ("backup_untrusted", 3),
+            ("wrong_recovery_key", 3),
+            ("trust_manifest_drift", 5),
             ("engine", 1),
         ] {
             assert_eq!(exit_code(code), expected, "{code}");

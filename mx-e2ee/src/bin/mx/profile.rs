@@ -3,10 +3,10 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use mx_e2ee::{Client, ClientBuilder, SyncSource};
+use mx_e2ee::{Client, ClientBuilder, SyncSource, TrustManifest};
 use tokio::time::Instant;
 
-use crate::{cli::Cli, output::Output};
+use crate::{cli::Cli, commands, output::Output};
 
 /// The first and the longest pause between two looks at a profile that is in use.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -27,9 +27,19 @@ pub(crate) fn directory(cli: &Cli) -> Result<PathBuf> {
     Ok(base.data_local_dir().join(name))
 }
 
-/// The profile's client, with the login that is there.
-pub(crate) async fn open(cli: &Cli) -> Result<Client> {
-    Ok(builder(cli)?.open().await?)
+/// Where the profile keeps the trust manifest that it uses.
+pub(crate) fn manifest_file(cli: &Cli) -> Result<PathBuf> {
+    Ok(directory(cli)?.join("trust-manifest.json"))
+}
+
+/// The trust manifest that the profile uses. One that cannot be read is not taken for none.
+pub(crate) fn manifest(cli: &Cli) -> Result<Option<TrustManifest>> {
+    let path = manifest_file(cli)?;
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(commands::manifest::parsed(&text)?)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(mx_e2ee::Error::File { path, source }.into()),
+    }
 }
 
 /// What opens the profile's client.
@@ -39,7 +49,16 @@ pub(crate) fn builder(cli: &Cli) -> Result<ClientBuilder> {
     } else {
         SyncSource::Sync
     };
-    Ok(Client::builder().directory(directory(cli)?).sync_source(source))
+    let builder = Client::builder().directory(directory(cli)?).sync_source(source);
+    Ok(match manifest(cli)? {
+        Some(manifest) => builder.trust_manifest(manifest),
+        None => builder,
+    })
+}
+
+/// The profile's client, with the login that is there.
+pub(crate) async fn open(cli: &Cli) -> Result<Client> {
+    Ok(builder(cli)?.open().await?)
 }
 
 /// As [`open`], and wait this long for another process that uses the profile.

@@ -161,6 +161,14 @@ pub(crate) struct Listen {
     #[arg(long, value_name = "WHO")]
     pub(crate) accept_invites: Vec<String>,
 
+    /// Print messages of verified devices only; what others say waits.
+    #[arg(long, conflicts_with = "only_cross_signed")]
+    pub(crate) only_verified: bool,
+
+    /// Print messages of devices only that their owner's identity has signed; what others say waits.
+    #[arg(long)]
+    pub(crate) only_cross_signed: bool,
+
     /// Keep the files that arrive in this directory. Names are made harmless, and nothing is replaced.
     #[arg(long, value_name = "DIRECTORY")]
     pub(crate) save: Option<PathBuf>,

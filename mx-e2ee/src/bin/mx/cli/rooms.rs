@@ -98,4 +98,16 @@ pub(crate) enum DeviceCommand {
         /// The device's id.
         device: String,
     },
+    /// Show how a user's identity stands.
+    Identity {
+        /// User id (@…:server).
+        user: String,
+    },
+    /// Go on with a user whose identity was replaced, without verifying it.
+    Acknowledge {
+        /// User id (@…:server).
+        user: String,
+        /// The public master key that the user has now, as `mx device identity` shows it.
+        master_key: String,
+    },
 }

@@ -1,7 +1,7 @@
 //! `mx device`.
 
 use anyhow::Result;
-use mx_e2ee::{DeviceTrust, ruma::OwnedDeviceId};
+use mx_e2ee::{Client, DeviceTrust, ruma::OwnedDeviceId};
 use serde_json::json;
 
 use super::room::user_id;
@@ -48,7 +48,34 @@ pub(crate) async fn run(cli: &Cli, command: &DeviceCommand, output: Output) -> R
                 .await?;
             output.note("it is neither blocked nor trusted");
         }
+        DeviceCommand::Identity { user } => identity(&client, user, output).await?,
+        DeviceCommand::Acknowledge { user, master_key } => {
+            client.acknowledge_identity_change(&user_id(user)?, master_key).await?;
+            output.note("sends go on; the user counts as not verified");
+        }
     }
     client.close().await?;
+    Ok(())
+}
+
+async fn identity(client: &Client, user: &str, output: Output) -> Result<()> {
+    let user = user_id(user)?;
+    let status = client.user_identity(&user).await?;
+    let line = status.as_ref().map_or_else(
+        || format!("{user} has no identity that is known here"),
+        |status| {
+            let how = match (status.verified, status.verification_lost, status.changed) {
+                (true, ..) => "verified",
+                (_, true, _) => "REPLACED after it was verified",
+                (_, _, true) => "replaced since it was first seen",
+                _ => "not verified",
+            };
+            format!(
+                "{user} {how}, master key {}",
+                status.master_key.as_deref().unwrap_or("none")
+            )
+        },
+    );
+    output.show(&json!(status), &clean(&line))?;
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use futures_util::StreamExt;
-use mx_e2ee::{Client, Error, Event, Invites, LostBecause, Message, RejectedReason};
+use mx_e2ee::{Accept, Client, Error, Event, Invites, LostBecause, Message, RejectedReason};
 use serde_json::json;
 
 use self::trouble::Trouble;
@@ -23,7 +23,11 @@ const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(10), 
 
 pub(crate) async fn run(cli: &Cli, listen: &Listen, output: Output) -> Result<()> {
     let invites = Invites::of(&listen.accept_invites)?;
-    let client = profile::builder(cli)?.accept_invites(invites).open().await?;
+    let client = profile::builder(cli)?
+        .accept_invites(invites)
+        .accept(accepted(listen))
+        .open()
+        .await?;
     if listen.once {
         return once(client, listen, output).await;
     }
@@ -38,6 +42,15 @@ pub(crate) async fn run(cli: &Cli, listen: &Listen, output: Output) -> Result<()
     };
     client.close().await?;
     listened
+}
+
+/// Whose messages are printed.
+const fn accepted(listen: &Listen) -> Accept {
+    match (listen.only_verified, listen.only_cross_signed) {
+        (true, _) => Accept::Verified,
+        (_, true) => Accept::CrossSigned,
+        _ => Accept::Everybody,
+    }
 }
 
 async fn follow(client: &Client, listen: &Listen, output: Output) -> Result<()> {
@@ -215,6 +228,18 @@ fn line(event: &Event) -> String {
                 .map(|code| format!(", {}", clean(code)))
                 .unwrap_or_default()
         ),
+        event => about_trust(event),
+    }
+}
+
+fn about_trust(event: &Event) -> String {
+    match event {
+        Event::OwnIdentity(event) => format!("! {} [{}]", event.advice, event.standing.code()),
+        Event::TrustDrift(event) => {
+            let words: Vec<String> = event.differences.iter().map(ToString::to_string).collect();
+            format!("! differs from the trust manifest: {}", words.join("; "))
+        }
+        Event::BackupStopped(event) => format!("! {}", event.advice),
         _ => "! something that this version of mx cannot show: use --json".to_owned(),
     }
 }
@@ -237,6 +262,7 @@ fn rejected(reason: &RejectedReason) -> String {
         RejectedReason::SenderMismatch { owner: None } => "its sender is not the owner of its key".to_owned(),
         RejectedReason::SenderUnattributed => "its key was given in the name of another device".to_owned(),
         RejectedReason::StateEvent => "a room's state is never encrypted".to_owned(),
+        RejectedReason::Plaintext => "it came as plaintext into an encrypted room".to_owned(),
         RejectedReason::NestedEncryption => "it is encrypted twice".to_owned(),
         _ => "it cannot be believed".to_owned(),
     }

@@ -1,0 +1,209 @@
+//! `mx identity`.
+
+use anyhow::{Context, Result, bail};
+use mx_e2ee::{
+    Client, IdentityStatus, Recovered, RecoveryKeeping, SetUp,
+    ruma::api::client::uiaa::{MatrixUserIdentifier, UserIdentifier},
+    transport::{Answers, Unattended},
+    write_private_file,
+};
+use serde_json::json;
+
+use super::{backup, secret};
+use crate::{
+    cli::{BundleCommand, Cli, IdentityCommand, Password, Recovery},
+    output::{Output, clean},
+    profile,
+};
+
+pub(crate) async fn run(cli: &Cli, command: &IdentityCommand, output: Output) -> Result<()> {
+    if matches!(command, IdentityCommand::Reset { yes: false, .. }) {
+        bail!("everybody who verified this account has to verify it again after that: say --yes if that is meant");
+    }
+    let client = profile::open(cli).await?;
+    let done = carry_out(&client, command, output).await;
+    client.close().await?;
+    done
+}
+
+async fn carry_out(client: &Client, command: &IdentityCommand, output: Output) -> Result<()> {
+    match command {
+        IdentityCommand::Setup { recovery, password } => {
+            let (keeping, answers) = (keeping(recovery)?, answers(client, password)?);
+            let progress = output.progress("setting up the identity");
+            let set_up = client.set_up_identity(&*answers, keeping).await?;
+            progress.finish_and_clear();
+            show_set_up(&set_up, recovery, output)
+        }
+        IdentityCommand::Reset { recovery, password, .. } => {
+            let (keeping, answers) = (keeping(recovery)?, answers(client, password)?);
+            let progress = output.progress("resetting the identity");
+            let set_up = client.reset_identity(&*answers, keeping).await?;
+            progress.finish_and_clear();
+            show_set_up(&set_up, recovery, output)
+        }
+        IdentityCommand::Recover { recovery_key_file } => {
+            let key = match recovery_key_file {
+                Some(file) => secret::first_line(file)?,
+                None => secret::asked_for("recovery key or passphrase")?,
+            };
+            let progress = output.progress("recovering the identity");
+            let recovered = client.recover_identity(&key).await?;
+            progress.finish_and_clear();
+            show_recovered(&recovered, output)
+        }
+        IdentityCommand::Status => {
+            let status = client.identity_status().await?;
+            Ok(output.show(&json!(status), &described(&status))?)
+        }
+        IdentityCommand::NewRecoveryKey { recovery } => {
+            let key = client.change_recovery_key(keeping(recovery)?).await?;
+            show_recovery_key(&key, recovery, output)
+        }
+        IdentityCommand::Bundle(command) => carry(client, command, output).await,
+    }
+}
+
+async fn carry(client: &Client, command: &BundleCommand, output: Output) -> Result<()> {
+    match command {
+        BundleCommand::Export {
+            file,
+            force,
+            passphrase,
+        } => {
+            let passphrase = secret::new_passphrase(passphrase, "passphrase for the bundle")?;
+            let bundle = client.export_secrets(&passphrase).await?;
+            write_private_file(file, bundle.as_bytes(), *force)?;
+            let shown = file.display().to_string();
+            Ok(output.show(&json!({"file": shown}), &format!("the secrets are in {shown}"))?)
+        }
+        BundleCommand::Import { file, passphrase } => {
+            let text = std::fs::read_to_string(file).map_err(|source| mx_e2ee::Error::File {
+                path: file.clone(),
+                source,
+            });
+            let text = text.context("no bundle could be read")?;
+            let passphrase = secret::passphrase(passphrase, "passphrase of the bundle")?;
+            let recovered = client.import_secrets(&text, &passphrase).await?;
+            show_recovered(&recovered, output)
+        }
+    }
+}
+
+/// Where a new recovery key goes.
+fn keeping(recovery: &Recovery) -> Result<RecoveryKeeping> {
+    let mut keeping = RecoveryKeeping::default();
+    keeping.file.clone_from(&recovery.recovery_key_file);
+    if let Some(file) = &recovery.passphrase_file {
+        keeping.passphrase = Some(secret::first_line(file)?);
+    }
+    Ok(keeping)
+}
+
+/// Who answers when the homeserver asks who is there: the password that is known without asking anybody, if there is one.
+fn answers(client: &Client, password: &Password) -> Result<Box<dyn Answers>> {
+    let password = match (&password.password_file, std::env::var("MX_PASSWORD")) {
+        (Some(file), _) => secret::first_line(file)?.to_string(),
+        (None, Ok(password)) => password,
+        (None, Err(_)) => return Ok(Box::new(Unattended::new())),
+    };
+    let user = MatrixUserIdentifier::new(client.user_id().to_string());
+    Ok(Box::new(
+        Unattended::new().password(UserIdentifier::Matrix(user), password),
+    ))
+}
+
+fn show_set_up(set_up: &SetUp, recovery: &Recovery, output: Output) -> Result<()> {
+    if let Some(error) = &set_up.backup_error {
+        output.note(&format!("mx: {error} [{}]", error.code()));
+    }
+    let shown = set_up
+        .recovery_key
+        .as_ref()
+        .filter(|_| recovery.recovery_key_file.is_none());
+    let shown = shown.map(|key| key.as_str());
+    let line = match (shown, &set_up.recovery_key) {
+        (Some(key), _) => format!("this device is verified; the recovery key, which is not shown again:\n{key}"),
+        (None, Some(_)) => "this device is verified; the recovery key is in its file".to_owned(),
+        (None, None) => "this device is verified; the recovery key is the one that there was".to_owned(),
+    };
+    let json = json!({
+        "standing": set_up.standing,
+        "recovery_key": shown,
+        "backup_version": set_up.backup_version,
+        "backup_error": set_up.backup_error.as_ref().map(mx_e2ee::BackupError::code),
+    });
+    Ok(output.show(&json, &line)?)
+}
+
+fn show_recovery_key(key: &str, recovery: &Recovery, output: Output) -> Result<()> {
+    let shown = recovery.recovery_key_file.is_none().then_some(key);
+    let line = match shown {
+        Some(key) => format!("the recovery key, which is not shown again:\n{key}"),
+        None => "the recovery key is in its file".to_owned(),
+    };
+    Ok(output.show(&json!({"recovery_key": shown}), &line)?)
+}
+
+fn show_recovered(recovered: &Recovered, output: Output) -> Result<()> {
+    if let Some(error) = &recovered.backup_error {
+        output.note(&format!("mx: {error} [{}]", error.code()));
+    }
+    let json = json!({
+        "standing": recovered.standing,
+        "backup_version": recovered.backup_version,
+        "backup_error": recovered.backup_error.as_ref().map(mx_e2ee::BackupError::code),
+    });
+    let line = match (recovered.standing.is_good(), &recovered.backup_version) {
+        (true, Some(_)) => "this device is verified, and uses the key backup: mx backup restore brings all of its keys",
+        (true, None) => "this device is verified",
+        (false, _) => "the secrets are here, and the homeserver shows no identity: run mx identity setup",
+    };
+    Ok(output.show(&json, line)?)
+}
+
+fn described(status: &IdentityStatus) -> String {
+    let vouched = if status.standing.is_good() {
+        "verified by the account's identity"
+    } else {
+        "NOT verified by the account's identity"
+    };
+    let mut lines = vec![
+        format!("user             {}", status.user_id),
+        format!("device           {} ({vouched})", clean(status.device_id.as_str())),
+        format!("fingerprint      {}", status.fingerprint),
+        format!(
+            "master key       {}",
+            status.master_key.as_deref().map_or_else(|| "none".to_owned(), clean)
+        ),
+        format!(
+            "other devices    {} verified, {} not",
+            status.signed_devices.len(),
+            status.unsigned_devices.len()
+        ),
+        format!(
+            "private keys     {}",
+            match status.private_keys_missing.as_slice() {
+                [] => "all here".to_owned(),
+                missing => format!("missing: {}", missing.join(", ")),
+            }
+        ),
+        format!(
+            "secret storage   {}",
+            match &status.secret_storage.key_id {
+                Some(_) => format!("{} secret(s)", status.secret_storage.holds.len()),
+                None => "none".to_owned(),
+            }
+        ),
+        format!("key backup       {}", backup::described(&status.backup)),
+    ];
+    lines.extend(status.problems.iter().map(|problem| {
+        let command = if problem.command.is_empty() {
+            "-"
+        } else {
+            problem.command
+        };
+        format!("! {} [{}]\n  {command}", problem.advice, problem.code)
+    }));
+    lines.join("\n")
+}

@@ -1,0 +1,156 @@
+//! Our own identity and the key backup: set up, recovered, looked at.
+
+use std::path::PathBuf;
+
+use mx_olm_orchestrator::{BackupStatus, IdentityStatus, Recovered, RoomKeyImport, SetUp, SetUpIdentity};
+use mx_transport::Answers;
+use ruma::RoomId;
+use zeroize::Zeroizing;
+
+use super::Client;
+use crate::{Result, write_private_file};
+
+/// What a recovery key is kept in, and what opens the secret storage beside it.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct RecoveryKeeping {
+    /// Write the recovery key into this file, for its owner only, before it is the one that counts. It must not exist.
+    pub file: Option<PathBuf>,
+    /// A passphrase that opens the secret storage, too.
+    pub passphrase: Option<Zeroizing<String>>,
+}
+
+impl RecoveryKeeping {
+    fn keep(file: PathBuf) -> mx_olm_orchestrator::KeepRecoveryKey<'static> {
+        Box::new(move |key: &str| {
+            write_private_file(&file, format!("{key}\n").as_bytes(), false).map_err(std::io::Error::other)
+        })
+    }
+}
+
+impl Client {
+    /// Give the account what a verified device needs, as far as it lacks it: a cross-signing identity that signs this
+    /// device, a key backup, and a secret storage with the keys of both. As
+    /// [`Orchestrator::set_up_identity`](mx_olm_orchestrator::Orchestrator::set_up_identity).
+    ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::{RecoveryKeeping, transport::Unattended};
+    ///
+    /// let set_up = client.set_up_identity(&Unattended::new(), RecoveryKeeping::default()).await?;
+    /// if let Some(key) = set_up.recovery_key {
+    ///     println!("keep this, it is not shown again: {}", *key);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// `identity_exists`; of the authentication; of the request; of the store; `recovery_key_not_kept`.
+    pub async fn set_up_identity(&self, answers: &dyn Answers, keeping: RecoveryKeeping) -> Result<SetUp> {
+        let how = SetUpIdentity {
+            answers,
+            passphrase: keeping.passphrase,
+            keep_recovery_key: keeping.file.map(RecoveryKeeping::keep),
+        };
+        Ok(self.0.device.set_up_identity(how).await?)
+    }
+
+    /// Replace the account's identity by a new one, and set up what belongs to it. Everybody who verified the account has to
+    /// verify it again.
+    ///
+    /// # Errors
+    /// As [`set_up_identity`](Self::set_up_identity).
+    pub async fn reset_identity(&self, answers: &dyn Answers, keeping: RecoveryKeeping) -> Result<SetUp> {
+        self.0.device.reset_identity(answers).await?;
+        self.set_up_identity(answers, keeping).await
+    }
+
+    /// Make this device part of the account's identity with its recovery key, or the passphrase of its secret storage. As
+    /// [`Orchestrator::recover_identity`](mx_olm_orchestrator::Orchestrator::recover_identity).
+    ///
+    /// # Errors
+    /// `wrong_recovery_key`, `no_secret_storage`, `secret_storage_rejected`, `secrets_missing`, `no_identity`,
+    /// `identity_mismatch`; of the request; of the store.
+    pub async fn recover_identity(&self, key_or_passphrase: &str) -> Result<Recovered> {
+        let device = &self.0.device;
+        let mut storage = device.open_secret_storage(key_or_passphrase).await?;
+        Ok(device.recover_identity(&mut storage).await?)
+    }
+
+    /// Make a new secret storage with the secrets that this device holds: its recovery key counts from then on.
+    ///
+    /// # Errors
+    /// `identity_incomplete`, `recovery_key_not_kept`; of the request; of the store.
+    pub async fn change_recovery_key(&self, keeping: RecoveryKeeping) -> Result<Zeroizing<String>> {
+        let keep = keeping.file.map(RecoveryKeeping::keep);
+        Ok(self.0.device.change_recovery_key(keeping.passphrase, keep).await?)
+    }
+
+    /// Who we are, who vouches for us, what is missing, and what mends it.
+    ///
+    /// # Errors
+    /// Of the request; of the store.
+    pub async fn identity_status(&self) -> Result<IdentityStatus> {
+        Ok(self.0.device.identity_status().await?)
+    }
+
+    /// The secrets of our identity and backup, as a file that `passphrase` opens. As
+    /// [`Orchestrator::export_secrets`](mx_olm_orchestrator::Orchestrator::export_secrets).
+    ///
+    /// # Errors
+    /// `identity_incomplete`, `key_file_no_passphrase`; of the store.
+    pub async fn export_secrets(&self, passphrase: &str) -> Result<String> {
+        Ok(self.0.device.export_secrets(passphrase).await?)
+    }
+
+    /// Make this device part of the identity whose secrets are in such a file. As
+    /// [`Orchestrator::import_secrets`](mx_olm_orchestrator::Orchestrator::import_secrets).
+    ///
+    /// # Errors
+    /// `no_secrets_bundle`, `wrong_recovery_key`, `identity_mismatch`; of the request; of the store.
+    pub async fn import_secrets(&self, file: &str, passphrase: &str) -> Result<Recovered> {
+        Ok(self.0.device.import_secrets(file, passphrase).await?)
+    }
+
+    /// How the key backup stands. It looks at every room key.
+    ///
+    /// # Errors
+    /// Of the request; of the store.
+    pub async fn backup_status(&self) -> Result<BackupStatus> {
+        Ok(self.0.device.backup_status().await?)
+    }
+
+    /// Use the account's key backup, or make one. As
+    /// [`Orchestrator::enable_backup`](mx_olm_orchestrator::Orchestrator::enable_backup).
+    ///
+    /// # Errors
+    /// `backup_untrusted`, `backup_key_missing`, `backup_unsupported`; of the request; of the store.
+    pub async fn enable_backup(&self, replace: bool) -> Result<String> {
+        Ok(self.0.device.enable_backup(replace).await?)
+    }
+
+    /// Put all room keys that are not in the backup into it. Every sync puts some by itself. Returns how many went.
+    ///
+    /// # Errors
+    /// `backup_changed`; of the request, and the rest goes next time; of the store.
+    pub async fn back_up(&self) -> Result<usize> {
+        Ok(self.0.device.back_up(usize::MAX).await?)
+    }
+
+    /// Take the room keys of the backup, or of one room in it. As
+    /// [`Orchestrator::restore_backup`](mx_olm_orchestrator::Orchestrator::restore_backup).
+    ///
+    /// # Errors
+    /// `no_backup`, `backup_untrusted`, `backup_key_missing`; of the request; of the store.
+    pub async fn restore_backup(&self, room: Option<&RoomId>) -> Result<RoomKeyImport> {
+        Ok(self.0.device.restore_backup(room).await?)
+    }
+
+    /// Delete the account's key backup with all keys in it, and use none from now on. Returns its version.
+    ///
+    /// # Errors
+    /// `no_backup`; of the request; of the store.
+    pub async fn delete_backup(&self) -> Result<String> {
+        Ok(self.0.device.delete_backup().await?)
+    }
+}

@@ -1,0 +1,157 @@
+//! Room keys on their way into the backup: a batch at a time, marked when the homeserver has it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use matrix_sdk_crypto::{
+    store::CryptoStore,
+    types::requests::{AnyIncomingResponse, KeysBackupRequest},
+};
+use mx_crypto_store::PickleStore;
+use mx_transport::{Call, RequestError};
+use ruma::{OwnedRoomId, api::client::backup::add_backup_keys};
+use tokio::sync::Mutex;
+
+use super::{BackupError, BackupHalt, is_active};
+use crate::{Error, Orchestrator, ProgressStep, Result, machine::Ending};
+
+/// A sync puts at most this many batches of a hundred keys into the backup; the rest goes with the next ones.
+const BATCHES_A_SYNC: usize = 3;
+
+/// Whether there may be something to upload.
+#[derive(Debug)]
+pub(crate) struct BackupPace {
+    due: AtomicBool,
+    alone: Mutex<()>,
+}
+
+impl Default for BackupPace {
+    fn default() -> Self {
+        Self {
+            // What an earlier process left.
+            due: AtomicBool::new(true),
+            alone: Mutex::default(),
+        }
+    }
+}
+
+impl BackupPace {
+    /// Room keys came, or were made.
+    pub(crate) fn is_due(&self) {
+        self.due.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Orchestrator {
+    pub(crate) fn backup_pace(&self) -> &BackupPace {
+        &self.keeping().backup
+    }
+
+    /// Put room keys that are not in the backup into it, at most `batches` of a hundred. Returns how many went. A sync
+    /// puts some by itself; [`progress`](Self::progress) shows how far it is.
+    ///
+    /// # Errors
+    /// [`BackupError::Changed`] when the backup is not the one that was used: then no more is put into it, and the
+    /// app is told; of the request, and the same keys go again next time; of the store.
+    ///
+    /// # Cancel safety
+    /// Safe: a batch whose answer did not come goes again.
+    pub async fn back_up(&self, batches: usize) -> Result<usize> {
+        let _alone = self.backup_pace().alone.lock().await;
+        let mut done = 0;
+        for _ in 0..batches {
+            self.backup_pace().due.store(false, Ordering::SeqCst);
+            let batch = self
+                .machine()
+                .unit(|machine, unit| {
+                    Box::pin(async {
+                        let active = is_active(machine, unit).await?;
+                        let batch = if active {
+                            machine.backup_machine().backup().await?
+                        } else {
+                            None
+                        };
+                        Ok(Ending::Commit(batch))
+                    })
+                })
+                .await?;
+            let Some((id, batch)) = batch else { return Ok(done) };
+            // Until it is marked, there is more.
+            self.backup_pace().is_due();
+            let request = add_backup_keys::v3::Request::new(batch.version.clone(), batch.rooms.clone());
+            let answer = match self.homeserver().send_with(request, Call::repeatable()).await {
+                Ok(answer) => answer,
+                Err(error) => return Err(self.refused_batch(batch.version, error).await?),
+            };
+            let store = self.store().clone();
+            done += self
+                .machine()
+                .unit(move |machine, _| {
+                    Box::pin(async move {
+                        let better = better_by_now(&store, &batch).await?;
+                        let incoming = AnyIncomingResponse::KeysBackup(&answer);
+                        Box::pin(machine.mark_request_as_sent(&id, incoming)).await?;
+                        store.needs_backup(&better).await?;
+                        let keys = batch.rooms.values().map(|room| room.sessions.len()).sum::<usize>();
+                        Ok(Ending::Commit(keys))
+                    })
+                })
+                .await?;
+            self.tell_progress(None, ProgressStep::Backup, done, done);
+        }
+        Ok(done)
+    }
+
+    /// What a sync does for the backup.
+    pub(crate) async fn back_up_some(&self) -> Result<()> {
+        if !self.backup_pace().due.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        match self.back_up(BATCHES_A_SYNC).await {
+            Ok(_) => Ok(()),
+            // It is told, and nothing else waits for it.
+            Err(Error::Backup(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Why the homeserver did not take a batch.
+    async fn refused_batch(&self, version: String, error: RequestError) -> Result<Error> {
+        let because = match &error {
+            RequestError::Api { errcode, .. } if errcode.as_deref() == Some("M_WRONG_ROOM_KEYS_VERSION") => {
+                BackupHalt::Replaced
+            }
+            RequestError::Api { status, errcode, .. }
+                if status.as_u16() == 404 && errcode.as_deref() == Some("M_NOT_FOUND") =>
+            {
+                BackupHalt::Deleted
+            }
+            _ => return Ok(error.into()),
+        };
+        self.halt_backup(because, Some(version.clone())).await?;
+        Ok(BackupError::Changed { version }.into())
+    }
+}
+
+/// Keys of a batch that reach further back by now than what was put into the backup: the engine would mark them all the
+/// same.
+async fn better_by_now(store: &PickleStore, batch: &KeysBackupRequest) -> Result<Vec<(OwnedRoomId, String)>> {
+    #[derive(serde::Deserialize)]
+    struct Put {
+        first_message_index: u32,
+    }
+    let mut better = Vec::new();
+    for (room, keys) in &batch.rooms {
+        for (id, key) in &keys.sessions {
+            let put: Option<Put> = serde_json::from_str(key.json().get()).ok();
+            let held = store.get_inbound_group_session(room, id).await?;
+            let reaches = held.map(|held| held.first_known_index());
+            if put
+                .zip(reaches)
+                .is_some_and(|(put, reaches)| reaches < put.first_message_index)
+            {
+                better.push((room.clone(), id.clone()));
+            }
+        }
+    }
+    Ok(better)
+}

@@ -1,0 +1,210 @@
+//! Versions of the backup: which one there is, whether it is ours, and making one.
+
+use matrix_sdk_crypto::{OlmMachine, store::types::BackupDecryptionKey, types::RoomKeyBackupInfo};
+use mx_crypto_store::{RecordId, Unit};
+use mx_transport::RequestError;
+use ruma::{
+    api::client::backup::{create_backup_version, delete_backup_version, get_latest_backup_info},
+    serde::Raw,
+};
+use zeroize::Zeroizing;
+
+use super::{BackupError, BackupHalt, status::halted};
+use crate::{Error, Orchestrator, Result, keys::SETTINGS, machine::Ending};
+
+/// The newest version, as the homeserver shows it.
+#[derive(Clone)]
+pub(super) struct Latest {
+    pub(super) version: String,
+    pub(super) info: RoomKeyBackupInfo,
+    pub(super) count: u64,
+}
+
+/// Whose a version is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// Its key belongs to the private key that we hold.
+    pub(super) is_ours: bool,
+    /// Somebody whom we trust signed it: our identity, this device, or a verified one.
+    pub(super) is_signed: bool,
+}
+
+/// A private key whose backup may not have been made yet.
+fn being_made() -> RecordId {
+    RecordId::named(SETTINGS, &[], "backup-being-made")
+}
+
+impl Orchestrator {
+    /// The newest version of the backup. `None`: there is none.
+    pub(super) async fn latest_backup(&self) -> Result<Option<Latest>> {
+        let answer = match self.homeserver().send(get_latest_backup_info::v3::Request::new()).await {
+            Ok(answer) => answer,
+            Err(RequestError::Api { status, .. }) if status.as_u16() == 404 => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let info = answer.algorithm.deserialize_as::<RoomKeyBackupInfo>();
+        let info = info.map_err(|_| BackupError::Untrusted {
+            version: answer.version.clone(),
+        })?;
+        Ok(Some(Latest {
+            version: answer.version,
+            info,
+            count: answer.count.into(),
+        }))
+    }
+
+    /// Use the account's key backup, or make one: room keys are put into it with every sync. `replace`: make a new one
+    /// when the one that is there is not ours; what is in it can be read with its own key only. Returns its version.
+    ///
+    /// # Errors
+    /// [`BackupError::Untrusted`], [`BackupError::KeyMissing`], [`BackupError::Unsupported`]; of the request; of the store.
+    ///
+    /// # Cancel safety
+    /// Safe: the key is on the disk before its backup is made, and the next call finds it.
+    pub async fn enable_backup(&self, replace: bool) -> Result<String> {
+        let Some(latest) = self.latest_backup().await? else {
+            return self.make_backup().await;
+        };
+        let standing = self.standing_of(&latest).await?;
+        if standing.is_ours {
+            self.use_backup(latest.version.clone(), None).await?;
+            return Ok(latest.version);
+        }
+        match self.refusal(&latest, standing) {
+            error if !replace => Err(error.into()),
+            _ => self.make_backup().await,
+        }
+    }
+
+    /// Why a version that is not ours is not used.
+    pub(super) fn refusal(&self, latest: &Latest, standing: Standing) -> BackupError {
+        let version = latest.version.clone();
+        match &latest.info {
+            RoomKeyBackupInfo::Other { algorithm, .. } => BackupError::Unsupported {
+                algorithm: algorithm.chars().take(64).collect(),
+            },
+            _ if standing.is_signed => BackupError::KeyMissing { version },
+            _ => BackupError::Untrusted { version },
+        }
+    }
+
+    /// Whose this version is.
+    pub(super) async fn standing_of(&self, latest: &Latest) -> Result<Standing> {
+        let info = latest.info.clone();
+        self.machine()
+            .unit(move |machine, unit| {
+                Box::pin(async move { Ok(Ending::Commit(standing(machine, unit, info).await?)) })
+            })
+            .await
+    }
+
+    /// Use the backup with this private key, from secret storage or another device, if there is one that it belongs to.
+    pub(crate) async fn adopt_backup_key(&self, key: &Zeroizing<String>) -> Result<Option<String>> {
+        let Some(latest) = self.latest_backup().await? else {
+            return Ok(None);
+        };
+        let adopted = BackupDecryptionKey::from_base64(key).ok();
+        let Some(key) = adopted.filter(|key| key.backup_key_matches(&latest.info)) else {
+            let standing = self.standing_of(&latest).await?;
+            if standing.is_ours {
+                self.use_backup(latest.version.clone(), None).await?;
+                return Ok(Some(latest.version));
+            }
+            return Err(self.refusal(&latest, standing).into());
+        };
+        self.use_backup(latest.version.clone(), Some(key)).await?;
+        Ok(Some(latest.version))
+    }
+
+    /// From now on, put room keys into this version. `key`: another private key than the one that is here.
+    async fn use_backup(&self, version: String, key: Option<BackupDecryptionKey>) -> Result<()> {
+        self.machine()
+            .unit(move |machine, unit| {
+                Box::pin(async move {
+                    let backups = machine.backup_machine();
+                    let key = match key {
+                        Some(key) => key,
+                        None => match made(unit).await? {
+                            Some(key) => key,
+                            None => backups
+                                .get_backup_keys()
+                                .await?
+                                .decryption_key
+                                .ok_or(BackupError::KeyMissing {
+                                    version: version.clone(),
+                                })?,
+                        },
+                    };
+                    let public = key.megolm_v1_public_key();
+                    public.set_version(version.clone());
+                    backups.save_decryption_key(Some(key), Some(version)).await?;
+                    backups.enable_backup_v1(public).await?;
+                    unit.delete(&being_made())?;
+                    unit.delete(&halted())?;
+                    Ok(Ending::Commit(()))
+                })
+            })
+            .await?;
+        self.backup_pace().is_due();
+        Ok(())
+    }
+
+    async fn make_backup(&self) -> Result<String> {
+        let info = self
+            .machine()
+            .unit(|machine, unit| {
+                Box::pin(async {
+                    let key = BackupDecryptionKey::new();
+                    unit.put(&being_made(), &*Zeroizing::new(key.to_base64()))?;
+                    let mut info = key.to_backup_info();
+                    let signed = machine.backup_machine().sign_backup(&mut info).await;
+                    signed.map_err(|error| Error::engine(&error))?;
+                    Ok(Ending::Commit(info))
+                })
+            })
+            .await?;
+        let info = Raw::new(&info).map_err(|error| Error::engine(&error))?;
+        let request = create_backup_version::v3::Request::new(info.cast());
+        let version = self.homeserver().send(request).await?.version;
+        self.use_backup(version.clone(), None).await?;
+        Ok(version)
+    }
+
+    /// Delete the newest version of the account's backup, with all keys in it, and use none from now on.
+    ///
+    /// # Errors
+    /// [`BackupError::Absent`]; of the request; of the store.
+    pub async fn delete_backup(&self) -> Result<String> {
+        let latest = self.latest_backup().await?.ok_or(BackupError::Absent)?;
+        let request = delete_backup_version::v3::Request::new(latest.version.clone());
+        match self.homeserver().send(request).await {
+            Ok(_) => {}
+            // Somebody else was faster.
+            Err(RequestError::Api { status, .. }) if status.as_u16() == 404 => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.halt_backup(BackupHalt::Off, None).await?;
+        Ok(latest.version)
+    }
+}
+
+/// A key whose backup was to be made.
+async fn made(unit: &Unit) -> Result<Option<BackupDecryptionKey>> {
+    let kept: Option<Zeroizing<String>> = unit.get(&being_made()).await?;
+    Ok(kept.and_then(|kept| BackupDecryptionKey::from_base64(&kept).ok()))
+}
+
+async fn standing(machine: &OlmMachine, unit: &Unit, info: RoomKeyBackupInfo) -> Result<Standing> {
+    let backups = machine.backup_machine();
+    let held = backups.get_backup_keys().await?.decryption_key;
+    // One that was begun and not ended is as good, if it is the one that is there.
+    let begun = made(unit).await?.filter(|key| key.backup_key_matches(&info));
+    let is_ours = begun.is_some() || held.is_some_and(|key| key.backup_key_matches(&info));
+    if begun.is_none() {
+        unit.delete(&being_made())?;
+    }
+    Ok(Standing {
+        is_ours,
+        is_signed: backups.verify_backup(info, false).await?.trusted(),
+    })
+}

@@ -1,0 +1,128 @@
+//! Cross-signing identities of other users: how they stand, and what our own user says about a change.
+
+use matrix_sdk_crypto::{OtherUserIdentity, UserIdentity};
+use ruma::{OwnedUserId, UserId};
+use serde::Serialize;
+
+use crate::{IdentityError, Orchestrator, Result, machine::Ending};
+
+/// How another user's identity stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct UserIdentityStatus {
+    /// Whose.
+    pub user_id: OwnedUserId,
+    /// The public master key, in unpadded base64.
+    pub master_key: Option<String>,
+    /// We have verified it.
+    pub verified: bool,
+    /// We had verified the user, and this is another identity, or one that our own identity does not vouch for any more:
+    /// sends to the user are refused until the user is verified again or the change is acknowledged.
+    pub verification_lost: bool,
+    /// It is not the identity that was there when the user was first seen, and nobody said that this is fine.
+    pub changed: bool,
+}
+
+impl Orchestrator {
+    /// How a user's identity stands. `None`: none is known.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub async fn user_identity(&self, user: &UserId) -> Result<Option<UserIdentityStatus>> {
+        let user = user.to_owned();
+        self.machine()
+            .unit(move |machine, _| {
+                Box::pin(async move {
+                    let identity = machine.get_identity(&user, None).await?;
+                    let status = identity.map(|identity| match identity {
+                        UserIdentity::Own(own) => UserIdentityStatus {
+                            user_id: user,
+                            master_key: own.master_key().get_first_key().map(|key| key.to_base64()),
+                            verified: own.is_verified(),
+                            verification_lost: own.has_verification_violation(),
+                            changed: own.has_verification_violation(),
+                        },
+                        UserIdentity::Other(other) => UserIdentityStatus {
+                            user_id: user,
+                            master_key: master_key(&other),
+                            verified: other.is_verified(),
+                            verification_lost: other.has_verification_violation(),
+                            changed: other.identity_needs_user_approval(),
+                        },
+                    });
+                    Ok(Ending::Commit(status))
+                })
+            })
+            .await
+    }
+
+    /// Verify a user whose public master key the user has told us: our own identity signs it. As the end of an interactive
+    /// verification, for whom the key reached in another way.
+    ///
+    /// # Errors
+    /// [`IdentityError::Unknown`]; [`IdentityError::OtherKey`] when it is not the user's; [`IdentityError::Incomplete`] when
+    /// our own identity is not here; of the request; of the store.
+    ///
+    /// # Cancel safety
+    /// Safe: the same again uploads the same signature.
+    pub async fn verify_user(&self, user: &UserId, master_key: &str) -> Result<()> {
+        self.refresh_keys_of(user).await?;
+        let (of, given) = (user.to_owned(), super::trust::as_key(master_key));
+        let signatures = self
+            .machine()
+            .unit(move |machine, _| {
+                Box::pin(async move {
+                    let Some(UserIdentity::Other(identity)) = machine.get_identity(&of, None).await? else {
+                        return Err(IdentityError::Unknown { user: of }.into());
+                    };
+                    let found = self::master_key(&identity).unwrap_or_default();
+                    if found != given {
+                        return Err(IdentityError::OtherKey { user: of, found }.into());
+                    }
+                    let missing = vec!["user-signing key"];
+                    let signed = identity.verify().await;
+                    Ok(Ending::Commit(
+                        signed.map_err(|_| IdentityError::Incomplete { missing })?,
+                    ))
+                })
+            })
+            .await?;
+        self.upload_signatures(signatures).await?;
+        self.refresh_keys_of(user).await
+    }
+
+    /// Go on with a user whose identity was replaced, without verifying it: `master_key` is the one that the user has now,
+    /// as [`IdentityChanged`](crate::IdentityChanged) or [`user_identity`](Self::user_identity) shows it. The user counts
+    /// as not verified from then on, and another change is told again.
+    ///
+    /// # Errors
+    /// [`IdentityError::Unknown`] when no identity of the user is known; [`IdentityError::OtherKey`] when it was replaced
+    /// once more; of the store. Nothing is changed then.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn acknowledge_identity_change(&self, user: &UserId, master_key: &str) -> Result<()> {
+        let (user, given) = (user.to_owned(), super::trust::as_key(master_key));
+        let this = self.clone();
+        self.machine()
+            .unit(move |machine, _| {
+                Box::pin(async move {
+                    let Some(UserIdentity::Other(identity)) = machine.get_identity(&user, None).await? else {
+                        return Err(IdentityError::Unknown { user }.into());
+                    };
+                    let found = self::master_key(&identity).unwrap_or_default();
+                    if found != given {
+                        return Err(IdentityError::OtherKey { user, found }.into());
+                    }
+                    identity.withdraw_verification().await?;
+                    this.decided();
+                    Ok(Ending::Commit(()))
+                })
+            })
+            .await
+    }
+}
+
+fn master_key(identity: &OtherUserIdentity) -> Option<String> {
+    identity.master_key().get_first_key().map(|key| key.to_base64())
+}

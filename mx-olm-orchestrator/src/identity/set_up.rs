@@ -1,0 +1,140 @@
+//! One call to a verified identity: cross-signing, key backup, secret storage, in an order that a crash may cut.
+
+use mx_transport::Answers;
+use ruma::events::secret::request::SecretName;
+use zeroize::Zeroizing;
+
+use super::{IdentityError, IdentityStanding, create::not_kept};
+use crate::{BackupError, Error, Orchestrator, Result, SecretStorage, machine::Ending, secrets::SECRETS};
+
+/// How an identity is set up.
+pub struct SetUpIdentity<'a> {
+    /// Who answers when the homeserver wants to know who is there.
+    pub answers: &'a dyn Answers,
+    /// What shall open the secret storage beside its recovery key. `None`: nothing.
+    pub passphrase: Option<Zeroizing<String>>,
+    /// Called with the recovery key before it is the one that counts: where it fails, nothing depends on the key.
+    pub keep_recovery_key: Option<KeepRecoveryKey<'a>>,
+}
+
+/// What keeps a recovery key.
+pub type KeepRecoveryKey<'a> = Box<dyn FnOnce(&str) -> std::io::Result<()> + Send + 'a>;
+
+impl std::fmt::Debug for SetUpIdentity<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SetUpIdentity")
+            .field("passphrase", &self.passphrase.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What was set up.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct SetUp {
+    /// How our own identity stands.
+    pub standing: IdentityStanding,
+    /// The recovery key of a secret storage that was made now. It is shown once. `None`: there was a storage.
+    pub recovery_key: Option<Zeroizing<String>>,
+    /// The version of the key backup that is used.
+    pub backup_version: Option<String>,
+    /// Why none is.
+    pub backup_error: Option<BackupError>,
+}
+
+impl Orchestrator {
+    /// Give the account what a verified device needs, as far as it lacks it: a cross-signing identity that signs this
+    /// device, a key backup, and a secret storage that holds the keys of both. What an earlier call left undone is done.
+    ///
+    /// # Errors
+    /// [`IdentityError::Exists`] when there is an identity that this device does not hold: recover it, or reset it. Of the
+    /// authentication; of the request; of the store; [`Error::Kept`] when the recovery key could not be kept.
+    ///
+    /// # Cancel safety
+    /// Safe: the same again does the rest. A recovery key that was given to `keep_recovery_key` may be of no use then.
+    pub async fn set_up_identity(&self, how: SetUpIdentity<'_>) -> Result<SetUp> {
+        self.create_identity(how.answers).await?;
+        let fresh = self.store().record::<bool>(&not_kept()).await? == Some(true);
+        let (backup_version, backup_error) = match self.enable_backup(fresh).await {
+            Ok(version) => (Some(version), None),
+            Err(Error::Backup(error)) => (None, Some(error)),
+            Err(error) => return Err(error),
+        };
+        let recovery_key = if fresh || self.default_key().await?.is_none() {
+            Some(self.change_recovery_key(how.passphrase, how.keep_recovery_key).await?)
+        } else {
+            None
+        };
+        Ok(SetUp {
+            standing: self.identity_standing().await?,
+            recovery_key,
+            backup_version,
+            backup_error,
+        })
+    }
+
+    /// Make a new secret storage with all secrets of the identity and the backup: its recovery key counts from then on,
+    /// and the one before does not.
+    ///
+    /// # Errors
+    /// [`IdentityError::Incomplete`] when this device does not hold the secrets; [`Error::Kept`]; of the request; of the
+    /// store.
+    ///
+    /// # Cancel safety
+    /// Until the last request the old storage counts.
+    pub async fn change_recovery_key(
+        &self,
+        passphrase: Option<Zeroizing<String>>,
+        keep: Option<KeepRecoveryKey<'_>>,
+    ) -> Result<Zeroizing<String>> {
+        let secrets = self.own_secrets().await?;
+        let passphrase = passphrase.as_ref().map(|passphrase| passphrase.as_str());
+        let storage = SecretStorage::new(passphrase).await?;
+        let recovery_key = storage.recovery_key();
+        if let Some(keep) = keep {
+            keep(&recovery_key).map_err(|source| Error::Kept { source })?;
+        }
+        self.keep_secret_storage(&storage, &secrets).await?;
+        self.machine()
+            .unit(|_, unit| {
+                Box::pin(async {
+                    unit.delete(&not_kept())?;
+                    Ok(Ending::Commit(()))
+                })
+            })
+            .await?;
+        Ok(recovery_key)
+    }
+
+    /// The secrets of our identity, and of the backup where there is one.
+    async fn own_secrets(&self) -> Result<Vec<(SecretName, Zeroizing<String>)>> {
+        self.machine()
+            .unit(|machine, _| {
+                Box::pin(async {
+                    let mut secrets = Vec::new();
+                    let mut missing = Vec::new();
+                    for name in SECRETS {
+                        match machine.store().export_secret(&name).await? {
+                            Some(secret) => secrets.push((name, Zeroizing::new(secret))),
+                            None => missing.extend(key_name(&name)),
+                        }
+                    }
+                    if !missing.is_empty() {
+                        return Err(IdentityError::Incomplete { missing }.into());
+                    }
+                    Ok(Ending::Commit(secrets))
+                })
+            })
+            .await
+    }
+}
+
+/// What people call it. `None`: it may be missing.
+pub(super) const fn key_name(secret: &SecretName) -> Option<&'static str> {
+    match secret {
+        SecretName::CrossSigningMasterKey => Some("master key"),
+        SecretName::CrossSigningSelfSigningKey => Some("self-signing key"),
+        SecretName::CrossSigningUserSigningKey => Some("user-signing key"),
+        _ => None,
+    }
+}
