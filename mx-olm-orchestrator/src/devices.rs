@@ -20,7 +20,7 @@ use ruma::{
 };
 
 use self::verdict::{Identity, judge};
-pub(crate) use self::{gone::was_deleted, own::OwnDevice};
+pub(crate) use self::{gone::was_deleted, own::OwnDevice, trust::was_verified};
 pub use self::{identities::UserIdentityStatus, trust::DeviceTrust};
 use crate::{
     DeviceRejected, Event, IdentityChanged, Orchestrator, Result, UnusableReason, identity::note_own_identity,

@@ -10,7 +10,9 @@ use mx_transport::RequestError;
 use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedTransactionId, OwnedUserId};
 
 use self::words::{at, colliding, listed, reasons};
-use crate::{BackupError, DeviceReceipt, IdentityError, KeyFileError, ManifestError, SecretStorageError};
+use crate::{
+    BackupError, DeviceReceipt, IdentityError, KeyFileError, ManifestError, SecretStorageError, VerificationError,
+};
 
 /// Shorthand of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -54,6 +56,10 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+
+    /// A step of a verification was not taken.
+    #[error(transparent)]
+    Verification(#[from] VerificationError),
 
     /// The room's events are not encrypted.
     #[error("room {room} is not encrypted: mark it as encrypted first, or send plaintext on purpose")]
@@ -339,6 +345,7 @@ impl Error {
             Self::Backup(error) => error.code(),
             Self::Manifest(error) => error.code(),
             Self::Kept { .. } => "recovery_key_not_kept",
+            Self::Verification(error) => error.code(),
             Self::RoomNotEncrypted { .. } => "room_not_encrypted",
             Self::NotInRoom { .. } => "not_in_room",
             Self::RoomIsEncrypted { .. } => "room_is_encrypted",

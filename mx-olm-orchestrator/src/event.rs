@@ -6,7 +6,7 @@ use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedTransactionId, OwnedUs
 use serde::{Deserialize, Serialize};
 
 pub use self::trust::{BackupStopped, IdentityChanged, OwnIdentity, TrustDrift};
-use crate::{EncryptionChange, UnusableReason};
+use crate::{EncryptionChange, UnusableReason, VerificationEnded, VerificationRequested};
 
 /// Something that happened and that the app is told exactly in this form, also after a restart.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -43,6 +43,10 @@ pub enum Event {
     EncryptionTampered(EncryptionTampered),
     /// An event that an earlier call, or an earlier process, left in the outbox is refused for good. It is dropped.
     SendRefused(SendRefused),
+    /// Somebody asks to verify us, or another device of ours does.
+    VerificationRequested(VerificationRequested),
+    /// A verification has ended, well or not.
+    VerificationEnded(VerificationEnded),
 }
 
 /// A room event that is not state.

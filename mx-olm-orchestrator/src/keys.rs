@@ -211,6 +211,10 @@ impl Orchestrator {
         match request.request() {
             AnyOutgoingRequest::KeysUpload(upload) => return self.upload(id, upload, how).await,
             AnyOutgoingRequest::KeysClaim(claim) => self.claim_for_engine(id, claim).await?,
+            AnyOutgoingRequest::RoomMessage(message) => {
+                self.post_later(message);
+                self.mark(id, Answer::room_message_is_on_its_way()).await?;
+            }
             other => {
                 let answer = outgoing::send(self.homeserver(), other).await?;
                 self.mark(id, answer).await?;

@@ -37,7 +37,8 @@
 //! # What is absent on purpose
 //! No code here opens a socket or a file, and none of it does cryptography: the engine does, and only
 //! `machine.rs`, `outgoing.rs`, `rollback.rs`, `error.rs`, `imported.rs`, and `keys.rs`, `devices.rs`, `claims.rs`,
-//! `receive.rs`, `send.rs`, `identity.rs`, `secrets.rs`, `backup.rs`, `trust_manifest.rs` and `key_export.rs` with their parts name it.
+//! `receive.rs`, `send.rs`, `identity.rs`, `secrets.rs`, `backup.rs`, `trust_manifest.rs`, `key_export.rs` and
+//! `verification.rs` with their parts name it.
 
 mod backup;
 mod claims;
@@ -63,6 +64,7 @@ mod send;
 mod sync_response;
 mod trust_manifest;
 mod unusable;
+mod verification;
 
 pub use self::{
     backup::{BackupError, BackupHalt, BackupOnServer, BackupStatus},
@@ -93,4 +95,8 @@ pub use self::{
     },
     trust_manifest::{Drift, ListedUser, ManifestError, TrustManifest, Unlisted},
     unusable::UnusableReason,
+    verification::{
+        SasEmoji, Verification, VerificationEnded, VerificationError, VerificationId, VerificationKeys,
+        VerificationOutcome, VerificationQr, VerificationRequested, VerificationState,
+    },
 };

@@ -18,6 +18,7 @@ use crate::{
     members::MemberCache,
     receive::{self, Pace, Synced},
     send::Lanes,
+    verification::Verifications,
 };
 
 /// How one device behaves.
@@ -89,6 +90,7 @@ struct Inner {
     claim: Mutex<()>,
     keeping: Keeping,
     lanes: Lanes,
+    verification: Arc<Verifications>,
     /// How often our user decided about a device.
     decisions: AtomicU64,
     progress: watch::Sender<Option<Progress>>,
@@ -125,6 +127,7 @@ impl Orchestrator {
             claim: Mutex::default(),
             keeping: Keeping::default(),
             lanes: Lanes::default(),
+            verification: Arc::default(),
             decisions: AtomicU64::default(),
             progress: watch::Sender::default(),
         }));
@@ -244,6 +247,11 @@ impl Orchestrator {
     /// What keeps the sends of one room in order.
     pub(crate) fn lanes(&self) -> &Lanes {
         &self.0.lanes
+    }
+
+    /// The verifications under way.
+    pub(crate) fn verification(&self) -> &Arc<Verifications> {
+        &self.0.verification
     }
 
     pub(crate) fn decisions(&self) -> &AtomicU64 {

@@ -2,10 +2,13 @@
 
 use matrix_sdk_crypto::types::requests::{AnyIncomingResponse, AnyOutgoingRequest, KeysQueryRequest, ToDeviceRequest};
 use mx_transport::{Call, Homeserver, RequestError};
-use ruma::api::client::{
-    keys::{claim_keys, get_keys, upload_keys, upload_signatures},
-    message::send_message_event,
-    to_device::send_event_to_device,
+use ruma::{
+    api::client::{
+        keys::{claim_keys, get_keys, upload_keys, upload_signatures},
+        message::send_message_event,
+        to_device::send_event_to_device,
+    },
+    owned_event_id,
 };
 
 use crate::Result;
@@ -34,6 +37,14 @@ impl Answer {
     }
 }
 
+impl Answer {
+    /// An event that the engine wants in a room goes the way of all events, on which it is not lost: for the engine, it has
+    /// left.
+    pub(crate) fn room_message_is_on_its_way() -> Self {
+        Self::RoomMessage(send_message_event::v3::Response::new(owned_event_id!("$on-its-way")))
+    }
+}
+
 /// Send one request of the engine.
 pub(crate) async fn send(homeserver: &Homeserver, request: &AnyOutgoingRequest) -> Result<Answer, RequestError> {
     match request {
@@ -45,15 +56,8 @@ pub(crate) async fn send(homeserver: &Homeserver, request: &AnyOutgoingRequest) 
             .send_with(request.clone(), Call::repeatable())
             .await
             .map(Answer::Signatures),
-        AnyOutgoingRequest::RoomMessage(message) => {
-            let request = send_message_event::v3::Request::new(
-                message.room_id.clone(),
-                message.txn_id.clone(),
-                &*message.content,
-            )
-            .map_err(RequestError::build)?;
-            homeserver.send(request).await.map(Answer::RoomMessage)
-        }
+        // It would leave as plaintext here.
+        AnyOutgoingRequest::RoomMessage(_) => Err(RequestError::build("an event of a room goes the way of all events")),
     }
 }
 

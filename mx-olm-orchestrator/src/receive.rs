@@ -8,6 +8,7 @@ mod decrypt;
 mod explain;
 mod filters;
 mod gaps;
+mod header;
 pub(crate) mod inbox;
 mod inside;
 mod letters;
@@ -51,6 +52,7 @@ use crate::{
     members::MemberChange,
     send::rotation::{Due, end_key},
     sync_response::SyncResponse,
+    verification::{Heard, Looked, Scene, Verifications, look},
 };
 
 /// Synapse gives at most this many to-device events in one sync: as many mean that there may be more.
@@ -103,6 +105,7 @@ pub(crate) struct Context {
     pub(crate) manifest: Option<Arc<TrustManifest>>,
     /// Whose devices changed. `None`: anybody's may have.
     pub(crate) device_lists: Option<DeviceLists>,
+    pub(crate) verifications: Arc<Verifications>,
 }
 
 /// Which part of what is new an answer is.
@@ -135,6 +138,21 @@ pub(crate) struct Taken {
     pub(crate) members: Vec<(OwnedRoomId, MemberChange)>,
     /// What the engine holds in memory is not what the store has: build it again.
     pub(crate) rebuild: bool,
+    /// What there is to say of verifications.
+    pub(crate) looked: Option<Looked>,
+}
+
+impl Taken {
+    /// Look at the verifications of which there may be news.
+    async fn look(&mut self, scene: Scene<'_>, heard: &Heard, events: &mut Vec<Event>) -> Result<()> {
+        if !scene.verifications.is_busy() && heard.is_empty() {
+            return Ok(());
+        }
+        let looked = Box::pin(look(scene, heard, events)).await?;
+        self.rebuild |= looked.rebuild;
+        self.looked = Some(looked);
+        Ok(())
+    }
 }
 
 /// Events are decrypted whoever sent them; what they are worth is said with each.
@@ -162,7 +180,7 @@ pub(crate) async fn take(
     let mut events: Vec<Event> = Vec::new();
     let ended = take_state(unit, &sync, context, &mut taken, &mut events).await?;
     let letters = Letters::new(machine, unit, store, context, &mut taken);
-    let Some(post) = letters.take(&mut sync).await? else {
+    let Some(mut post) = letters.take(&mut sync).await? else {
         return Ok(None);
     };
     if !post.news.is_empty() && is_active(machine, unit).await? {
@@ -195,8 +213,12 @@ pub(crate) async fn take(
         seen::forget(unit, room)?;
         rooms::forget_invite(unit, room).await?;
     }
-    let senders = timelines.into_senders();
+    let (senders, heard) = timelines.into_heard();
     Box::pin(machine.update_tracked_users(senders.iter().map(AsRef::as_ref))).await?;
+    post.heard.add(heard);
+    taken
+        .look(Scene::of(machine, unit, context), &post.heard, &mut events)
+        .await?;
     for (room, state) in sync.invited.into_iter().filter(|_| messages) {
         let invite = rooms::invite(room, &state, &context.user);
         if rooms::is_news(unit, &invite).await? {

@@ -126,6 +126,17 @@ pub(super) fn as_key(typed: &str) -> String {
         .collect()
 }
 
+/// A verification showed that the device has this key. One that is blocked stays so.
+pub(crate) async fn was_verified(unit: &Unit, user: &UserId, device: &DeviceId, ed25519: &str) -> Result<()> {
+    let mut decisions: OfUser = unit.get(&id(user)).await?.unwrap_or_default();
+    if decisions.get(device) == Some(&DeviceTrust::Blocked) {
+        return Ok(());
+    }
+    let ed25519 = ed25519.to_owned();
+    decisions.insert(device.to_owned(), DeviceTrust::Trusted { ed25519 });
+    Ok(unit.put(&id(user), &decisions)?)
+}
+
 /// Apply what was decided about a user's devices to those that the engine knows now.
 pub(super) async fn apply(machine: &OlmMachine, unit: &Unit, user: &UserId) -> Result<()> {
     let decisions: OfUser = unit.get(&id(user)).await?.unwrap_or_default();

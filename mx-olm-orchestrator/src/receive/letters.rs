@@ -21,7 +21,11 @@ use super::{
     to_device::{self, Letter, Opening, Rejections, ToDeviceRejectedReason, Took},
     unwedge,
 };
-use crate::{Result, sync_response::SyncResponse};
+use crate::{
+    Result,
+    sync_response::SyncResponse,
+    verification::{Heard, admitted},
+};
 
 /// As many Olm sessions are kept with one device. The specification asks for four; the newest stay.
 const MAX_SESSIONS: usize = 50;
@@ -31,6 +35,8 @@ const MAX_SESSIONS: usize = 50;
 pub(super) struct Post {
     /// Megolm sessions of which there is news, each once, in the order in which it came.
     pub(super) news: Vec<(OwnedRoomId, String)>,
+    /// Of whose verifications there is news.
+    pub(super) heard: Heard,
 }
 
 /// Which part of a sync's to-device events goes through the engine.
@@ -114,6 +120,10 @@ impl<'a> Letters<'a> {
             Scope::Again { .. } => not_taken_before(self.store, events).await?,
             Scope::Everything | Scope::WithoutMessages { .. } => events,
         };
+        let rejections = &mut self.rejections;
+        let events = admitted(self.machine, events, &mut self.post.heard, |sender, event_type, why| {
+            rejections.add(sender, event_type, why.into());
+        });
         self.replayed = replayed(self.store, &events).await?;
         let left = sync.one_time_keys.get(&OneTimeKeyAlgorithm::SignedCurve25519);
         if let Some(left) = left {

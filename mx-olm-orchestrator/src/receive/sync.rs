@@ -38,6 +38,8 @@ impl Orchestrator {
         let synced = Box::pin(self.sync_and_keep(left, Messages::Wanted)).await;
         self.pace().note(timeout, began.elapsed(), &synced);
         let total = synced?;
+        // Not while the lock is held: what goes into a room is sent like everything else.
+        Box::pin(self.post_verifications()).await?;
         // What is left in the outbox is tried again; only the rooms that nobody sends to, and not while the lock is held.
         match self.flush_idle_rooms().await {
             Err(error @ Error::Store(_)) => return Err(error),
@@ -64,7 +66,10 @@ impl Orchestrator {
         // Keys are topped up, devices asked about, broken sessions renewed; what fails now is tried again with the next
         // sync.
         let upkeep = match self.keep_keys(Upkeep::Everything).await {
-            Ok(()) => self.unwedge().await,
+            Ok(()) => match self.unwedge().await {
+                Ok(()) => Box::pin(self.tend_verifications()).await,
+                Err(error) => Err(error),
+            },
             Err(error) => Err(error),
         };
         let upkeep = match upkeep {
@@ -107,6 +112,7 @@ impl Orchestrator {
         } = self.ask_for_news(timeout, messages).await?;
         let messages = scope.messages();
         self.note_fallback_keys(sync.unused_fallback_keys.as_deref());
+        Box::pin(self.know_verifiers(&sync.to_device)).await;
         let gaps = self.fill_gaps(&mut sync, since.as_deref(), messages).await?;
         let device_lists = match (sync.device_lists.take(), &since) {
             (Some(lists), _) => Some(lists),
@@ -137,7 +143,8 @@ impl Orchestrator {
     async fn take(&self, sync: Arc<SyncResponse>, context: Arc<Context>) -> Result<Option<SyncSummary>> {
         let members = Arc::clone(self.members());
         let store = self.store().clone();
-        self.machine()
+        let taken = self
+            .machine()
             .unit(move |machine, unit| {
                 Box::pin(async move {
                     let sync = SyncResponse::clone(&sync);
@@ -147,14 +154,21 @@ impl Orchestrator {
                     // Before the commit, and on this task: a caller who goes away must not leave a list out of date,
                     // and what a homeserver showed is true whether our disk has it or not.
                     members.follow(taken.members).await;
+                    let (summary, looked) = (taken.summary, taken.looked);
                     Ok(if taken.rebuild {
-                        Ending::CommitAndRebuild(Some(taken.summary))
+                        Ending::CommitAndRebuild(Some((summary, looked)))
                     } else {
-                        Ending::Commit(Some(taken.summary))
+                        Ending::Commit(Some((summary, looked)))
                     })
                 })
             })
-            .await
+            .await?;
+        Ok(taken.map(|(summary, looked)| {
+            if let Some(looked) = looked {
+                self.verification().show(looked);
+            }
+            summary
+        }))
     }
 
     /// What the work of receiving is told about this device.
@@ -173,6 +187,7 @@ impl Orchestrator {
             accept: self.options().accept,
             manifest: self.options().trust_manifest.clone(),
             device_lists: None,
+            verifications: Arc::clone(self.verification()),
         }
     }
 

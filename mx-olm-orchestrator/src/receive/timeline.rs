@@ -20,7 +20,11 @@ use super::{
 };
 use crate::{
     Encryption, Event, Lost, LostBecause, Malformed, Message, Rejected, RejectedReason, Result, Undecryptable,
-    UndecryptableReason, backup::is_active, rollback, rooms::RoomRecord,
+    UndecryptableReason,
+    backup::is_active,
+    rollback,
+    rooms::RoomRecord,
+    verification::{Heard, Hearing, RoomEvent, Scene},
 };
 
 /// The timelines of one sync.
@@ -31,6 +35,7 @@ pub(super) struct Timelines<'a> {
     summary: &'a mut SyncSummary,
     events: &'a mut Vec<Event>,
     senders: BTreeSet<OwnedUserId>,
+    hearing: Hearing,
     device_since_ms: u64,
 }
 
@@ -50,13 +55,21 @@ impl<'a> Timelines<'a> {
             summary,
             events,
             senders: BTreeSet::new(),
+            hearing: Hearing::default(),
             device_since_ms,
         }
     }
 
-    /// Who sent encrypted events: their devices are worth knowing.
-    pub(super) fn into_senders(self) -> BTreeSet<OwnedUserId> {
-        self.senders
+    /// Who sent encrypted events: their devices are worth knowing. And of whose verifications there is news.
+    pub(super) fn into_heard(self) -> (BTreeSet<OwnedUserId>, Heard) {
+        (self.senders, self.hearing.heard)
+    }
+
+    /// Take an event of a verification with us: it is nothing to the app.
+    async fn heard(&mut self, event: RoomEvent<'_>) -> Result<bool> {
+        self.hearing
+            .hear(Scene::of(self.machine, self.unit, self.context), event)
+            .await
     }
 
     /// A key came, or word of one: what waited for it is tried again.
@@ -141,22 +154,26 @@ impl<'a> Timelines<'a> {
                 self.senders.insert(header.sender.clone());
                 self.encrypted(room, header, raw).await?;
             } else if header.event_type != "m.room.encrypted" {
-                self.plaintext(room, header, encrypted_room);
+                self.plaintext(room, header, encrypted_room).await?;
             }
         }
         Ok(())
     }
 
-    fn plaintext(&mut self, room: &RoomId, header: Header, encrypted_room: bool) {
+    async fn plaintext(&mut self, room: &RoomId, header: Header, encrypted_room: bool) -> Result<()> {
         let history = self.context.first_sync && header.origin_server_ts < self.device_since_ms;
         let own_echo = header.sender == self.context.user && header.unsigned.transaction_id.is_some();
         if history || (own_echo && !self.context.deliver_own) {
-            return;
+            return Ok(());
+        }
+        // Where the room is encrypted, anybody on the way could have written it.
+        if !encrypted_room && self.heard(header.as_room_event(room, None)).await? {
+            return Ok(());
         }
         let plaintext_in_encrypted_room = encrypted_room && header.event_type != "m.room.redaction";
         if plaintext_in_encrypted_room && !self.context.accept.takes_plaintext() {
             self.reject(room, header, RejectedReason::Plaintext);
-            return;
+            return Ok(());
         }
         let mut content = header.content;
         if header.event_type == "m.room.redaction"
@@ -175,6 +192,7 @@ impl<'a> Timelines<'a> {
             content,
             encryption: None,
         }));
+        Ok(())
     }
 
     async fn encrypted(&mut self, room: &RoomId, header: Header, raw: Box<RawValue>) -> Result<()> {
@@ -234,7 +252,13 @@ impl<'a> Timelines<'a> {
         Ok(())
     }
 
-    async fn opened(&mut self, room: &RoomId, header: Header, opened: Opened, waited_ms: Option<u64>) -> Result<()> {
+    async fn opened(
+        &mut self,
+        room: &RoomId,
+        header: Header,
+        mut opened: Opened,
+        waited_ms: Option<u64>,
+    ) -> Result<()> {
         let info = &opened.decrypted.encryption_info;
         let rejected = match self.verdict(room, &header, &opened.place).await? {
             Verdict::Seen => return Ok(()),
@@ -263,7 +287,8 @@ impl<'a> Timelines<'a> {
         if own && !self.context.deliver_own {
             return Ok(());
         }
-        let inside = match inside::read(opened.decrypted.event.json(), opened.relation) {
+        let relation = opened.relation.take();
+        let inside = match inside::read(opened.decrypted.event.json(), relation) {
             Ok(inside) => inside,
             Err(inside::Wrong::Rejected(reason)) => {
                 self.reject(room, header, reason);
@@ -274,6 +299,31 @@ impl<'a> Timelines<'a> {
                 return Ok(());
             }
         };
+        self.message(room, header, inside, opened, waited_ms).await
+    }
+
+    /// A message that may be believed.
+    async fn message(
+        &mut self,
+        room: &RoomId,
+        header: Header,
+        inside: inside::Inside,
+        opened: Opened,
+        waited_ms: Option<u64>,
+    ) -> Result<()> {
+        let info = &opened.decrypted.encryption_info;
+        let event = RoomEvent {
+            room,
+            event_id: &header.event_id,
+            sender: &header.sender,
+            origin_server_ts: header.origin_server_ts,
+            event_type: &inside.event_type,
+            content: &inside.content,
+            device: info.sender_device.as_deref(),
+        };
+        if self.heard(event).await? {
+            return Ok(());
+        }
         self.events.push(Event::Message(Message {
             room_id: room.to_owned(),
             event_id: header.event_id,

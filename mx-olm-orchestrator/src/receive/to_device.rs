@@ -12,6 +12,8 @@ use ruma::{OwnedRoomId, OwnedUserId, events::AnyToDeviceEvent, serde::Raw};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::verification::LeftOut;
+
 /// More than a room key, a secret or a verification ever needs, in bytes.
 const MAX_EVENT_BYTES: usize = 1024 * 1024;
 
@@ -54,6 +56,10 @@ pub enum ToDeviceRejectedReason {
     Unsolicited,
     /// Its sender has given us as many room keys as one user may in a day.
     TooManyRoomKeys,
+    /// It belongs to no verification that is under way.
+    UnknownVerification,
+    /// More verifications are asked for than anybody needs.
+    TooManyVerifications,
 }
 
 impl ToDeviceRejectedReason {
@@ -70,6 +76,18 @@ impl ToDeviceRejectedReason {
             Self::Plaintext => "plaintext",
             Self::Unsolicited => "unsolicited",
             Self::TooManyRoomKeys => "too_many_room_keys",
+            Self::UnknownVerification => "unknown_verification",
+            Self::TooManyVerifications => "too_many_verifications",
+        }
+    }
+}
+
+impl From<LeftOut> for ToDeviceRejectedReason {
+    fn from(why: LeftOut) -> Self {
+        match why {
+            LeftOut::TooLarge => Self::TooLarge,
+            LeftOut::Unknown => Self::UnknownVerification,
+            LeftOut::TooMany => Self::TooManyVerifications,
         }
     }
 }

@@ -128,7 +128,7 @@ impl Orchestrator {
 
     /// The engine leaves servers alone that failed lately: ask ourselves, so that a refusal is never out of date. Returns
     /// whether anybody was answered for.
-    async fn ask_again(
+    pub(crate) async fn ask_again(
         &self,
         outdated: &BTreeSet<OwnedUserId>,
         failed: &mut BTreeSet<OwnedServerName>,

@@ -1,7 +1,9 @@
-//! What is read of a room event before anything is done with it.
+//! What every room event has outside, read as far as it can be.
 
-use ruma::{OwnedEventId, OwnedUserId};
+use ruma::{DeviceId, OwnedEventId, OwnedUserId, RoomId};
 use serde::Deserialize;
+
+use crate::verification::RoomEvent;
 
 /// What every room event has.
 #[derive(Deserialize)]
@@ -28,6 +30,20 @@ pub(super) struct Header {
 pub(super) struct Unsigned {
     pub(super) transaction_id: Option<serde::de::IgnoredAny>,
     pub(super) redacted_because: Option<serde::de::IgnoredAny>,
+}
+
+impl Header {
+    pub(super) fn as_room_event<'a>(&'a self, room: &'a RoomId, device: Option<&'a DeviceId>) -> RoomEvent<'a> {
+        RoomEvent {
+            room,
+            event_id: &self.event_id,
+            sender: &self.sender,
+            origin_server_ts: self.origin_server_ts,
+            event_type: &self.event_type,
+            content: &self.content,
+            device,
+        }
+    }
 }
 
 fn time<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {

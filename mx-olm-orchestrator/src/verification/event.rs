@@ -1,0 +1,33 @@
+//! What an app is told of verifications exactly, also after a restart.
+
+use ruma::{OwnedDeviceId, OwnedRoomId};
+use serde::{Deserialize, Serialize};
+
+use super::{VerificationId, VerificationOutcome};
+
+/// Somebody asks to verify us, or another device of ours does.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct VerificationRequested {
+    /// Which verification this is.
+    #[serde(flatten)]
+    pub id: VerificationId,
+    /// The device that asks.
+    pub device_id: Option<OwnedDeviceId>,
+    /// The room, where it happens in one.
+    pub room_id: Option<OwnedRoomId>,
+}
+
+/// A verification has ended.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct VerificationEnded {
+    /// Which verification this was.
+    #[serde(flatten)]
+    pub id: VerificationId,
+    /// The other device, where it was known.
+    pub device_id: Option<OwnedDeviceId>,
+    /// The room, where it happened in one.
+    pub room_id: Option<OwnedRoomId>,
+    /// How.
+    #[serde(flatten)]
+    pub outcome: VerificationOutcome,
+}
