@@ -10,6 +10,7 @@ mod login;
 mod private_file;
 mod room;
 mod session;
+mod verification;
 #[cfg(feature = "reqwest")]
 mod way;
 
@@ -21,13 +22,17 @@ pub use mx_olm_orchestrator::{
     Explanation, Gap, Health, IdentityChanged, IdentityError, IdentityProblem, IdentityStanding, IdentityStatus,
     Invite, KeyFile, KeyFileError, KeyStatus, ListedUser, Lost, LostBecause, Malformed, ManifestError, Message,
     Options, OwnIdentity, Problem, Progress, ProgressStep, Recipients, Recovered, Rejected, RejectedReason,
-    RoomKeyImport, RoomPolicy, RotationReason, SecretStorageError, SecretStorageStatus, SendReceipt, SendRefused,
-    SetUp, SetUpIdentity, SyncSource, Trust, TrustDrift, TrustManifest, Undecryptable, UndecryptableReason, Unlisted,
-    UnusableReason, UserIdentityStatus, WaitingCounts, Warning,
+    RoomKeyImport, RoomPolicy, RotationReason, SasEmoji, SecretStorageError, SecretStorageStatus, SendReceipt,
+    SendRefused, SetUp, SetUpIdentity, SyncSource, Trust, TrustDrift, TrustManifest, Undecryptable,
+    UndecryptableReason, Unlisted, UnusableReason, UserIdentityStatus, VerificationEnded, VerificationError,
+    VerificationId, VerificationKeys, VerificationOutcome, VerificationQr, VerificationRequested, VerificationState,
+    WaitingCounts, Warning,
 };
 pub use mx_transport as transport;
 pub use ruma;
 
+#[cfg(feature = "pictures")]
+pub use self::verification::{qr_from_picture, qr_to_png, qr_to_text};
 pub use self::{
     attachment::{Attachment, AttachmentKind, download::Files, error::AttachmentError, received::ReceivedFile},
     builder::ClientBuilder,
@@ -39,4 +44,5 @@ pub use self::{
     private_file::write_private_file,
     room::{Member, Room, SendOptions, say::EventHead},
     session::Session,
+    verification::{Decision, Verification, VerificationPolicy},
 };

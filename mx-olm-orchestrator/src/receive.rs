@@ -8,7 +8,6 @@ mod decrypt;
 mod explain;
 mod filters;
 mod gaps;
-mod header;
 pub(crate) mod inbox;
 mod inside;
 mod letters;

@@ -5,6 +5,7 @@ mod keys;
 mod manifest;
 mod messages;
 mod rooms;
+pub(crate) mod verify;
 
 use std::path::PathBuf;
 
@@ -56,7 +57,8 @@ Exit codes:
   8  content: malformed or too large; a file that is not the one that was sent, or was sent without encryption; a key
      file that is none, or another passphrase
   9  ended by a signal before it was done
- 10  files here: cannot be read or written, or exist already";
+ 10  files here: cannot be read or written, or exist already
+ 11  nothing was verified: cancelled, not the same, too late, or not the expected keys";
 
 const SECRETS: &str = "\
 The password is never an argument, which every process of the machine could see. It comes from the
@@ -137,6 +139,9 @@ pub(crate) enum Command {
     /// Block and trust devices of others, and other devices of ours.
     #[command(subcommand)]
     Device(DeviceCommand),
+    /// Verify users and devices: emoji, numbers, codes, or keys that their owners gave.
+    #[command(subcommand, after_help = verify::EXAMPLES)]
+    Verify(verify::VerifyCommand),
     /// See and publish this device's keys; carry room keys from device to device.
     #[command(subcommand)]
     Keys(KeysCommand),

@@ -12,11 +12,13 @@ mod room;
 mod say;
 mod secret;
 mod send;
+mod verify;
 mod waiting;
 
 use anyhow::Result;
 use mx_e2ee::{Error, Session};
 use serde_json::json;
+pub(crate) use verify::NotVerified;
 
 use crate::{
     cli::{Cli, Command},
@@ -27,6 +29,7 @@ use crate::{
 /// Run what was typed. Signals let it finish for a while; a listener, which never is, ends with the event that it shows.
 pub(crate) async fn run(cli: Cli, output: &Output) -> Result<()> {
     match &cli.command {
+        Command::Verify(command) => verify::run(&cli, command, *output).await,
         Command::Listen(listen) if !listen.once => listen::run(&cli, listen, *output).await,
         _ => signals::finishing(output, Box::pin(dispatch(&cli, output))).await,
     }
@@ -45,6 +48,7 @@ async fn dispatch(cli: &Cli, output: &Output) -> Result<()> {
         Command::Download(download) => download::run(cli, download, *output).await,
         Command::Waiting(waiting) => waiting::run(cli, waiting, *output).await,
         Command::Device(device) => device::run(cli, device, *output).await,
+        Command::Verify(command) => verify::run(cli, command, *output).await,
         Command::Keys(keys) => keys::run(cli, keys, *output).await,
         Command::Identity(identity) => identity::run(cli, identity, *output).await,
         Command::TrustManifest(manifest) => manifest::run(cli, manifest, *output).await,

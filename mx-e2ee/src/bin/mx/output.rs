@@ -10,7 +10,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use crate::signals::Ended;
+use crate::{commands::NotVerified, signals::Ended};
 
 /// How results are shown.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +21,11 @@ pub(crate) struct Output {
 impl Output {
     pub(crate) const fn new(json: bool) -> Self {
         Self { json }
+    }
+
+    /// It is read by a program.
+    pub(crate) const fn is_json(self) -> bool {
+        self.json
     }
 
     /// Show a result: a JSON object for programs, or a line for people. Whatever it holds, a terminal stays as it is. What
@@ -65,6 +70,8 @@ impl Output {
         }
         let code = if error.is::<Ended>() {
             "ended"
+        } else if error.is::<NotVerified>() {
+            "not_verified"
         } else {
             error
                 .downcast_ref::<mx_e2ee::Error>()
@@ -147,6 +154,7 @@ fn exit_code(code: &str) -> u8 {
         "bad_content" | "too_large" | "key_file_rejected" | "key_file_wrong_passphrase" | "no_secrets_bundle" => 8,
         "ended" => 9,
         code if is_about_identity(code) => 3,
+        code if code == "not_verified" || code.starts_with("verification_") => 11,
         code if code.starts_with("attachment_") => 8,
         "local_body"
         | "recovery_key_not_kept"

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use futures_util::StreamExt;
-use mx_e2ee::{Accept, Client, Error, Event, Invites, LostBecause, Message, RejectedReason};
+use mx_e2ee::{Accept, Client, Error, Event, Invites, LostBecause, Message, RejectedReason, VerificationOutcome};
 use serde_json::json;
 
 use self::trouble::Trouble;
@@ -240,6 +240,26 @@ fn about_trust(event: &Event) -> String {
             format!("! differs from the trust manifest: {}", words.join("; "))
         }
         Event::BackupStopped(event) => format!("! {}", event.advice),
+        event => verification(event),
+    }
+}
+
+fn verification(event: &Event) -> String {
+    match event {
+        Event::VerificationRequested(event) => format!(
+            "{} ? asks to verify this device: run mx verify listen instead, and let them ask again",
+            event.id.user_id
+        ),
+        Event::VerificationEnded(event) => match &event.outcome {
+            VerificationOutcome::Done { .. } => format!("{} * is verified", event.id.user_id),
+            VerificationOutcome::Cancelled { reason, code, .. } => format!(
+                "{} ! the verification was cancelled: {} ({})",
+                event.id.user_id,
+                clean(reason),
+                clean(code)
+            ),
+            _ => format!("{} ! the verification ended", event.id.user_id),
+        },
         _ => "! something that this version of mx cannot show: use --json".to_owned(),
     }
 }

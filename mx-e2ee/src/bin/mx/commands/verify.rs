@@ -1,0 +1,309 @@
+//! `mx verify`: people compare, a policy decides, or another program does.
+
+mod show;
+mod steps;
+
+use std::{fs::OpenOptions, io::Write, path::Path, time::Duration};
+
+use anyhow::{Context, Result};
+use futures_util::StreamExt;
+use mx_e2ee::{
+    Client, Error, Verification, VerificationId, VerificationOutcome, VerificationPolicy, VerificationState,
+    orchestrator::Verification as Shown, qr_from_picture, qr_to_png, qr_to_text, ruma::OwnedDeviceId,
+};
+use serde_json::json;
+
+use self::steps::{Answer, Step, Steps};
+use super::room::user_id;
+use crate::{
+    cli::{
+        Cli,
+        verify::{How, VerifyCommand},
+    },
+    output::Output,
+    profile,
+};
+
+/// How long the homeserver is asked to wait for news.
+const LONG_POLL: Duration = Duration::from_secs(30);
+/// Between attempts to reach it.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// The verification ended, and nothing was verified.
+#[derive(Debug, thiserror::Error)]
+#[error("nothing was verified: {0}")]
+pub(crate) struct NotVerified(String);
+
+pub(crate) async fn run(cli: &Cli, command: &VerifyCommand, output: Output) -> Result<()> {
+    let client = profile::open(cli).await?;
+    let done = tokio::select! {
+        biased;
+        done = Box::pin(verify(&client, command, output)) => done,
+        failed = Box::pin(follow(&client, output)) => failed,
+        () = crate::signals::asked_to_end() => Ok(()),
+    };
+    // The last word to the other side leaves, also when it was said just now.
+    if let Err(error) = client.sync().await {
+        output.note(&format!("mx: {error}"));
+    }
+    client.close().await?;
+    done
+}
+
+/// Receive for as long as somebody verifies. Messages stay in the inbox, for `mx listen`.
+async fn follow(client: &Client, output: Output) -> Result<()> {
+    loop {
+        match client.orchestrator().sync(LONG_POLL).await.map_err(Error::from) {
+            Ok(_) => {}
+            Err(error) if error.is_transient() => {
+                output.note(&format!("mx: {error}; trying again [{}]", error.code()));
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+async fn verify(client: &Client, command: &VerifyCommand, output: Output) -> Result<()> {
+    let (asked, how, policy, once) = match command {
+        VerifyCommand::User {
+            user,
+            room,
+            device,
+            how,
+        } => {
+            let user = user_id(user)?;
+            let asked = match (room, device) {
+                (Some(room), _) => client.verify_user_in(&client.resolve(room).await?, &user).await?,
+                (None, Some(device)) => {
+                    let device = OwnedDeviceId::from(device.as_str());
+                    client.verify_device(&user, &device).await?
+                }
+                (None, None) => client.verify_user(&user).await?,
+            };
+            (Some(asked), how, None, true)
+        }
+        VerifyCommand::Own { device, how } => {
+            let asked = match device {
+                Some(device) => {
+                    let device = OwnedDeviceId::from(device.as_str());
+                    client.verify_device(client.user_id(), &device).await?
+                }
+                None => client.verify_own_devices().await?,
+            };
+            (Some(asked), how, None, true)
+        }
+        VerifyCommand::Listen { policy, once, how } => {
+            let policy = policy.as_deref().map(read_policy).transpose()?;
+            (None, how, policy, *once)
+        }
+    };
+    match &asked {
+        Some(one) => output.note(&format!("asked {}: accept it on the other side", one.id().user_id)),
+        None => output.note("waiting for somebody who asks to verify; Ctrl-C ends it"),
+    }
+    let mut session = Session {
+        client,
+        output,
+        how,
+        is_asked: policy.is_none() && asked.is_none(),
+        steps: Steps::new(output),
+        question: None,
+    };
+    let policy = session.policy(policy, asked.as_ref())?;
+    session.follow(policy, asked.as_ref().map(|one| one.id()), once).await
+}
+
+fn read_policy(path: &Path) -> Result<VerificationPolicy> {
+    let json = std::fs::read_to_string(path).with_context(|| format!("the policy {path:?} cannot be read"))?;
+    Ok(VerificationPolicy::from_json(&json)?)
+}
+
+/// Something that a person is asked.
+struct Question {
+    of: VerificationId,
+    yes: Step,
+    no: Step,
+}
+
+struct Session<'a> {
+    client: &'a Client,
+    output: Output,
+    how: &'a How,
+    /// A person, or a program, says who is answered.
+    is_asked: bool,
+    steps: Steps,
+    question: Option<Question>,
+}
+
+impl Session<'_> {
+    /// The policy, with what was said on the command line.
+    fn policy(&self, policy: Option<VerificationPolicy>, asked: Option<&Verification>) -> Result<VerificationPolicy> {
+        let mut policy = policy.unwrap_or_default();
+        if asked.is_none() && !self.how.expect.is_empty() {
+            anyhow::bail!("whose keys are expected is not clear: use \"expect\" of a policy");
+        }
+        if let Some(asked) = asked.filter(|_| !self.how.expect.is_empty()) {
+            policy = policy.expect(&asked.id().user_id, self.how.expect.iter().cloned())?;
+        }
+        if self.how.qr || self.how.scan.is_some() {
+            policy = policy.start_nothing();
+        }
+        Ok(policy)
+    }
+
+    async fn follow(&mut self, policy: VerificationPolicy, one: Option<&VerificationId>, once: bool) -> Result<()> {
+        let confirms = policy.clone();
+        let mut news = std::pin::pin!(self.client.answer_verifications(policy));
+        loop {
+            tokio::select! {
+                biased;
+                shown = news.next() => {
+                    let shown = match shown {
+                        Some(Ok(shown)) => shown,
+                        Some(Err(error)) => {
+                            self.output.note(&format!("mx: {error} [{}]", error.code()));
+                            continue;
+                        }
+                        None => return Ok(()),
+                    };
+                    if one.is_some_and(|one| *one != shown.id) {
+                        continue;
+                    }
+                    show::show(&shown, self.output)?;
+                    if let VerificationState::Ended(outcome) = &shown.state {
+                        self.question = None;
+                        if once {
+                            return ended(outcome);
+                        }
+                        continue;
+                    }
+                    let decided = confirms.decides(&shown.id.user_id);
+                    if let Err(error) = self.go_on(&shown, decided).await {
+                        self.output.note(&format!("mx: {error:#}"));
+                    }
+                }
+                answer = self.steps.next() => {
+                    if let Err(error) = self.answered(answer).await {
+                        self.output.note(&format!("mx: {error:#}"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// What the command line says about this state, or a question.
+    async fn go_on(&mut self, shown: &Shown, decided: bool) -> Result<()> {
+        let verification = self.client.verification(shown.id.clone());
+        match &shown.state {
+            VerificationState::Requested if !shown.by_us && self.is_asked => {
+                self.ask(shown, "answer it?", Step::Accept, Step::Cancel);
+            }
+            VerificationState::Ready { they_scan: true, .. } if self.how.qr => self.show_code(&verification).await?,
+            VerificationState::Ready { they_show: true, .. } if self.how.scan.is_some() => {
+                if let Some(path) = &self.how.scan {
+                    self.scan(&verification, path).await?;
+                }
+            }
+            VerificationState::Ready { sas: true, .. } if self.how.qr || self.how.scan.is_some() => {
+                self.output.note("the other side cannot do that: emoji instead");
+                verification.start().await?;
+            }
+            VerificationState::Compare { .. } if !decided => {
+                self.ask(shown, "do both sides show the same?", Step::Confirm, Step::Mismatch);
+            }
+            VerificationState::QrScanned if !decided => {
+                let question = "does the other side say that it has scanned this code?";
+                self.ask(shown, question, Step::Confirm, Step::Cancel);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, shown: &Shown, question: &str, yes: Step, no: Step) {
+        if self.output.is_json() {
+            return;
+        }
+        self.output.note(&format!("{question} [yes/no]"));
+        let of = shown.id.clone();
+        self.question = Some(Question { of, yes, no });
+    }
+
+    async fn answered(&mut self, answer: Answer) -> Result<()> {
+        match answer {
+            Answer::Yes | Answer::No => {
+                let Some(Question { of, yes, no }) = self.question.take() else {
+                    return Ok(());
+                };
+                let step = if matches!(answer, Answer::Yes) { yes } else { no };
+                self.take(&self.client.verification(of), step).await
+            }
+            Answer::Step(id, step) => {
+                let live = self.client.verifications();
+                let mut meant = live.iter().filter(|one| id.as_ref().is_none_or(|id| one.id() == id));
+                match (meant.next(), meant.next()) {
+                    (Some(one), None) => self.take(one, step).await,
+                    (None, _) => anyhow::bail!("no such verification is under way"),
+                    (Some(_), Some(_)) => anyhow::bail!("name the verification: several are under way"),
+                }
+            }
+            Answer::Unclear(why) => anyhow::bail!(why),
+        }
+    }
+
+    async fn take(&self, verification: &Verification, step: Step) -> Result<()> {
+        match step {
+            Step::Accept => verification.accept().await?,
+            Step::Start => verification.start().await?,
+            Step::Confirm => verification.confirm().await?,
+            Step::Mismatch => verification.mismatch().await?,
+            Step::Cancel => verification.cancel().await?,
+            Step::ShowQr => self.show_code(verification).await?,
+            Step::Scan(path) => self.scan(verification, &path).await?,
+        }
+        Ok(())
+    }
+
+    async fn show_code(&self, verification: &Verification) -> Result<()> {
+        let code = verification.show_qr().await?;
+        if let Some(path) = &self.how.qr_png {
+            write_new(path, &qr_to_png(&code)?).with_context(|| format!("the code cannot be written to {path:?}"))?;
+            self.output.note(&format!("the code is in {}", path.display()));
+        }
+        let id = verification.id();
+        let modules: Vec<String> = (0..code.width())
+            .map(|y| {
+                (0..code.width())
+                    .map(|x| if code.is_dark(x, y) { '1' } else { '0' })
+                    .collect()
+            })
+            .collect();
+        let json = json!({"user_id": id.user_id, "flow_id": id.flow_id, "qr_modules": modules});
+        self.output.show(&json, &qr_to_text(&code))?;
+        Ok(())
+    }
+
+    async fn scan(&self, verification: &Verification, path: &Path) -> Result<()> {
+        let picture = std::fs::read(path).with_context(|| format!("the picture {path:?} cannot be read"))?;
+        verification.scan(&qr_from_picture(&picture)?).await?;
+        Ok(())
+    }
+}
+
+fn ended(outcome: &VerificationOutcome) -> Result<()> {
+    match outcome {
+        VerificationOutcome::Done { .. } => Ok(()),
+        VerificationOutcome::Cancelled { code, reason, .. } => Err(NotVerified(format!("{reason} ({code})")).into()),
+        _ => Err(NotVerified("it ended".to_owned()).into()),
+    }
+}
+
+/// A file of its own: nothing is replaced, and only this user can read it.
+fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)?.write_all(bytes)
+}

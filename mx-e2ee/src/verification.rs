@@ -1,0 +1,238 @@
+//! Verification as an app holds it: one handle for each, whatever happens inside.
+
+mod answering;
+#[cfg(feature = "pictures")]
+mod picture;
+mod policy;
+mod way;
+
+use std::collections::BTreeSet;
+
+use futures_util::{Stream, StreamExt, stream};
+use mx_olm_orchestrator::{Verification as Shown, VerificationId, VerificationQr, VerificationState};
+use ruma::{DeviceId, RoomId, UserId};
+
+#[cfg(feature = "pictures")]
+pub use self::picture::{qr_from_picture, qr_to_png, qr_to_text};
+pub use self::policy::{Decision, VerificationPolicy};
+use crate::{Client, Result};
+
+/// A verification with somebody. Cheap to clone.
+///
+/// It moves on while the client receives: keep a [`receive`](Client::receive) loop or an [`events`](Client::events) stream
+/// running. Whoever asked, either side may [`start`](Self::start) to compare once it is
+/// [`Ready`](VerificationState::Ready). The engine ends a comparison where nothing comes from the other side for a minute,
+/// and all of it after five.
+#[derive(Clone, Debug)]
+pub struct Verification {
+    client: Client,
+    id: VerificationId,
+}
+
+impl Verification {
+    /// Which one.
+    #[must_use]
+    pub const fn id(&self) -> &VerificationId {
+        &self.id
+    }
+
+    /// With whom, where, since when, and how it stands. `None`: it is not under way, or has long ended.
+    #[must_use]
+    pub fn shown(&self) -> Option<Shown> {
+        self.client
+            .orchestrator()
+            .verifications()
+            .borrow()
+            .get(&self.id)
+            .cloned()
+    }
+
+    /// How it stands. `None`: it is not under way, or has long ended.
+    #[must_use]
+    pub fn state(&self) -> Option<VerificationState> {
+        self.shown().map(|shown| shown.state)
+    }
+
+    /// How it stands now and after every change, until it has ended.
+    pub fn changes(&self) -> impl Stream<Item = VerificationState> + Send + use<> {
+        let (receiver, id) = (self.client.orchestrator().verifications(), self.id.clone());
+        let start = (receiver, id, None::<VerificationState>);
+        stream::unfold(start, |(mut receiver, id, last)| async move {
+            if last.as_ref().is_some_and(VerificationState::is_ended) {
+                return None;
+            }
+            loop {
+                let now = receiver.borrow_and_update().get(&id).map(|shown| shown.state.clone());
+                match now {
+                    Some(now) if Some(&now) != last.as_ref() => return Some((now.clone(), (receiver, id, Some(now)))),
+                    // It was let go of.
+                    None if last.is_some() => return None,
+                    _ => {}
+                }
+                receiver.changed().await.ok()?;
+            }
+        })
+    }
+
+    /// Wait until it stands as `wanted` says, or has ended. The state that it is in then.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn wait_until(&self, wanted: impl Fn(&VerificationState) -> bool) -> Option<VerificationState> {
+        let mut changes = std::pin::pin!(self.changes());
+        while let Some(state) = changes.next().await {
+            if state.is_ended() || wanted(&state) {
+                return Some(state);
+            }
+        }
+        None
+    }
+
+    /// Take part in what the other side asked for.
+    ///
+    /// # Errors
+    /// `verification_not_now`, `verification_unknown`; of the store.
+    pub async fn accept(&self) -> Result<()> {
+        Ok(self.client.orchestrator().accept_verification(&self.id).await?)
+    }
+
+    /// Start to compare emoji and decimals.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept).
+    pub async fn start(&self) -> Result<()> {
+        Ok(self.client.orchestrator().start_sas(&self.id).await?)
+    }
+
+    /// A code for the other side to scan: draw it, or hand its bytes on.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept).
+    pub async fn show_qr(&self) -> Result<VerificationQr> {
+        Ok(self.client.orchestrator().show_verification_qr(&self.id).await?)
+    }
+
+    /// Take the bytes of the code that the other side shows.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept); `verification_wrong_qr`.
+    pub async fn scan(&self, code: &[u8]) -> Result<()> {
+        Ok(self.client.orchestrator().scan_verification_qr(&self.id, code).await?)
+    }
+
+    /// Somebody has looked: both sides show the same, or the other side has scanned our code.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept).
+    pub async fn confirm(&self) -> Result<()> {
+        Ok(self.client.orchestrator().confirm_verification(&self.id).await?)
+    }
+
+    /// Confirm it if every key that it would verify is among `expected`, which their owners gave us; else cancel it.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept); `verification_unexpected_keys` when it was cancelled.
+    pub async fn confirm_if(&self, expected: &BTreeSet<String>) -> Result<()> {
+        let device = self.client.orchestrator();
+        Ok(device.confirm_verification_if(&self.id, expected).await?)
+    }
+
+    /// Somebody has looked: the two sides do not show the same. It is cancelled.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept).
+    pub async fn mismatch(&self) -> Result<()> {
+        Ok(self.client.orchestrator().mismatch_verification(&self.id).await?)
+    }
+
+    /// Cancel or decline it.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept).
+    pub async fn cancel(&self) -> Result<()> {
+        Ok(self.client.orchestrator().cancel_verification(&self.id).await?)
+    }
+}
+
+impl Client {
+    /// Ask a user to verify, in the room that is for the two of us alone.
+    ///
+    /// # Errors
+    /// `verification_no_way` when there is no such room: use [`verify_user_in`](Self::verify_user_in) or
+    /// [`verify_device`](Self::verify_device); else as these.
+    pub async fn verify_user(&self, user: &UserId) -> Result<Verification> {
+        let room = self.room_with(user).await?;
+        self.verify_user_in(&room, user).await
+    }
+
+    /// Ask a user to verify, in this room.
+    ///
+    /// # Errors
+    /// `verification_no_identity` when the user has none; as [`Room::send`](crate::Room::send).
+    pub async fn verify_user_in(&self, room: &RoomId, user: &UserId) -> Result<Verification> {
+        let id = self.orchestrator().verify_user_in(room, user).await?;
+        Ok(self.verification(id))
+    }
+
+    /// Ask one device of a user, or another one of ours, to verify.
+    ///
+    /// # Errors
+    /// `verification_no_device`, `verification_busy`; of the request, of the store.
+    pub async fn verify_device(&self, user: &UserId, device: &DeviceId) -> Result<Verification> {
+        let id = self.orchestrator().verify_device(user, device).await?;
+        Ok(self.verification(id))
+    }
+
+    /// Ask our other devices to verify this one, or to be verified by it.
+    ///
+    /// # Errors
+    /// `verification_no_identity`, `verification_busy`; of the request, of the store.
+    pub async fn verify_own_devices(&self) -> Result<Verification> {
+        let id = self.orchestrator().verify_own_devices().await?;
+        Ok(self.verification(id))
+    }
+
+    /// A verification by its name, as an event has it.
+    #[must_use]
+    pub fn verification(&self, id: VerificationId) -> Verification {
+        Verification {
+            client: self.clone(),
+            id,
+        }
+    }
+
+    /// The verifications that are under way.
+    #[must_use]
+    pub fn verifications(&self) -> Vec<Verification> {
+        let shown = self.orchestrator().verifications();
+        let live: Vec<VerificationId> = shown
+            .borrow()
+            .values()
+            .filter(|one| !one.state.is_ended())
+            .map(|one| one.id.clone())
+            .collect();
+        live.into_iter().map(|id| self.verification(id)).collect()
+    }
+
+    /// What others ask us to verify, each once, as long as it waits for us: what is there, and what comes. They are
+    /// events too ([`Event::VerificationRequested`](crate::Event::VerificationRequested)), which survive a restart; the
+    /// verifications themselves do not.
+    pub fn verification_requests(&self) -> impl Stream<Item = Verification> + Send + use<> {
+        let start = (self.clone(), self.orchestrator().verifications(), BTreeSet::new());
+        stream::unfold(start, |(client, mut receiver, mut given)| async move {
+            loop {
+                let next = receiver
+                    .borrow_and_update()
+                    .values()
+                    .find(|one| !one.by_us && one.state == VerificationState::Requested && !given.contains(&one.id))
+                    .map(|one| one.id.clone());
+                if let Some(id) = next {
+                    given.insert(id.clone());
+                    let verification = client.verification(id);
+                    return Some((verification, (client, receiver, given)));
+                }
+                receiver.changed().await.ok()?;
+            }
+        })
+    }
+}
