@@ -1,6 +1,7 @@
 //! Room timelines: from what the homeserver gave to what the app is told.
 
 mod header;
+mod readable;
 
 use std::collections::BTreeSet;
 
@@ -19,8 +20,7 @@ use super::{
     undecryptable::{self, Waiting},
 };
 use crate::{
-    Encryption, Event, Lost, LostBecause, Malformed, Message, Rejected, RejectedReason, Result, Undecryptable,
-    UndecryptableReason,
+    Event, Lost, LostBecause, Malformed, Rejected, RejectedReason, Result, Undecryptable, UndecryptableReason,
     backup::is_active,
     rollback,
     rooms::RoomRecord,
@@ -160,41 +160,6 @@ impl<'a> Timelines<'a> {
         Ok(())
     }
 
-    async fn plaintext(&mut self, room: &RoomId, header: Header, encrypted_room: bool) -> Result<()> {
-        let history = self.context.first_sync && header.origin_server_ts < self.device_since_ms;
-        let own_echo = header.sender == self.context.user && header.unsigned.transaction_id.is_some();
-        if history || (own_echo && !self.context.deliver_own) {
-            return Ok(());
-        }
-        // Where the room is encrypted, anybody on the way could have written it.
-        if !encrypted_room && self.heard(header.as_room_event(room, None)).await? {
-            return Ok(());
-        }
-        let plaintext_in_encrypted_room = encrypted_room && header.event_type != "m.room.redaction";
-        if plaintext_in_encrypted_room && !self.context.accept.takes_plaintext() {
-            self.reject(room, header, RejectedReason::Plaintext);
-            return Ok(());
-        }
-        let mut content = header.content;
-        if header.event_type == "m.room.redaction"
-            && let (Some(content), Some(redacts)) = (content.as_object_mut(), header.redacts)
-        {
-            content.entry("redacts").or_insert(redacts);
-        }
-        self.events.push(Event::Message(Message {
-            room_id: room.to_owned(),
-            event_id: header.event_id,
-            sender: header.sender,
-            origin_server_ts: header.origin_server_ts,
-            // A redaction of an encrypted event is plaintext by the specification.
-            plaintext_in_encrypted_room,
-            event_type: header.event_type,
-            content,
-            encryption: None,
-        }));
-        Ok(())
-    }
-
     async fn encrypted(&mut self, room: &RoomId, header: Header, raw: Box<RawValue>) -> Result<()> {
         match self.decrypted(room, &header, &raw).await? {
             Outcome::Open(opened) => self.opened(room, header, *opened, None).await,
@@ -259,7 +224,6 @@ impl<'a> Timelines<'a> {
         mut opened: Opened,
         waited_ms: Option<u64>,
     ) -> Result<()> {
-        let info = &opened.decrypted.encryption_info;
         let rejected = match self.verdict(room, &header, &opened.place).await? {
             Verdict::Seen => return Ok(()),
             Verdict::Replay { first } => Some(RejectedReason::Replay { first }),
@@ -300,46 +264,6 @@ impl<'a> Timelines<'a> {
             }
         };
         self.message(room, header, inside, opened, waited_ms).await
-    }
-
-    /// A message that may be believed.
-    async fn message(
-        &mut self,
-        room: &RoomId,
-        header: Header,
-        inside: inside::Inside,
-        opened: Opened,
-        waited_ms: Option<u64>,
-    ) -> Result<()> {
-        let info = &opened.decrypted.encryption_info;
-        let event = RoomEvent {
-            room,
-            event_id: &header.event_id,
-            sender: &header.sender,
-            origin_server_ts: header.origin_server_ts,
-            event_type: &inside.event_type,
-            content: &inside.content,
-            device: info.sender_device.as_deref(),
-        };
-        if self.heard(event).await? {
-            return Ok(());
-        }
-        self.events.push(Event::Message(Message {
-            room_id: room.to_owned(),
-            event_id: header.event_id,
-            sender: header.sender,
-            origin_server_ts: header.origin_server_ts,
-            event_type: inside.event_type,
-            content: inside.content,
-            encryption: Some(Encryption {
-                sender_device: info.sender_device.clone(),
-                session_id: opened.place.session,
-                trust: opened.trust,
-                waited_ms,
-            }),
-            plaintext_in_encrypted_room: false,
-        }));
-        Ok(())
     }
 
     fn reject(&mut self, room: &RoomId, header: Header, reason: RejectedReason) {

@@ -1,0 +1,87 @@
+//! What can be read: it is heard by a verification, or told to the app.
+
+use ruma::RoomId;
+
+use super::{Header, Timelines};
+use crate::{
+    Encryption, Event, Message, RejectedReason, Result,
+    receive::{decrypt::Opened, inside::Inside},
+    verification::RoomEvent,
+};
+
+impl Timelines<'_> {
+    pub(super) async fn plaintext(&mut self, room: &RoomId, header: Header, encrypted_room: bool) -> Result<()> {
+        let history = self.context.first_sync && header.origin_server_ts < self.device_since_ms;
+        let own_echo = header.sender == self.context.user && header.unsigned.transaction_id.is_some();
+        if history || (own_echo && !self.context.deliver_own) {
+            return Ok(());
+        }
+        // Where the room is encrypted, anybody on the way could have written it.
+        if !encrypted_room && self.heard(header.as_room_event(room, None)).await? {
+            return Ok(());
+        }
+        let plaintext_in_encrypted_room = encrypted_room && header.event_type != "m.room.redaction";
+        if plaintext_in_encrypted_room && !self.context.accept.takes_plaintext() {
+            self.reject(room, header, RejectedReason::Plaintext);
+            return Ok(());
+        }
+        let mut content = header.content;
+        if header.event_type == "m.room.redaction"
+            && let (Some(content), Some(redacts)) = (content.as_object_mut(), header.redacts)
+        {
+            content.entry("redacts").or_insert(redacts);
+        }
+        self.events.push(Event::Message(Message {
+            room_id: room.to_owned(),
+            event_id: header.event_id,
+            sender: header.sender,
+            origin_server_ts: header.origin_server_ts,
+            // A redaction of an encrypted event is plaintext by the specification.
+            plaintext_in_encrypted_room,
+            event_type: header.event_type,
+            content,
+            encryption: None,
+        }));
+        Ok(())
+    }
+
+    /// A message that may be believed.
+    pub(super) async fn message(
+        &mut self,
+        room: &RoomId,
+        header: Header,
+        inside: Inside,
+        opened: Opened,
+        waited_ms: Option<u64>,
+    ) -> Result<()> {
+        let info = &opened.decrypted.encryption_info;
+        let event = RoomEvent {
+            room,
+            event_id: &header.event_id,
+            sender: &header.sender,
+            origin_server_ts: header.origin_server_ts,
+            event_type: &inside.event_type,
+            content: &inside.content,
+            device: info.sender_device.as_deref(),
+        };
+        if self.heard(event).await? {
+            return Ok(());
+        }
+        self.events.push(Event::Message(Message {
+            room_id: room.to_owned(),
+            event_id: header.event_id,
+            sender: header.sender,
+            origin_server_ts: header.origin_server_ts,
+            event_type: inside.event_type,
+            content: inside.content,
+            encryption: Some(Encryption {
+                sender_device: info.sender_device.clone(),
+                session_id: opened.place.session,
+                trust: opened.trust,
+                waited_ms,
+            }),
+            plaintext_in_encrypted_room: false,
+        }));
+        Ok(())
+    }
+}
