@@ -29,7 +29,8 @@ impl Client {
         if room.starts_with('!') {
             return OwnedRoomId::try_from(room).map_err(|_| invalid());
         }
-        if room.is_empty() {
+        // Ids of something else are nobody's name for a room.
+        if room.is_empty() || room.starts_with(['@', '$']) {
             return Err(invalid());
         }
         let mut found = self.named(room).await?;

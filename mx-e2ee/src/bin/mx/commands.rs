@@ -8,6 +8,7 @@ mod keys;
 mod listen;
 mod login;
 pub(crate) mod manifest;
+mod person;
 mod room;
 mod say;
 mod secret;

@@ -12,7 +12,8 @@ An account that has an identity already is not changed: recover it here (mx iden
 The recovery key opens everything that belongs to the identity, and is shown once: keep it where this disk is not. With
 --recovery-key-file it is written into a file for its owner only (mode 0600) and not shown.
 
-Where the homeserver asks who is there, the password comes from MX_PASSWORD, --password-file or a prompt.";
+Where the homeserver asks who is there, the password comes from MX_PASSWORD, --password-file or a prompt; what it wants done
+in a browser is shown on a terminal.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum IdentityCommand {

@@ -9,7 +9,7 @@ use mx_e2ee::{
 };
 use serde_json::json;
 
-use super::{backup, secret};
+use super::{backup, person::Person, secret};
 use crate::{
     cli::{BundleCommand, Cli, IdentityCommand, Password, Recovery},
     output::{Output, clean},
@@ -29,14 +29,14 @@ pub(crate) async fn run(cli: &Cli, command: &IdentityCommand, output: Output) ->
 async fn carry_out(client: &Client, command: &IdentityCommand, output: Output) -> Result<()> {
     match command {
         IdentityCommand::Setup { recovery, password } => {
-            let (keeping, answers) = (keeping(recovery)?, answers(client, password)?);
+            let (keeping, answers) = (keeping(recovery)?, answers(client, password, output)?);
             let progress = output.progress("setting up the identity");
             let set_up = client.set_up_identity(&*answers, keeping).await?;
             progress.finish_and_clear();
             show_set_up(&set_up, recovery, output)
         }
         IdentityCommand::Reset { recovery, password, .. } => {
-            let (keeping, answers) = (keeping(recovery)?, answers(client, password)?);
+            let (keeping, answers) = (keeping(recovery)?, answers(client, password, output)?);
             let progress = output.progress("resetting the identity");
             let set_up = client.reset_identity(&*answers, keeping).await?;
             progress.finish_and_clear();
@@ -100,12 +100,18 @@ fn keeping(recovery: &Recovery) -> Result<RecoveryKeeping> {
     Ok(keeping)
 }
 
-/// Who answers when the homeserver asks who is there: the password that is known without asking anybody, if there is one.
-fn answers(client: &Client, password: &Password) -> Result<Box<dyn Answers>> {
+/// Who answers when the homeserver asks who is there: the password that is known without asking anybody, else whoever sits
+/// at the terminal.
+fn answers(client: &Client, password: &Password, output: Output) -> Result<Box<dyn Answers>> {
     let password = match (&password.password_file, std::env::var("MX_PASSWORD")) {
         (Some(file), _) => secret::first_line(file)?.to_string(),
         (None, Ok(password)) => password,
-        (None, Err(_)) => return Ok(Box::new(Unattended::new())),
+        (None, Err(_)) => {
+            return Ok(match Person::at_the_terminal(client.user_id().to_owned(), output) {
+                Some(person) => Box::new(person),
+                None => Box::new(Unattended::new()),
+            });
+        }
     };
     let user = MatrixUserIdentifier::new(client.user_id().to_string());
     Ok(Box::new(
