@@ -1,5 +1,7 @@
 //! `bench`: measure messages and the store against matrix-sdk-sqlite, and the storage engines against each other.
 
+mod e2e;
+
 use std::env;
 
 use clap::Subcommand;
@@ -18,6 +20,8 @@ pub(crate) struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Measurement {
+    /// The whole stack against matrix-sdk with its SQLite store, on a Synapse that is started for it.
+    E2e(e2e::Options),
     /// The store on each engine against matrix-sdk-sqlite, with and without a passphrase.
     Store {
         /// Fewer rounds and smaller stores: to look whether something changed, not to write it down.
@@ -60,6 +64,8 @@ impl Measurement {
     /// As the measuring program takes it.
     fn arguments(&self) -> Vec<String> {
         let (name, quick, filter, variant) = match self {
+            // It is a program of its own.
+            Self::E2e(_) => return Vec::new(),
             Self::Store { quick, filter, variant } => ("store", *quick, filter.as_ref(), variant.as_ref()),
             Self::Engines { quick, filter } => ("engines", *quick, filter.as_ref(), None),
             Self::Send(messages) => ("send", messages.quick, messages.filter.as_ref(), None),
@@ -74,6 +80,9 @@ impl Measurement {
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    if let Measurement::E2e(options) = &options.measurement {
+        return e2e::run(options);
+    }
     let root = process::root()?;
     let mut command = process::cargo(&root);
     command.args(["run", "--release", "--locked", "--manifest-path"]);

@@ -40,6 +40,9 @@ pub(crate) struct Options {
     /// Keep Synapse's own rate limits, which a test run meets within seconds.
     #[arg(long)]
     default_limits: bool,
+    /// Let anybody register.
+    #[arg(long)]
+    open_registration: bool,
 }
 
 impl Default for Options {
@@ -49,6 +52,18 @@ impl Default for Options {
             port: None,
             users,
             default_limits: false,
+            open_registration: false,
+        }
+    }
+}
+
+impl Options {
+    /// Without users: the task registers its own.
+    pub(crate) fn open() -> Self {
+        Self {
+            users: Vec::new(),
+            open_registration: true,
+            ..Self::default()
         }
     }
 }
@@ -100,6 +115,7 @@ pub(crate) fn start(options: &Options) -> anyhow::Result<Synapse> {
         port,
         secret: secret.clone(),
         default_limits: options.default_limits,
+        open_registration: options.open_registration,
         ..Configuration::default()
     };
     let config = configuration.write(&python)?;
