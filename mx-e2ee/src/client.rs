@@ -241,6 +241,16 @@ impl Client {
         Ok(self.0.device.explain(event).await?)
     }
 
+    /// Ask our other devices for the key of an event that waits for it. Verified ones that allow it
+    /// ([`Options::key_requests`](crate::Options::key_requests)) give it, and the event is delivered. Returns whether it
+    /// waits.
+    ///
+    /// # Errors
+    /// Of the request, of the store.
+    pub async fn request_key(&self, event: &Undecryptable) -> Result<bool> {
+        Ok(self.0.device.request_key(event).await?)
+    }
+
     /// At most `limit` events that wait for their keys, oldest first, leaving out the first `skip`.
     ///
     /// # Errors

@@ -85,7 +85,8 @@ pub use self::{
     keys::KeyStatus,
     orchestrator::{Options, Orchestrator},
     receive::{
-        Accept, Delivery, Explanation, SyncSource, SyncSummary, ToDeviceRejected, ToDeviceRejectedReason, WaitingCounts,
+        Accept, Delivery, Explanation, KeyRequests, SyncSource, SyncSummary, ToDeviceRejected, ToDeviceRejectedReason,
+        WaitingCounts,
     },
     rooms::EncryptionChange,
     secrets::{SecretStorage, SecretStorageError},

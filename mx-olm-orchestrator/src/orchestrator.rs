@@ -12,7 +12,7 @@ use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 use tokio::sync::{Mutex, MutexGuard, watch};
 
 use crate::{
-    Accept, Clock, Delivery, Progress, Recipients, Result, SyncSource, TrustManifest,
+    Accept, Clock, Delivery, KeyRequests, Progress, Recipients, Result, SyncSource, TrustManifest,
     keys::Keeping,
     machine::{Ending, MachineSlot},
     members::MemberCache,
@@ -47,6 +47,8 @@ pub struct Options {
     /// How often the passphrase of a key file, or of a bundle of secrets, is hashed. Fewer make a file that is guessed
     /// faster. Default: 500,000, as Element does.
     pub key_file_rounds: u32,
+    /// Which other devices of our own user are given the room keys that they ask for. Default: none.
+    pub key_requests: KeyRequests,
     /// Where the time is read.
     pub clock: Clock,
 }
@@ -64,6 +66,7 @@ impl Default for Options {
             first_timeline: 20,
             sync_source: SyncSource::default(),
             key_file_rounds: 500_000,
+            key_requests: KeyRequests::default(),
             clock: Clock::system(),
         }
     }

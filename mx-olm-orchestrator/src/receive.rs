@@ -10,6 +10,7 @@ mod filters;
 mod gaps;
 pub(crate) mod inbox;
 mod inside;
+mod key_requests;
 mod letters;
 mod pace;
 mod quota;
@@ -32,7 +33,7 @@ use std::{
     sync::Arc,
 };
 
-use matrix_sdk_crypto::{DecryptionSettings, OlmMachine, TrustRequirement};
+use matrix_sdk_crypto::{DecryptionSettings, OlmMachine, TrustRequirement, types::requests::ToDeviceRequest};
 use mx_crypto_store::{PickleStore, Unit};
 use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId, api::client::sync::sync_events::DeviceLists};
 
@@ -40,6 +41,7 @@ use self::{backlog::Backlog, filters::Messages, letters::Letters};
 pub use self::{
     explain::{Explanation, WaitingCounts},
     inbox::Delivery,
+    key_requests::KeyRequests,
     source::SyncSource,
     standing::Accept,
     to_device::{ToDeviceRejected, ToDeviceRejectedReason},
@@ -105,6 +107,7 @@ pub(crate) struct Context {
     /// Whose devices changed. `None`: anybody's may have.
     pub(crate) device_lists: Option<DeviceLists>,
     pub(crate) verifications: Arc<Verifications>,
+    pub(crate) key_requests: KeyRequests,
 }
 
 /// Which part of what is new an answer is.
@@ -137,6 +140,8 @@ pub(crate) struct Taken {
     pub(crate) members: Vec<(OwnedRoomId, MemberChange)>,
     /// What the engine holds in memory is not what the store has: build it again.
     pub(crate) rebuild: bool,
+    /// Room keys for other devices of ours.
+    pub(crate) forwarded: Vec<ToDeviceRequest>,
     /// What there is to say of verifications.
     pub(crate) looked: Option<Looked>,
 }

@@ -88,6 +88,11 @@ impl Verifications {
         self.early.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Send these, too, with what waits to be said.
+    pub(crate) fn forward(&self, keys: Vec<matrix_sdk_crypto::types::requests::ToDeviceRequest>) {
+        self.outbound().add(keys.into_iter().map(mail::Mail::of_device));
+    }
+
     /// Whether there may be one under way.
     pub(crate) fn is_busy(&self) -> bool {
         self.busy.load(Ordering::SeqCst)

@@ -40,6 +40,7 @@ mod invites;
 mod key_backup;
 mod key_backup_hostile;
 mod key_files;
+mod key_requests;
 mod keys;
 mod keys_cast;
 mod keys_claim;

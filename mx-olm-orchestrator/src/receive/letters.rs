@@ -17,7 +17,9 @@ use ruma::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    Context, Scope, Taken, decryption_settings, explain, quota,
+    Context, Scope, Taken, decryption_settings, explain,
+    key_requests::{self, Asked},
+    quota,
     to_device::{self, Letter, Opening, Rejections, ToDeviceRejectedReason, Took},
     unwedge,
 };
@@ -85,6 +87,8 @@ pub(super) struct Letters<'a> {
     replayed: BTreeSet<String>,
     /// Room keys that came, and who gave them.
     given: Vec<(OwnedUserId, OwnedRoomId, String)>,
+    /// Room keys that are asked for in the name of our own devices.
+    asked: Vec<Asked>,
     post: Post,
 }
 
@@ -106,6 +110,7 @@ impl<'a> Letters<'a> {
             opening: Opening::new(),
             replayed: BTreeSet::new(),
             given: Vec::new(),
+            asked: Vec::new(),
             post: Post::default(),
         }
     }
@@ -143,9 +148,10 @@ impl<'a> Letters<'a> {
             Box::pin(self.machine.mark_all_tracked_users_as_dirty()).await?;
         }
         for event in &processed {
-            let took = to_device::look(event, &mut self.rejections);
+            let took = to_device::look(event, &self.context.user, &mut self.rejections);
             self.settle(took).await?;
         }
+        self.taken.forwarded = key_requests::answer(self.machine, &self.context.key_requests, &self.asked).await?;
         self.hold_limits().await?;
         self.taken.summary.to_device_rejected = self.rejections.count;
         self.taken.summary.rejected = self.rejections.named;
@@ -212,6 +218,10 @@ impl<'a> Letters<'a> {
                 if let (Some((room, session)), Some(sender)) = (inside.room_key(), &inside.sender) {
                     if self.post.has(&room, &session) {
                         self.given.push((sender.clone(), room, session));
+                    } else if inside.event_type == "m.forwarded_room_key" {
+                        // Nobody asked for it, or not of whom it comes from.
+                        let reason = ToDeviceRejectedReason::Unsolicited;
+                        self.rejections.add(Some(sender.clone()), &inside.event_type, reason);
                     }
                 } else if !to_device::is_known(&inside.event_type) {
                     self.taken.summary.to_device_custom += 1;
@@ -222,6 +232,7 @@ impl<'a> Letters<'a> {
             Took::NoSession { sender, sender_key } => {
                 unwedge::note(self.machine, self.unit, sender, &sender_key, self.context.now_ms).await?;
             }
+            Took::KeyRequest(asked) => self.asked.push(asked),
             Took::Nothing => {}
         }
         Ok(())

@@ -154,16 +154,17 @@ impl Orchestrator {
                     // Before the commit, and on this task: a caller who goes away must not leave a list out of date,
                     // and what a homeserver showed is true whether our disk has it or not.
                     members.follow(taken.members).await;
-                    let (summary, looked) = (taken.summary, taken.looked);
+                    let (summary, looked, forwarded) = (taken.summary, taken.looked, taken.forwarded);
                     Ok(if taken.rebuild {
-                        Ending::CommitAndRebuild(Some((summary, looked)))
+                        Ending::CommitAndRebuild(Some((summary, looked, forwarded)))
                     } else {
-                        Ending::Commit(Some((summary, looked)))
+                        Ending::Commit(Some((summary, looked, forwarded)))
                     })
                 })
             })
             .await?;
-        Ok(taken.map(|(summary, looked)| {
+        Ok(taken.map(|(summary, looked, forwarded)| {
+            self.verification().forward(forwarded);
             if let Some(looked) = looked {
                 self.verification().show(looked);
             }
@@ -188,6 +189,7 @@ impl Orchestrator {
             manifest: self.options().trust_manifest.clone(),
             device_lists: None,
             verifications: Arc::clone(self.verification()),
+            key_requests: self.options().key_requests.clone(),
         }
     }
 

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 
 use matrix_sdk_common::deserialized_responses::{AlgorithmInfo, ProcessedToDeviceEvent};
 use matrix_sdk_crypto::vodozemac::olm::{OlmMessage, PreKeyMessage};
-use ruma::{OwnedRoomId, OwnedUserId, events::AnyToDeviceEvent, serde::Raw};
+use ruma::{OwnedRoomId, OwnedUserId, UserId, events::AnyToDeviceEvent, serde::Raw};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::key_requests::Asked;
 use crate::verification::LeftOut;
 
 /// More than a room key, a secret or a verification ever needs, in bytes.
@@ -242,6 +243,8 @@ pub(super) enum Took {
     Decrypted { sender_key: Option<String>, inside: Inside },
     /// It was for us and could not be decrypted.
     Closed(Option<Letter>),
+    /// Somebody says to be another device of ours, and asks for a room key.
+    KeyRequest(Asked),
     /// A sender told us that it withholds a room key.
     Withheld { room: OwnedRoomId, session: String },
     /// A sender told us that it could not open a session with us.
@@ -273,7 +276,7 @@ struct Named {
 impl Inside {
     /// The session that a room key is for.
     pub(super) fn room_key(&self) -> Option<(OwnedRoomId, String)> {
-        if self.event_type != "m.room_key" {
+        if !matches!(self.event_type.as_str(), "m.room_key" | "m.forwarded_room_key") {
             return None;
         }
         Some((
@@ -307,7 +310,7 @@ pub(super) fn is_known(event_type: &str) -> bool {
 }
 
 /// Look at what the engine made of an event.
-pub(super) fn look(processed: &ProcessedToDeviceEvent, rejections: &mut Rejections) -> Took {
+pub(super) fn look(processed: &ProcessedToDeviceEvent, own: &UserId, rejections: &mut Rejections) -> Took {
     match processed {
         ProcessedToDeviceEvent::Decrypted { raw, encryption_info } => {
             let sender_key = match &encryption_info.algorithm_info {
@@ -317,13 +320,7 @@ pub(super) fn look(processed: &ProcessedToDeviceEvent, rejections: &mut Rejectio
                 AlgorithmInfo::MegolmV1AesSha2 { .. } => None,
             };
             match serde_json::from_str::<Inside>(raw.json().get()) {
-                Ok(inside) => {
-                    if inside.event_type == "m.forwarded_room_key" {
-                        let reason = ToDeviceRejectedReason::Unsolicited;
-                        rejections.add(inside.sender.clone(), &inside.event_type, reason);
-                    }
-                    Took::Decrypted { sender_key, inside }
-                }
+                Ok(inside) => Took::Decrypted { sender_key, inside },
                 Err(_) => Took::Nothing,
             }
         }
@@ -340,6 +337,9 @@ pub(super) fn look(processed: &ProcessedToDeviceEvent, rejections: &mut Rejectio
                     ToDeviceRejectedReason::Plaintext,
                 );
                 return Took::Nothing;
+            }
+            if header.event_type == "m.room_key_request" && header.sender == own {
+                return Asked::read(header.content.get()).map_or(Took::Nothing, Took::KeyRequest);
             }
             withheld(&header).unwrap_or(Took::Nothing)
         }

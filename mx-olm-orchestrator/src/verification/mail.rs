@@ -68,6 +68,16 @@ impl Mail {
         Some(Self::new(id.clone(), parcel))
     }
 
+    /// Something that belongs to no verification.
+    pub(super) const fn of_device(request: ToDeviceRequest) -> Self {
+        Self {
+            id: None,
+            parcel: Parcel::ToDevice(request),
+            farewell: false,
+            attempts: 0,
+        }
+    }
+
     /// A message that the engine wants in a room.
     pub(crate) fn of_room(message: &RoomMessageRequest) -> Option<Self> {
         Some(Self {

@@ -1,0 +1,155 @@
+//! Room keys that other devices of our own user ask for, and that we ask of them.
+//!
+//! # Why
+//! The engine's own answering (its feature `automatic-room-key-forwarding`) has no list of who may ask, and would be on for
+//! everybody who links it. What it offers without that is enough: it takes a key only that it asked for and that comes from
+//! a verified device of our own.
+
+use std::collections::BTreeSet;
+
+use matrix_sdk_crypto::{
+    CollectStrategy, OlmError, OlmMachine,
+    types::{events::forwarded_room_key::ForwardedRoomKeyContent, requests::ToDeviceRequest},
+};
+use mx_crypto_store::Unit;
+use ruma::{OwnedDeviceId, OwnedRoomId, serde::Raw};
+use serde::Deserialize;
+
+use super::undecryptable;
+use crate::{Orchestrator, Result, Undecryptable, keys::Upkeep, machine::Ending};
+
+/// As many keys are given out in one sync.
+const MOST_IN_A_SYNC: usize = 100;
+
+/// Which other devices of our own user are given the room keys that they ask for. Never a device of somebody else, and never
+/// one that is not verified.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeyRequests {
+    /// None of them.
+    #[default]
+    Refuse,
+    /// Those that are verified.
+    Verified,
+    /// Those of these that are verified.
+    Only(BTreeSet<OwnedDeviceId>),
+}
+
+/// A key that somebody asks for.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Asked {
+    requesting_device_id: OwnedDeviceId,
+    body: Wanted,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Wanted {
+    algorithm: String,
+    room_id: OwnedRoomId,
+    session_id: String,
+}
+
+#[derive(Deserialize)]
+struct Action {
+    action: String,
+}
+
+impl Asked {
+    /// Read the content of an `m.room_key_request`. One that takes a request back is none.
+    pub(super) fn read(content: &str) -> Option<Self> {
+        let action: Action = serde_json::from_str(content).ok()?;
+        if action.action != "request" {
+            return None;
+        }
+        let asked: Self = serde_json::from_str(content).ok()?;
+        (asked.body.algorithm == crate::rooms::MEGOLM).then_some(asked)
+    }
+}
+
+/// Encrypt the keys that verified devices of our own ask for, as far as they may have them.
+pub(super) async fn answer(machine: &OlmMachine, who: &KeyRequests, asked: &[Asked]) -> Result<Vec<ToDeviceRequest>> {
+    let mut given = Vec::new();
+    for request in asked.iter().take(MOST_IN_A_SYNC) {
+        let device = &request.requesting_device_id;
+        let is_listed = match who {
+            KeyRequests::Refuse => false,
+            KeyRequests::Verified => true,
+            KeyRequests::Only(devices) => devices.contains(device),
+        };
+        if is_listed && let Some(key) = forward(machine, device, &request.body).await? {
+            given.push(key);
+        }
+    }
+    Ok(given)
+}
+
+async fn forward(machine: &OlmMachine, device: &OwnedDeviceId, wanted: &Wanted) -> Result<Option<ToDeviceRequest>> {
+    let held = machine.get_device(machine.user_id(), device, None).await?;
+    let Some(held) = held.filter(|held| held.is_verified() && !held.is_blacklisted() && device != machine.device_id())
+    else {
+        return Ok(None);
+    };
+    let store = machine.store();
+    let Some(session) = store
+        .get_inbound_group_session(&wanted.room_id, &wanted.session_id)
+        .await?
+    else {
+        return Ok(None);
+    };
+    let Ok(content) = ForwardedRoomKeyContent::try_from(session.export().await) else {
+        return Ok(None);
+    };
+    let Ok(content) = serde_json::to_value(content) else {
+        return Ok(None);
+    };
+    let strategy = CollectStrategy::AllDevices;
+    match Box::pin(held.encrypt_event_raw("m.forwarded_room_key", &content, strategy)).await {
+        Ok(encrypted) => Ok(Some(ToDeviceRequest::new(
+            machine.user_id(),
+            device.clone(),
+            "m.room.encrypted",
+            Raw::from_json(encrypted.into_json()),
+        ))),
+        // It asks again when there is one.
+        Err(OlmError::MissingSession | OlmError::Withheld(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Orchestrator {
+    /// Ask our other devices for the key of an event that waits for it. Those that are verified may give it, and only what
+    /// they give is taken; then the event is delivered. Returns whether it waits.
+    ///
+    /// # Errors
+    /// Of the request, of the store. It is asked again with the next sync then.
+    ///
+    /// # Cancel safety
+    /// Safe: what was noted is asked with the next sync.
+    pub async fn request_key(&self, event: &Undecryptable) -> Result<bool> {
+        let event = event.clone();
+        let waits = self
+            .machine()
+            .unit(move |machine, unit| Box::pin(async move { Ok(Ending::Commit(ask(machine, unit, &event).await?)) }))
+            .await?;
+        if waits {
+            self.upkeep(Upkeep::Everything).await?;
+        }
+        Ok(waits)
+    }
+}
+
+async fn ask(machine: &OlmMachine, unit: &Unit, event: &Undecryptable) -> Result<bool> {
+    let Some(session) = &event.session_id else {
+        return Ok(false);
+    };
+    let waiting = undecryptable::waiting_for(unit, &event.room_id, session).await?;
+    let Some(waiting) = waiting
+        .into_iter()
+        .find(|waiting| waiting.report.event_id == event.event_id)
+    else {
+        return Ok(false);
+    };
+    // The engine holds the request until it was sent.
+    Box::pin(machine.request_room_key(&Raw::from_json(waiting.raw), &event.room_id)).await?;
+    Ok(true)
+}

@@ -1,0 +1,104 @@
+//! Room keys between our own devices: only to verified ones, only where it is allowed, and only what was asked for.
+
+use std::collections::BTreeSet;
+
+use mx_e2ee::{KeyRequests, Options, Undecryptable};
+
+use crate::{
+    verification_cast::{settle, with, with_identity},
+    world::{Device, World},
+};
+
+/// Alice's two devices, and bob, whose message the new one was not given the key of.
+struct Family {
+    _server: World,
+    old: Device,
+    new: Device,
+    waiting: Undecryptable,
+}
+
+/// The new device is verified by the old one, which answers requests for keys as it is told.
+async fn family(verify: bool, answers: impl FnOnce(&Device) -> KeyRequests) -> Family {
+    let server = World::new();
+    let old = with_identity(Device::new(&server, "alice").await).await;
+    let new = Device::new(&server, "alice").await;
+    let bob = Device::new(&server, "bob").await;
+    let room = bob
+        .client
+        .create_room(None, &[old.client.user_id().to_owned()])
+        .await
+        .unwrap();
+    old.client.join(room.id().as_str()).await.unwrap();
+    settle(&[&old, &new, &bob]).await;
+    if verify {
+        let asked = new.client.orchestrator().verify_own_devices().await.unwrap();
+        settle(&[&old]).await;
+        let answered = with(&old, new.client.user_id());
+        old.client.orchestrator().accept_verification(&answered).await.unwrap();
+        settle(&[&new, &old]).await;
+        new.client.orchestrator().start_sas(&asked).await.unwrap();
+        settle(&[&new, &old]).await;
+        new.client.orchestrator().confirm_verification(&asked).await.unwrap();
+        old.client.orchestrator().confirm_verification(&answered).await.unwrap();
+        settle(&[&new, &old, &new, &old]).await;
+    }
+    let mut options = Options::default();
+    options.key_requests = answers(&new);
+    let old = old.kill_and_open_with(options).await;
+    bob.client
+        .block_device(new.client.user_id(), new.client.device_id())
+        .await
+        .unwrap();
+    room.send_text("the eagle lands at noon").await.unwrap();
+    settle(&[&old, &new]).await;
+    assert_eq!(old.bodies().await, ["the eagle lands at noon"]);
+    assert!(new.bodies().await.is_empty());
+    let waiting = new.client.waiting(0, 10).await.unwrap().pop().unwrap();
+    Family {
+        _server: server,
+        old,
+        new,
+        waiting,
+    }
+}
+
+impl Family {
+    async fn asked(&self) -> Vec<String> {
+        assert!(self.new.client.request_key(&self.waiting).await.unwrap());
+        settle(&[&self.old, &self.new]).await;
+        self.new.bodies().await
+    }
+}
+
+#[tokio::test]
+async fn a_verified_device_is_given_the_key_that_it_asks_for() {
+    let family = family(true, |_| KeyRequests::Verified).await;
+    assert_eq!(family.asked().await, ["the eagle lands at noon"]);
+    let again = family.new.client.request_key(&family.waiting).await.unwrap();
+    assert!(!again, "it does not wait any more");
+}
+
+#[tokio::test]
+async fn a_device_on_the_list_is_given_it_and_another_one_is_not() {
+    let family_of = |device: Option<&str>| {
+        let device = device.map(str::to_owned);
+        family(true, move |new| {
+            let listed = device.unwrap_or_else(|| new.client.device_id().to_string());
+            KeyRequests::Only(BTreeSet::from([listed.as_str().into()]))
+        })
+    };
+    assert_eq!(family_of(None).await.asked().await.len(), 1);
+    assert!(family_of(Some("OTHER")).await.asked().await.is_empty());
+}
+
+#[tokio::test]
+async fn nobody_is_given_a_key_by_default() {
+    let family = family(true, |_| KeyRequests::default()).await;
+    assert!(family.asked().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_device_that_is_not_verified_is_given_none() {
+    let family = family(false, |_| KeyRequests::Verified).await;
+    assert!(family.asked().await.is_empty());
+}
