@@ -28,7 +28,7 @@ pub enum Family {
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: &'static [Self] = &[
         Self::Sync,
         Self::Keys,
         Self::ToDevice,
@@ -42,11 +42,7 @@ impl Family {
     /// The family of a path, whatever the homeserver's own prefix is.
     #[must_use]
     pub fn of(path: &str) -> Self {
-        let mut words = path
-            .split_once("/_matrix/")
-            .map_or(path, |(_, path)| path)
-            .split('/')
-            .filter(|word| !word.is_empty() && !is_version(word));
+        let mut words = words(path);
         match (words.next(), words.next()) {
             (Some("media"), _) | (Some("client"), Some("media")) => Self::Media,
             (Some("client"), Some(word)) => Self::of_client(word, words.nth(1)),
@@ -84,6 +80,24 @@ impl Family {
             Self::Other => "other",
         }
     }
+}
+
+/// Whether a path makes a login or an account: homeservers count these more strictly than the rest of their family, and
+/// by who asks, since there is no token yet.
+pub(crate) fn enters(path: &str) -> bool {
+    let mut words = words(path);
+    matches!(
+        (words.next(), words.next()),
+        (Some("client"), Some("login" | "register"))
+    )
+}
+
+/// The words of a path after the homeserver's own prefix, without versions.
+fn words(path: &str) -> impl Iterator<Item = &str> {
+    path.split_once("/_matrix/")
+        .map_or(path, |(_, path)| path)
+        .split('/')
+        .filter(|word| !word.is_empty() && !is_version(word))
 }
 
 /// A part of a path that says which version of an endpoint it is.
@@ -174,8 +188,12 @@ pub(crate) fn shown(endpoint: Option<&Endpoint>, path: &str) -> Cow<'static, str
     if let Some(Endpoint(endpoint)) = endpoint {
         return Cow::Borrowed(endpoint);
     }
+    let mut before = "";
     let words = path.split('/').map(|word| {
-        if word.is_empty() || is_version(word) || WORDS.contains(&word) {
+        // What looks like a version may be an id where none belongs.
+        let may_be_version = matches!(before, "client" | "media" | "federation" | "key" | "identity");
+        before = word;
+        if word.is_empty() || WORDS.contains(&word) || (may_be_version && is_version(word)) {
             word
         } else {
             "_"
@@ -222,10 +240,28 @@ mod tests {
     }
 
     #[test]
+    fn what_makes_a_login_is_told_from_what_uses_one() {
+        for (path, makes) in [
+            ("/_matrix/client/v3/login", true),
+            ("/prefix/_matrix/client/r0/register", true),
+            ("/_matrix/client/v1/register/m.login.registration_token/validity", true),
+            ("/_matrix/client/v3/refresh", false),
+            ("/_matrix/client/v3/logout", false),
+            ("/_matrix/client/v3/rooms/login/send", false),
+        ] {
+            assert_eq!(enters(path), makes, "{path}");
+        }
+    }
+
+    #[test]
     fn a_path_is_shown_without_what_may_be_an_id() {
         let path = "/_matrix/client/v3/rooms/!secret:hs.test/send/m.room.encrypted/txn7";
         assert_eq!(shown(None, path), "/_matrix/client/v3/rooms/_/send/_/_");
         assert_eq!(shown(Some(&Endpoint("/x/{id}")), path), "/x/{id}");
         assert_eq!(shown(None, "/"), "/");
+        let path = "/_matrix/client/v3/devices/v123";
+        assert_eq!(shown(None, path), "/_matrix/client/v3/devices/_");
+        let path = "/_matrix/client/unstable/org.x/r0/v3";
+        assert_eq!(shown(None, path), "/_matrix/client/unstable/_/_/_");
     }
 }

@@ -21,6 +21,17 @@ pub(crate) enum Job<'a> {
     Download(http::Request<Bytes>, &'a mut dyn Sink),
 }
 
+/// Request extension: a wrapper ends the request after this long, whether it has a [`Deadline`] or not. Who holds it back
+/// has to know; the client need not, since a deadline means more to it.
+#[derive(Clone, Copy, Debug)]
+struct TimeLeft(Duration);
+
+/// What of this time an exchange needs for itself: who would wait longer for its turn, or for another attempt, would send
+/// what nobody waits for any more.
+pub(crate) fn for_the_exchange(time: Duration) -> Duration {
+    (time / 10).min(Duration::from_secs(10))
+}
+
 macro_rules! of_head {
     ($job:ident, $request:ident => $what:expr) => {
         match $job {
@@ -76,8 +87,26 @@ impl Job<'_> {
         self.extensions().get::<Deadline>().map(|deadline| deadline.0)
     }
 
+    /// How long anybody waits for it, said or not.
+    pub(crate) fn time_left(&self) -> Option<Duration> {
+        let left = self.extensions().get::<TimeLeft>().map(|left| left.0);
+        let deadline = self.deadline();
+        left.map_or(deadline, |left| {
+            Some(deadline.map_or(left, |deadline| deadline.min(left)))
+        })
+    }
+
+    /// Nobody waits longer for it than this, and not longer than was said before.
+    pub(crate) fn waits_at_most(&mut self, time: Duration) {
+        let before = self.extensions().get::<TimeLeft>().map_or(time, |left| left.0);
+        self.extensions_mut().insert(TimeLeft(time.min(before)));
+    }
+
     /// What is left of the deadline after this much of it.
     pub(crate) fn spend(&mut self, time: Duration) {
+        if let Some(TimeLeft(left)) = self.extensions().get::<TimeLeft>().copied() {
+            self.extensions_mut().insert(TimeLeft(left.saturating_sub(time)));
+        }
         if let Some(deadline) = self.deadline() {
             self.extensions_mut().insert(Deadline(deadline.saturating_sub(time)));
         }

@@ -1,101 +1,96 @@
-//! One budget for all requests of a family: what a homeserver refuses to one of them, the others do not ask for.
+//! One budget for what a homeserver counts together: what it refuses to one request, the others do not ask for.
 //!
 //! # Why not a limiter from a crate
 //! `governor` is a good one for a limit that is known. A homeserver does not tell its limit: it says 429, and for how
 //! long, and that has to hold for everybody who stands in line. The known limit that may come on top is a few lines.
 
+mod budget;
+mod line;
+
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
+    hash::{BuildHasher, RandomState},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use http::{StatusCode, header::RETRY_AFTER};
+use http::header::AUTHORIZATION;
 use tokio::time::Instant;
 
+use self::{
+    budget::{Limit, Rules},
+    line::Line,
+};
 use crate::{
-    Family, Phase, Transport, TransportError, TransportErrorKind as Kind,
-    layer::{Answer, Job, Layer, transport},
-    retry::named_pause,
+    Family, Transport,
+    endpoint::enters,
+    layer::{Answer, Job, Layer, for_the_exchange, transport},
     seen,
 };
 
-/// A family is held back this long for a 429 that names no pause.
-const UNNAMED: Duration = Duration::from_secs(1);
-/// Requests of a family that was held back are this far apart at first, and at last.
-const LEAST_SPACE: Duration = Duration::from_millis(20);
-const MOST_SPACE: Duration = Duration::from_secs(2);
-/// Of that space each good answer leaves this much, in percent.
-const EASING: u32 = 80;
+/// So many requests of a budget are under way at once, where nobody says otherwise: below what servers of HTTP/2 allow
+/// on one connection.
+const UNDER_WAY: usize = 64;
+/// So many budgets are remembered before those are looked for that nobody needs any more.
+const MANY: usize = 1024;
 
-/// A transport whose requests wait for each other, in the order in which they came, family by family.
+/// A transport whose requests wait for each other, in the order in which they came.
 ///
-/// After a 429 nobody of its [`Family`] sends until the pause that it names is over, and then one after the other with
-/// some space between, which doubles with every further 429 and shrinks with every answer that is none: a thousand rooms
-/// that were told to wait do not come back at once. A limit that is known can be [set](Self::limit).
+/// # What shares a budget
+/// Requests of one [`Family`] to one homeserver with one access token. Logins and registrations have a budget of their
+/// own: they have no token, and a homeserver refuses them much earlier than the rest of their family. Another token, as
+/// after it was renewed, begins anew.
 ///
-/// A request that could not be sent within its [`Deadline`](crate::Deadline), or within [`patience`](Self::patience), is
-/// answered at once with the 429 that holds its family back, and the pause that is left of it in `Retry-After`; one that
-/// a [set](Self::limit) limit holds back ends with [`Phase::Queue`]. Either way nothing was sent.
+/// # What a 429 does
+/// Nobody of its budget sends until the pause that it names is over, and then one after the other with some space
+/// between, which doubles with every further 429 (those that were under way together count once) and shrinks with every
+/// answer that is none: a thousand rooms that were told to wait do not come back at once. A pause of more than five
+/// minutes is asked after every five minutes by one request, while the others go on waiting: one answer that is wrong, or
+/// that is not the homeserver's own, does not stop a bot for a day.
+///
+/// No more than [64](Self::under_way) requests of a budget are under way at once, so that few are refused when it is too
+/// much; long polls and files are not counted. A limit that is known can be [set](Self::limit).
+///
+/// # Who does not wait
+/// A request that could not be sent early enough within its [`Deadline`](crate::Deadline), within the time of a
+/// [`Retry`](crate::Retry) or [`Timeouts`](crate::Timeouts) around, or within [`patience`](Self::patience), is answered at
+/// once: with a 429 of its own that has the pause which is left in `Retry-After`, or, where no 429 holds it back, with
+/// [`Phase::Queue`](crate::Phase::Queue). Either way nothing was sent.
 ///
 /// Inside [`Retry`](crate::Retry) it sees every attempt; what was refused stands in line again. Clones share the budgets.
 #[derive(Clone, Debug)]
 pub struct RateLimit<T> {
     inner: T,
     patience: Duration,
-    families: Arc<BTreeMap<Family, Line>>,
-}
-
-/// The line of a family.
-#[derive(Debug, Default)]
-struct Line {
-    /// Who is next: held while waiting, given on in the order of coming.
-    next: tokio::sync::Mutex<()>,
-    budget: Mutex<Budget>,
-}
-
-/// What a family may send, and when.
-#[derive(Debug, Default)]
-struct Budget {
-    limit: Option<Limit>,
-    /// Not before this, as a 429 says, and that 429.
-    held: Option<(Instant, http::Response<Bytes>)>,
-    space: Duration,
-    last: Option<Instant>,
-}
-
-/// So many requests at once, and another after each of these times.
-#[derive(Debug)]
-struct Limit {
-    burst: u32,
-    every: Duration,
-    /// When all of the burst is there again.
-    full: Option<Instant>,
+    under_way: usize,
+    limits: BTreeMap<Family, Limit>,
+    lines: Arc<Lines>,
 }
 
 impl<T: Transport> RateLimit<T> {
     /// Nothing is known of the homeserver's limits: they are learned.
     pub fn new(inner: T) -> Self {
-        let families = Family::ALL.into_iter().map(|family| (family, Line::default()));
         Self {
             inner,
             patience: Duration::from_secs(120),
-            families: Arc::new(families.collect()),
+            under_way: UNDER_WAY,
+            limits: BTreeMap::new(),
+            lines: Arc::default(),
         }
     }
 
-    /// At most `burst` requests of a family at once, and on average one in `every`. A burst of 0 is one of 1.
+    /// At most `burst` requests of a family's budget at once, and on average one in `every`. A burst of 0 is one of 1.
     #[must_use]
-    pub fn limit(self, family: Family, burst: u32, every: Duration) -> Self {
-        if let Some(line) = self.families.get(&family) {
-            line.budget().limit = Some(Limit {
-                burst: burst.max(1),
-                every,
-                full: None,
-            });
-        }
+    pub fn limit(mut self, family: Family, burst: u32, every: Duration) -> Self {
+        self.limits.insert(family, Limit::new(burst, every));
+        self
+    }
+
+    /// How many requests of a budget are under way at once, but for long polls and files. 0 is 1. Default: 64.
+    #[must_use]
+    pub fn under_way(mut self, under_way: usize) -> Self {
+        self.under_way = under_way.max(1);
         self
     }
 
@@ -104,6 +99,25 @@ impl<T: Transport> RateLimit<T> {
     pub const fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
+    }
+
+    fn rules(&self, job: &Job<'_>) -> Rules {
+        let family = job.family();
+        let is_long = matches!(family, Family::Sync | Family::Media) || !matches!(job, Job::Send(_));
+        Rules {
+            under_way: if is_long { usize::MAX } else { self.under_way },
+            limit: self.limits.get(&family).copied(),
+        }
+    }
+
+    /// When it is too late to send a request.
+    fn latest(&self, job: &Job<'_>) -> Option<Instant> {
+        let in_time = job.time_left().map(|left| left.saturating_sub(for_the_exchange(left)));
+        let patience = match (job.deadline(), in_time) {
+            (Some(_), Some(in_time)) => in_time,
+            (_, in_time) => in_time.map_or(self.patience, |in_time| in_time.min(self.patience)),
+        };
+        Instant::now().checked_add(patience)
     }
 }
 
@@ -117,14 +131,12 @@ impl<T: Transport> Layer for RateLimit<T> {
 
     async fn carry(&self, job: &mut Job<'_>) -> Answer {
         let family = job.family();
-        let Some(line) = self.families.get(&family) else {
-            return job.run(&self.inner).await;
-        };
+        let line = self.lines.of(job);
         let came = Instant::now();
-        let end = came.checked_add(job.deadline().unwrap_or(self.patience));
-        if let Some(refused) = line.wait(end).await {
-            return refused;
-        }
+        let turn = match line.turn(self.rules(job), self.latest(job)).await {
+            Ok(turn) => turn,
+            Err(refused) => return refused,
+        };
         let waited = came.elapsed();
         if !waited.is_zero() {
             seen::waited(family, "rate_limit", waited);
@@ -137,127 +149,45 @@ impl<T: Transport> Layer for RateLimit<T> {
             job.spend(waited);
         }
         let answer = job.run(&self.inner).await;
-        line.learn(family, &answer);
+        turn.learn(family, &answer);
         answer
     }
 }
 
-impl Line {
-    fn budget(&self) -> std::sync::MutexGuard<'_, Budget> {
-        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Wait for our turn. `Some`: it does not come in time.
-    async fn wait(&self, end: Option<Instant>) -> Option<Answer> {
-        if let Some(refused) = self.budget().beyond(end) {
-            return Some(refused);
-        }
-        let standing = self.next.lock();
-        let _turn = match end {
-            // Who is before us knows no later end than we do, or is told the same.
-            Some(end) => match tokio::time::timeout_at(end, standing).await {
-                Ok(turn) => turn,
-                Err(_) => return Some(self.budget().refusal()),
-            },
-            None => standing.await,
-        };
-        loop {
-            // Told again after each wait: another answer may have come meanwhile.
-            let at = {
-                let mut budget = self.budget();
-                let at = budget.ready();
-                if at.is_none_or(|at| at <= Instant::now()) {
-                    budget.take();
-                    return None;
-                }
-                if let Some(refused) = budget.beyond(end) {
-                    return Some(refused);
-                }
-                at
-            };
-            if let Some(at) = at {
-                tokio::time::sleep_until(at).await;
-            }
-        }
-    }
-
-    fn learn(&self, family: Family, answer: &Answer) {
-        let Ok(response) = answer else { return };
-        let mut budget = self.budget();
-        if response.status() != StatusCode::TOO_MANY_REQUESTS {
-            budget.ease();
-            return;
-        }
-        seen::limited(family);
-        let pause = named_pause(response)
-            .filter(|pause| !pause.is_zero())
-            .unwrap_or(UNNAMED);
-        tracing::warn!(
-            target: "mx_transport::rate_limit",
-            family = family.name(),
-            pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
-            "the homeserver says that it is too much: the family waits"
-        );
-        budget.hold(pause, response);
-    }
+/// Who is counted together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    authority: String,
+    /// A number that stands for the token in this process. Two tokens with one number would share a budget.
+    login: Option<u64>,
+    family: Family,
+    enters: bool,
 }
 
-impl Budget {
-    /// When the next request may go. `None`: at once.
-    fn ready(&self) -> Option<Instant> {
-        let held = self.held.as_ref().map(|(until, _)| *until);
-        let spaced = self.last.map(|last| last + self.space);
-        let limited = self.limit.as_ref().and_then(Limit::ready);
-        held.max(spaced).max(limited)
-    }
-
-    /// What a request is told whose turn comes after its end.
-    fn beyond(&self, end: Option<Instant>) -> Option<Answer> {
-        (end.is_some() && self.ready() > end).then(|| self.refusal())
-    }
-
-    /// A request goes.
-    fn take(&mut self) {
-        let now = Instant::now();
-        self.held = None;
-        self.last = Some(now);
-        if let Some(limit) = &mut self.limit {
-            limit.full = Some(limit.full.map_or(now, |full| full.max(now)) + limit.every);
-        }
-    }
-
-    fn hold(&mut self, pause: Duration, response: &http::Response<Bytes>) {
-        let until = Instant::now() + pause;
-        if self.held.as_ref().is_none_or(|(before, _)| *before < until) {
-            self.held = Some((until, response.clone()));
-        }
-        self.space = (self.space * 2).clamp(LEAST_SPACE, MOST_SPACE);
-    }
-
-    fn ease(&mut self) {
-        self.space = self.space * EASING / 100;
-        if self.space < Duration::from_millis(1) {
-            self.space = Duration::ZERO;
-        }
-    }
-
-    /// What a request is told that cannot wait as long.
-    fn refusal(&self) -> Answer {
-        let Some((until, response)) = &self.held else {
-            return Err(TransportError::new(Kind::Timeout(Phase::Queue)));
-        };
-        let left = until.saturating_duration_since(Instant::now());
-        let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
-        let mut response = response.clone();
-        response.headers_mut().insert(RETRY_AFTER, seconds.into());
-        Ok(response)
-    }
+/// All lines, by who stands in them.
+#[derive(Debug, Default)]
+struct Lines {
+    numbers: RandomState,
+    lines: Mutex<HashMap<Key, Arc<Line>>>,
 }
 
-impl Limit {
-    /// When there is room for another one: `burst` of them fit before the time at which all is there again.
-    fn ready(&self) -> Option<Instant> {
-        self.full?.checked_sub(self.every * (self.burst - 1))
+impl Lines {
+    fn of(&self, job: &Job<'_>) -> Arc<Line> {
+        let token = job.headers().get(AUTHORIZATION);
+        let key = Key {
+            authority: job.uri().authority().map(ToString::to_string).unwrap_or_default(),
+            login: token.map(|token| self.numbers.hash_one(token.as_bytes())),
+            family: job.family(),
+            enters: enters(job.path()),
+        };
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(line) = lines.get(&key) {
+            return Arc::clone(line);
+        }
+        if lines.len() >= MANY {
+            lines.retain(|_, line| Arc::strong_count(line) > 1 || line.is_needed());
+        }
+        Arc::clone(lines.entry(key).or_default())
     }
 }
 

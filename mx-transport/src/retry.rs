@@ -15,10 +15,10 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use http::{Method, StatusCode};
 use tokio::time::Instant;
 
-pub(crate) use self::pause::named_pause;
+pub(crate) use self::pause::{named_pause, said};
 use crate::{
-    Deadline, Idempotent, Phase, Transport, TransportError, TransportErrorKind as Kind,
-    layer::{Answer, Job, Layer, transport},
+    Deadline, Family, Idempotent, Phase, Transport, TransportError, TransportErrorKind as Kind,
+    layer::{Answer, Job, Layer, for_the_exchange, transport},
     seen,
 };
 
@@ -31,12 +31,14 @@ use crate::{
 ///
 /// A server that names a pause (`Retry-After`, `retry_after_ms`, in any form) is waited for; one that names a longer
 /// pause than the deadline allows has its answer returned at once. A [`Deadline`] is for all attempts and pauses
-/// together, and so is [`total`](Self::total) where a request has none.
+/// together, and so is [`total`](Self::total) where a request has none. The last tenth of that time, or ten seconds of it,
+/// begin no further attempt: nobody would wait for its answer.
 #[derive(Clone, Debug)]
 pub struct Retry<T> {
     inner: T,
     attempts: usize,
     total: Duration,
+    attempt: Option<Duration>,
     min_pause: Duration,
     max_pause: Duration,
 }
@@ -48,6 +50,7 @@ impl<T: Transport> Retry<T> {
             inner,
             attempts: 5,
             total: Duration::from_secs(120),
+            attempt: None,
             min_pause: Duration::from_millis(500),
             max_pause: Duration::from_secs(20),
         }
@@ -67,6 +70,16 @@ impl<T: Transport> Retry<T> {
         self
     }
 
+    /// How long one attempt takes at most, its time in line included, of a request that has a [`Deadline`] and may be sent
+    /// twice: without this a connection that is dead may use all of the deadline up. Long polls and files are left alone,
+    /// and so is what must not be repeated, whose end would only be unknown the sooner. Default: as long as the deadline
+    /// allows; a client finds dead connections by itself, as [`ReqwestTransport`](crate::ReqwestTransport) does.
+    #[must_use]
+    pub const fn attempt(mut self, attempt: Duration) -> Self {
+        self.attempt = Some(attempt);
+        self
+    }
+
     /// How long the first pause is at most, and the longest, where the server names none. Each is a random part of that.
     #[must_use]
     pub const fn pauses(mut self, min: Duration, max: Duration) -> Self {
@@ -77,10 +90,16 @@ impl<T: Transport> Retry<T> {
 
     /// The attempts of one request.
     fn attempts_of(&self, job: &Job<'_>) -> Attempts {
+        let total = job.deadline().unwrap_or(self.total);
+        let total = job.time_left().map_or(total, |left| left.min(total));
+        let repeatable = is_repeatable(job);
+        let is_short = matches!(job, Job::Send(_)) && job.family() != Family::Sync;
         Attempts {
             left: self.attempts,
-            end: Instant::now().checked_add(job.deadline().unwrap_or(self.total)),
-            repeatable: is_repeatable(job),
+            end: Instant::now().checked_add(total),
+            exchange: for_the_exchange(total),
+            longest_attempt: self.attempt.filter(|_| repeatable && is_short),
+            repeatable,
             longest: self.max_pause,
             pauses: ExponentialBuilder::default()
                 .with_min_delay(self.min_pause)
@@ -103,9 +122,15 @@ impl<T: Transport> Layer for Retry<T> {
         let mut attempts = self.attempts_of(job);
         let bounded = job.deadline().is_some();
         loop {
-            let left = attempts.time_left();
-            if bounded && let Some(left) = left {
-                job.extensions_mut().insert(Deadline(left));
+            let mut left = attempts.time_left();
+            if bounded {
+                left = left.map(|left| attempts.longest_attempt.map_or(left, |longest| longest.min(left)));
+            }
+            if let Some(left) = left {
+                if bounded {
+                    job.extensions_mut().insert(Deadline(left));
+                }
+                job.waits_at_most(left);
             }
             let attempt = job.run(&self.inner);
             let answer = match left {
@@ -130,6 +155,9 @@ struct Attempts {
     left: usize,
     /// `None`: for ever, as far as this clock can tell.
     end: Option<Instant>,
+    /// What of the time is for an exchange, and not for a pause before it.
+    exchange: Duration,
+    longest_attempt: Option<Duration>,
     repeatable: bool,
     longest: Duration,
     pauses: ExponentialBackoff,
@@ -153,7 +181,11 @@ impl Attempts {
         let pause = named
             .filter(|pause| !pause.is_zero())
             .unwrap_or_else(|| random_part(self.pauses.next().unwrap_or(self.longest)));
-        if self.left == 0 || self.time_left().is_some_and(|left| pause >= left) {
+        if self.left == 0
+            || self
+                .time_left()
+                .is_some_and(|left| pause.saturating_add(self.exchange) >= left)
+        {
             return false;
         }
         tracing::debug!(

@@ -75,6 +75,7 @@ impl<T: Transport> Layer for Timeouts<T> {
             job.extensions_mut().insert(Deadline(total.min(self.at_most)));
         }
         let end = total.map_or(self.at_most, |total| total.min(self.at_most));
+        job.waits_at_most(end);
         tokio::time::timeout(end.saturating_add(GRACE), job.run(&self.inner))
             .await
             .unwrap_or_else(|_| Err(TransportError::new(Kind::Timeout(Phase::Total))))

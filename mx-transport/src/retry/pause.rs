@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::RETRY_AFTER;
+use http::header::{DATE, RETRY_AFTER};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -15,37 +15,56 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 /// The pause that the server names: `Retry-After` in seconds or as a date (RFC 9110, section 10.2.3), else
 /// `retry_after_ms` of the body, which the Matrix specification has deprecated and every homeserver still sends.
 ///
-/// Fractions are taken, as some proxies send them. What is negative or past is no time at all, what is huge is a day,
+/// A date is compared with the answer's own: the clock of a machine that has just started may be years off, and two
+/// clocks of one server are one. Fractions are taken, as some proxies send them. What is negative or past is no time at all, what is huge is a day,
 /// and what is none of this is not there. Of several headers the longest pause counts.
 pub(crate) fn named_pause(response: &http::Response<Bytes>) -> Option<Duration> {
+    let date = response.headers().get(DATE).and_then(|date| date.to_str().ok());
+    let now = date.and_then(|date| httpdate::parse_http_date(date.trim()).ok());
     let headers = response.headers().get_all(RETRY_AFTER).iter();
-    let named = headers.filter_map(|value| of_header(value.to_str().ok()?.trim())).max();
-    named.or_else(|| of_body(response.body()))
+    let named = headers
+        .filter_map(|value| of_header(value.to_str().ok()?.trim(), now))
+        .max();
+    named.or_else(|| said(response.body()).pause)
 }
 
-fn of_header(value: &str) -> Option<Duration> {
+/// What a refusal says of itself.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    pub(crate) pause: Option<Duration>,
+    pub(crate) errcode: Option<String>,
+}
+
+/// `now` is what the server took for it.
+fn of_header(value: &str, now: Option<SystemTime>) -> Option<Duration> {
     if let Some(seconds) = number(value) {
         return Some(clamped(seconds));
     }
     let at = httpdate::parse_http_date(value).ok()?;
-    Some(at.duration_since(SystemTime::now()).unwrap_or_default().min(LONGEST))
+    let now = now.unwrap_or_else(SystemTime::now);
+    Some(at.duration_since(now).unwrap_or_default().min(LONGEST))
 }
 
-fn of_body(body: &[u8]) -> Option<Duration> {
-    #[derive(Deserialize)]
+/// What the body of a refusal says. An answer of another kind says nothing.
+pub(crate) fn said(body: &[u8]) -> Said {
+    #[derive(Default, Deserialize)]
     struct Body {
         retry_after_ms: Option<Value>,
+        errcode: Option<Value>,
     }
     if body.len() > MAX_BODY_BYTES {
-        return None;
+        return Said::default();
     }
-    let body: Body = serde_json::from_slice(body).ok()?;
-    let ms = match body.retry_after_ms? {
-        Value::Number(ms) => ms.as_f64(),
-        Value::String(ms) => number(ms.trim()),
+    let body: Body = serde_json::from_slice(body).unwrap_or_default();
+    let ms = match body.retry_after_ms {
+        Some(Value::Number(ms)) => ms.as_f64(),
+        Some(Value::String(ms)) => number(ms.trim()),
         _ => None,
     };
-    ms.map(|ms| clamped(ms / 1000.0))
+    Said {
+        pause: ms.map(|ms| clamped(ms / 1000.0)),
+        errcode: body.errcode.and_then(|code| code.as_str().map(ToOwned::to_owned)),
+    }
 }
 
 /// A decimal number: digits with a sign and a fraction, and no other form that a float may have.
@@ -115,6 +134,20 @@ mod tests {
             MS(3000),
             "the longest counts"
         );
+    }
+
+    #[test]
+    fn nw_01_a_date_is_compared_with_the_clock_that_wrote_it() {
+        let told = |date: &str| {
+            let mut response = http::Response::new(Bytes::new());
+            let at = "Wed, 21 Oct 2015 07:28:00 GMT".parse().unwrap();
+            response.headers_mut().insert(RETRY_AFTER, at);
+            response.headers_mut().insert(DATE, date.parse().unwrap());
+            named_pause(&response)
+        };
+        assert_eq!(told("Wed, 21 Oct 2015 07:27:30 GMT"), MS(30_000));
+        assert_eq!(told("Wed, 21 Oct 2015 07:28:30 GMT"), MS(0));
+        assert_eq!(told("nonsense"), MS(0), "our own clock is far beyond it");
     }
 
     #[test]

@@ -259,3 +259,39 @@ async fn a_deadline_beyond_all_clocks_is_none() {
     get.extensions_mut().insert(Deadline(Duration::MAX));
     assert_eq!(Retry::new(script).send(get).await.unwrap().status(), 200);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_may_have_a_time_of_its_own_and_a_long_poll_and_a_post_do_not() {
+    let seconds = Duration::from_secs;
+    let at = |method: Method, path: &str| {
+        let mut request = request(method);
+        *request.uri_mut() = format!("https://hs.test/_matrix/client/v3/{path}").parse().unwrap();
+        request.extensions_mut().insert(Deadline(seconds(100)));
+        request
+    };
+    for (request, first) in [
+        (at(Method::GET, "devices"), 20),
+        (at(Method::GET, "sync"), 100),
+        (at(Method::POST, "keys/claim"), 100),
+        (request(Method::GET), 0),
+    ] {
+        let script = script(vec![answer(200, &[], "{}")]);
+        Retry::new(script).attempt(seconds(20)).send(request).await.unwrap();
+        let deadline = script.deadlines.lock().unwrap()[0];
+        assert_eq!(deadline.map_or(0, |deadline| deadline.as_secs()), first);
+    }
+    let begun = Instant::now();
+    let dead = Retry::new(Silent).attempt(seconds(20)).attempts(3);
+    let error = dead.send(at(Method::GET, "devices")).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Timeout(Phase::Total));
+    let took = (Instant::now() - begun).as_secs();
+    assert!((60..=70).contains(&took), "three attempts, {took} s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_attempt_begins_for_whose_answer_there_is_no_time() {
+    let script = script(vec![answer(429, &[("retry-after", "28")], "{}")]);
+    let mut post = request(Method::POST);
+    post.extensions_mut().insert(Deadline(Duration::from_secs(30)));
+    assert_eq!(Retry::new(script).send(post).await.unwrap().status(), 429);
+}
