@@ -30,7 +30,7 @@ use crate::{Deadline, Phase, ShowRedirects, Streams, Transport, TransportError, 
 /// A [`Transport`] over reqwest and rustls, with the platform's trusted roots.
 ///
 /// Redirects are never followed and `http://` is for loopback only, unless allowed: a token must not be seen by
-/// anybody else. Proxies of the environment are not used, unless allowed. Connections are reused; over TLS they are
+/// anybody else. Proxies of the environment are not used, unless allowed, and none for loopback. Connections are reused; over TLS they are
 /// HTTP/2 where the server has it. Clones share them.
 ///
 /// # Time
@@ -50,6 +50,8 @@ use crate::{Deadline, Phase, ShowRedirects, Streams, Transport, TransportError, 
 #[derive(Clone, Debug)]
 pub struct ReqwestTransport {
     client: ::reqwest::Client,
+    /// What goes to loopback, through no proxy.
+    on_this_machine: ::reqwest::Client,
     max_body_bytes: usize,
     headers: Option<Duration>,
     stall: Duration,
@@ -65,16 +67,16 @@ impl ReqwestTransport {
         ReqwestTransportBuilder::default()
     }
 
-    fn allowed(&self, url: &Url) -> Result<(), TransportError> {
-        let loopback = match url.host() {
-            Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-            Some(Host::Ipv4(address)) => address.is_loopback(),
-            Some(Host::Ipv6(address)) => address.is_loopback(),
-            None => false,
+    /// The client for this address, if tokens may go there.
+    fn client_for(&self, url: &Url) -> Result<&::reqwest::Client, TransportError> {
+        let client = if is_loopback(url) {
+            &self.on_this_machine
+        } else {
+            &self.client
         };
         match url.scheme() {
-            "https" => Ok(()),
-            "http" if loopback || self.allow_plain_http => Ok(()),
+            "https" => Ok(client),
+            "http" if is_loopback(url) || self.allow_plain_http => Ok(client),
             _ => Err(TransportError::with_source(
                 Kind::Build,
                 "only https:// is safe, and http:// to this very machine",
@@ -87,7 +89,7 @@ impl ReqwestTransport {
         let asked = request.uri().path().to_owned();
         let show_redirects = request.extensions().get::<ShowRedirects>().is_some();
         let mut request = ::reqwest::Request::try_from(request).map_err(before_the_answer)?;
-        self.allowed(request.url())?;
+        let client = self.client_for(request.url())?;
         // A URL has no `..` in it: another endpoint would be asked than the one that was meant.
         if request.url().path() != asked && !asked.is_empty() {
             return Err(TransportError::with_source(
@@ -100,7 +102,7 @@ impl ReqwestTransport {
             // Neither printed by whoever logs headers, nor kept in the tables of HTTP/2's compression.
             value.set_sensitive(true);
         }
-        let response = self.client.execute(request).await.map_err(before_the_answer)?;
+        let response = client.execute(request).await.map_err(before_the_answer)?;
         if response.status().is_redirection() && !show_redirects {
             return Err(TransportError::redirect(target(&asked, response.headers()).as_deref()));
         }
@@ -148,6 +150,15 @@ impl Transport for ReqwestTransport {
 
     fn streams(&self) -> Option<&dyn Streams> {
         Some(self)
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
     }
 }
 

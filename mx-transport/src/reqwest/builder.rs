@@ -146,7 +146,8 @@ impl ReqwestTransportBuilder {
     }
 
     /// Send everything through this proxy (`http://user:password@proxy.example.org:3128`): to `https://` through a
-    /// tunnel, so that it sees the homeserver's name and nothing else.
+    /// tunnel, so that it sees the homeserver's name and nothing else. What is on this very machine is never asked through
+    /// a proxy, which is on another one.
     ///
     /// # Errors
     /// [`Kind::Build`] when it is no address of an HTTP proxy.
@@ -156,7 +157,7 @@ impl ReqwestTransportBuilder {
     }
 
     /// Use the proxies that the environment names: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, and not for the hosts in
-    /// `NO_PROXY`. Without this they are not looked at: what carries tokens is not for a variable to decide.
+    /// `NO_PROXY`, nor for loopback. Without this they are not looked at: what carries tokens is not for a variable to decide.
     #[must_use]
     pub fn proxy_of_environment(mut self) -> Self {
         self.way = Way::Environment;
@@ -181,11 +182,38 @@ impl ReqwestTransportBuilder {
     /// The transport.
     ///
     /// # Errors
-    /// [`Kind::Build`] when the platform's roots, the user agent or a certificate cannot be used.
+    /// [`Kind::Build`] when the platform's roots, the user agent or a certificate cannot be used, and for a proxy over
+    /// `https://` together with pins, a client's certificate or [`trust_nothing_else`](Self::trust_nothing_else): what is
+    /// meant for the homeserver would be asked of the proxy and shown to it.
     pub fn build(self) -> Result<ReqwestTransport, TransportError> {
+        if self.way.is_secure() && self.tls.is_for_one_server() {
+            return Err(TransportError::with_source(
+                Kind::Build,
+                "pins, a client's certificate and own roots would count for the proxy too: use one over http://",
+            ));
+        }
+        let client = self.client(&self.way)?;
+        let on_this_machine = if self.way.is_direct() {
+            client.clone()
+        } else {
+            self.client(&Way::Direct)?
+        };
+        Ok(ReqwestTransport {
+            client,
+            on_this_machine,
+            max_body_bytes: self.max_body_bytes,
+            headers: self.headers,
+            stall: self.stall,
+            total: self.total,
+            idle: self.idle,
+            allow_plain_http: self.allow_plain_http,
+        })
+    }
+
+    fn client(&self, way: &Way) -> Result<::reqwest::Client, TransportError> {
         let mut client = ::reqwest::Client::builder()
             .tls_backend_preconfigured(self.tls.config()?)
-            .user_agent(self.user_agent)
+            .user_agent(&self.user_agent)
             .connect_timeout(self.connect)
             .redirect(::reqwest::redirect::Policy::none())
             .referer(false)
@@ -199,15 +227,7 @@ impl ReqwestTransportBuilder {
         for (name, address) in &self.names {
             client = client.resolve(name, *address);
         }
-        let client = self.way.apply(client)?.build();
-        Ok(ReqwestTransport {
-            client: client.map_err(|error| TransportError::with_source(Kind::Build, error.without_url()))?,
-            max_body_bytes: self.max_body_bytes,
-            headers: self.headers,
-            stall: self.stall,
-            total: self.total,
-            idle: self.idle,
-            allow_plain_http: self.allow_plain_http,
-        })
+        let client = way.apply(client)?.build();
+        client.map_err(|error| TransportError::with_source(Kind::Build, error.without_url()))
     }
 }

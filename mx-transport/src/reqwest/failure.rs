@@ -6,6 +6,8 @@
 
 use std::{error::Error as StdError, io};
 
+use rustls::AlertDescription;
+
 use crate::{Phase, TransportError, TransportErrorKind as Kind};
 
 /// It failed before the head of an answer was complete.
@@ -15,13 +17,15 @@ pub(super) fn before_the_answer(error: ::reqwest::Error) -> TransportError {
     } else if error.is_connect() {
         if error.is_timeout() {
             Kind::Timeout(Phase::Connect)
-        } else if is_tls(&error) {
+        } else if is_tls(&error) && !alerts(&error).any(|alert| !is_about_who_we_are(alert)) {
             Kind::Tls
         } else {
+            // A server that breaks within its handshake may do better the next time.
             Kind::Connect
         }
-    } else if is_refused_by_tls(&error) {
-        // TLS 1.3 tells what it thinks of a client's certificate after the client's first bytes.
+    } else if alerts(&error).any(is_about_who_we_are) {
+        // TLS 1.3 tells what it thinks of a client's certificate after the client's first bytes. Any other alert may come
+        // at any time, and after the request was processed.
         Kind::Tls
     } else if is_no_http(&error) {
         Kind::Malformed
@@ -61,10 +65,35 @@ fn is_tls(error: &::reqwest::Error) -> bool {
     causes(error).any(|cause| cause.is::<rustls::Error>())
 }
 
-fn is_refused_by_tls(error: &::reqwest::Error) -> bool {
-    causes(error)
-        .filter_map(|cause| cause.downcast_ref())
-        .any(|error| matches!(error, rustls::Error::AlertReceived(_)))
+/// What the other side says in TLS before it ends the connection.
+fn alerts(error: &::reqwest::Error) -> impl Iterator<Item = AlertDescription> {
+    causes(error).filter_map(|cause| match cause.downcast_ref() {
+        Some(rustls::Error::AlertReceived(alert)) => Some(*alert),
+        _ => None,
+    })
+}
+
+/// Alerts about certificates and about how to speak (RFC 8446, section 6.2): the request was not read then.
+const fn is_about_who_we_are(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::HandshakeFailure
+            | AlertDescription::NoCertificate
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+            | AlertDescription::ProtocolVersion
+            | AlertDescription::InsufficientSecurity
+            | AlertDescription::MissingExtension
+            | AlertDescription::UnsupportedExtension
+            | AlertDescription::UnrecognisedName
+            | AlertDescription::CertificateRequired
+            | AlertDescription::NoApplicationProtocol
+    )
 }
 
 /// What came is not HTTP, or more of a head than is read.

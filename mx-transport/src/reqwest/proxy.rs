@@ -19,6 +19,16 @@ pub(super) enum Way {
     Through(Zeroizing<String>),
 }
 
+/// Where an environment names its proxies.
+const VARIABLES: [&str; 6] = [
+    "HTTPS_PROXY",
+    "https_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+];
+
 impl fmt::Debug for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -30,6 +40,23 @@ impl fmt::Debug for Way {
 }
 
 impl Way {
+    /// Whether a proxy may be in between.
+    pub(super) const fn is_direct(&self) -> bool {
+        matches!(self, Self::Direct)
+    }
+
+    /// Whether there is a proxy to which one speaks in TLS.
+    pub(super) fn is_secure(&self) -> bool {
+        let is_secure = |address: &str| Url::parse(address).is_ok_and(|url| url.scheme() == "https");
+        match self {
+            Self::Direct => false,
+            Self::Through(address) => is_secure(address),
+            Self::Environment => VARIABLES
+                .iter()
+                .any(|name| std::env::var(name).is_ok_and(|address| is_secure(&address))),
+        }
+    }
+
     /// Through the proxy at this address.
     pub(super) fn through(address: &str) -> Result<Self, TransportError> {
         let is_one = Url::parse(address).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());

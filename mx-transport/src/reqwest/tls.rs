@@ -126,6 +126,11 @@ pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, T
 }
 
 impl Tls {
+    /// Whether it says something of one server that is no other one.
+    pub(super) const fn is_for_one_server(&self) -> bool {
+        self.only_these || !self.pins.is_empty() || self.client.is_some()
+    }
+
     pub(super) fn config(&self) -> Result<ClientConfig, TransportError> {
         let provider = CryptoProvider::get_default()
             .cloned()

@@ -1,15 +1,27 @@
 //! Whom we talk to: certificates that are good, and all those that are not. They are made as the tests run.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+};
 
-use mx_transport::{Pin, ReqwestTransportBuilder};
+use mx_transport::{Pin as KeyPin, ReqwestTransportBuilder};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls::{
     RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::WebPkiClientVerifier,
 };
-use tokio::{io::AsyncReadExt, net::TcpListener, task::JoinHandle};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
@@ -61,8 +73,8 @@ impl Certified {
         Self::of(&params.self_signed(&key).unwrap(), &key)
     }
 
-    fn pin(&self) -> Pin {
-        Pin::of_certificate(&self.certificate).unwrap()
+    fn pin(&self) -> KeyPin {
+        KeyPin::of_certificate(&self.certificate).unwrap()
     }
 
     /// What a server with it does at a connection. `clients`: who may come.
@@ -204,13 +216,13 @@ async fn a_pin_comes_on_top_of_trust_and_does_not_replace_it() {
         Err(Kind::Tls),
         "the right key of nobody"
     );
-    let of_the_authority = Pin::of_certificate(authority.0.der()).unwrap();
+    let of_the_authority = KeyPin::of_certificate(authority.0.der()).unwrap();
     assert_eq!(
         asked(&server, trusting(&authority).pin(of_the_authority)).await,
         Err(Kind::Tls),
         "a pin is the server's own key"
     );
-    assert_eq!(pin.to_string().parse::<Pin>().unwrap(), pin);
+    assert_eq!(pin.to_string().parse::<KeyPin>().unwrap(), pin);
 }
 
 #[tokio::test]
@@ -256,4 +268,73 @@ async fn what_speaks_no_tls_is_told_apart_from_what_does_not_answer() {
     let error = client().send(get(&url)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Tls, "{error:?}");
     assert!(!error.may_have_been_processed());
+}
+
+/// A connection whose bytes are garbled on their way to the server, from when that is said.
+struct Garbled {
+    socket: TcpStream,
+    from_now: Arc<AtomicBool>,
+}
+
+impl AsyncRead for Garbled {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.socket).poll_read(context, buffer);
+        if self.from_now.load(Ordering::SeqCst)
+            && let Some(last) = buffer.filled_mut()[before..].last_mut()
+        {
+            *last ^= 1;
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Garbled {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(context)
+    }
+}
+
+#[tokio::test]
+async fn nw_15_an_alert_after_a_request_was_written_is_no_proof_that_it_was_not_processed() {
+    let authority = Authority::new("of the tests");
+    let acceptor = TlsAcceptor::from(Arc::new(authority.certify("hs.test", |_| ()).config(None)));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let from_now = Arc::new(AtomicBool::new(false));
+    let garbled = Arc::clone(&from_now);
+    let _serving = tokio::spawn(async move {
+        let (socket, _) = listener.accept().await.ok()?;
+        let from_now = garbled;
+        let mut stream = acceptor.accept(Garbled { socket, from_now }).await.ok()?;
+        let mut request = [0; 4096];
+        let _first = stream.read(&mut request).await.ok()?;
+        let first = vec![answer(200, "", b"{}")];
+        mx_transport::conformance::play(&mut stream, first).await.ok()?;
+        // It cannot be read: TLS says so in an alert, which has nothing to do with certificates.
+        let second = stream.read(&mut request).await;
+        assert!(second.is_err(), "{second:?}");
+        stream.shutdown().await.ok()
+    });
+    let client = trusting(&authority).resolve("hs.test", address).build().unwrap();
+    let url = format!("https://hs.test:{}/", address.port());
+    client.send(get(&url)).await.unwrap();
+    from_now.store(true, Ordering::SeqCst);
+    let post = http::Request::post(&url).body(Bytes::from_static(b"{}")).unwrap();
+    let error = client.send(post).await.unwrap_err();
+    assert!(format!("{error:?}").contains("AlertReceived"), "{error:?}");
+    assert_eq!(error.kind(), Kind::Interrupted);
+    assert!(error.may_have_been_processed() && error.is_transient());
 }
