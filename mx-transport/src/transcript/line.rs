@@ -3,7 +3,7 @@
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use serde::{Deserialize, Serialize};
 
-use super::body::{Body, pairs};
+use super::body::{Body, Opaque, pairs};
 use crate::{
     Phase, TransportError, TransportErrorKind as Kind,
     layer::{Answer, Job},
@@ -25,14 +25,23 @@ pub(super) struct Asked {
 
 impl Asked {
     /// Of a request, whose body is this.
-    pub(super) fn of(job: &Job<'_>, body: &[u8]) -> Self {
+    pub(super) fn of(job: &Job<'_>, body: &[u8], opaque: Opaque) -> Self {
         let content_type = job.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         Self {
             method: job.method().to_string(),
             path: job.path().to_owned(),
             query: job.uri().query().map(pairs).unwrap_or_default(),
-            body: Body::of(body, content_type),
+            body: Body::of(body, content_type, opaque),
         }
+    }
+
+    /// Whether it is what was asked then, as far as it was kept.
+    pub(super) fn is_asked_by(&self, other: &Self) -> bool {
+        let is_same_body = match &self.body {
+            Body::Length(bytes) => other.body.bytes().is_some_and(|other| other.len() == *bytes),
+            body => *body == other.body,
+        };
+        is_same_body && (&self.method, &self.path, &self.query) == (&other.method, &other.path, &other.query)
     }
 }
 
@@ -63,8 +72,8 @@ pub(super) struct Line {
 }
 
 impl Told {
-    /// Of an answer; `file` is what went to a sink.
-    pub(super) fn of(answer: &Answer, file: &[u8]) -> Self {
+    /// Of an answer; `file` is what went to a sink, which a refusal does not.
+    pub(super) fn of(answer: &Answer, file: Option<&[u8]>, opaque: Opaque) -> Self {
         let response = match answer {
             Ok(response) => response,
             Err(error) => return Self::Failed(name(error.kind()).to_owned()),
@@ -77,11 +86,14 @@ impl Told {
             .headers()
             .get(CONTENT_TYPE)
             .and_then(|value| value.to_str().ok());
-        let body = if file.is_empty() { response.body() } else { file };
+        let (body, opaque) = match file.filter(|_| response.status().is_success()) {
+            Some(file) => (file, Opaque::Kept),
+            None => (response.body().as_ref(), opaque),
+        };
         Self::Answer(Answered {
             status: response.status().as_u16(),
             headers: KEPT.iter().filter_map(text).collect(),
-            body: Body::of(body, content_type),
+            body: Body::of(body, content_type, opaque),
         })
     }
 

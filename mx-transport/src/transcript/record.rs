@@ -13,6 +13,7 @@ use futures_util::TryStreamExt;
 
 use super::{
     HEADER, TranscriptError,
+    body::Opaque,
     line::{Asked, Line, Told},
 };
 use crate::{
@@ -23,12 +24,15 @@ use crate::{
 /// A transport that writes down what goes through it, without tokens and other secrets, for
 /// [`Replay`](crate::Replay) to tell it again.
 ///
-/// Files are in the transcript as well, and in memory until their exchange ends: it is for tests. What cannot be written
+/// A body that is neither JSON nor a form is left out but for its length, since nobody can tell what in it is a secret: an
+/// answer to a login that was cut is one. [`verbatim`](Self::verbatim) keeps them. Files are in the transcript as well,
+/// and in memory until their exchange ends: it is for tests. What cannot be written
 /// is told by [`finish`](Self::finish), and the exchange goes on. Clones write to the same transcript.
 #[derive(Clone, Debug)]
 pub struct Record<T> {
     inner: T,
     book: Arc<Mutex<Book>>,
+    opaque: Opaque,
 }
 
 #[derive(Debug)]
@@ -79,7 +83,15 @@ impl<T: Transport> Record<T> {
         Self {
             inner,
             book: Arc::new(Mutex::new(book)),
+            opaque: Opaque::Left,
         }
+    }
+
+    /// Keep bodies as they are that are neither JSON nor a form, with all that is in them.
+    #[must_use]
+    pub const fn verbatim(mut self) -> Self {
+        self.opaque = Opaque::Kept;
+        self
     }
 
     /// What was recorded so far, as the file has it: up to the first exchange that has not ended.
@@ -192,13 +204,18 @@ impl<T: Transport> Layer for Record<T> {
             Job::Send(request) => {
                 let body = request.body().clone();
                 let answer = job.run(&self.inner).await;
-                (Asked::of(job, &body), Told::of(&answer, &[]), answer)
+                (
+                    Asked::of(job, &body, self.opaque),
+                    Told::of(&answer, None, self.opaque),
+                    answer,
+                )
             }
             Job::Upload(request) => {
                 let copied = Copied::of(Arc::clone(request.body()));
                 *request.body_mut() = Arc::new(copied.clone());
                 let answer = job.run(&self.inner).await;
-                (Asked::of(job, &copied.content()), Told::of(&answer, &[]), answer)
+                let told = Told::of(&answer, None, self.opaque);
+                (Asked::of(job, &copied.content(), Opaque::Kept), told, answer)
             }
             Job::Download(request, sink) => {
                 let mut copying = Copying {
@@ -207,7 +224,11 @@ impl<T: Transport> Layer for Record<T> {
                 };
                 let answer = Job::Download(request.clone(), &mut copying).run(&self.inner).await;
                 let (copy, body) = (copying.copy, request.body().clone());
-                (Asked::of(job, &body), Told::of(&answer, &copy), answer)
+                (
+                    Asked::of(job, &body, self.opaque),
+                    Told::of(&answer, Some(&copy), self.opaque),
+                    answer,
+                )
             }
         };
         place.fill(Entry::Ended(Box::new(Line { asked, told })));

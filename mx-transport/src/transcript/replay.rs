@@ -12,6 +12,7 @@ use futures_util::TryStreamExt;
 
 use super::{
     HEADER, TranscriptError,
+    body::Opaque,
     line::{Asked, Line},
 };
 use crate::{
@@ -68,7 +69,7 @@ impl Replay {
         let Some(next) = lines.front() else {
             return Err(otherwise("nothing more", asked));
         };
-        if next.asked != *asked {
+        if !next.asked.is_asked_by(asked) {
             return Err(otherwise(&difference(&next.asked, asked), asked));
         }
         let told = next.told.answer();
@@ -101,7 +102,7 @@ fn difference(expected: &Asked, asked: &Asked) -> String {
 impl Transport for Replay {
     async fn send(&self, request: http::Request<Bytes>) -> Answer {
         let body = request.body().clone();
-        self.tell(&Asked::of(&Job::Send(request), &body))
+        self.tell(&Asked::of(&Job::Send(request), &body, Opaque::Kept))
     }
 
     fn streams(&self) -> Option<&dyn Streams> {
@@ -117,13 +118,13 @@ impl Streams for Replay {
         while let Some(chunk) = chunks.try_next().await.map_err(local)? {
             body.extend_from_slice(&chunk);
         }
-        self.tell(&Asked::of(&Job::Upload(request), &body))
+        self.tell(&Asked::of(&Job::Upload(request), &body, Opaque::Kept))
     }
 
     async fn download(&self, request: http::Request<Bytes>, sink: &mut dyn Sink) -> Answer {
         sink.restart().await.map_err(local)?;
         let body = request.body().clone();
-        let answer = self.tell(&Asked::of(&Job::Send(request), &body))?;
+        let answer = self.tell(&Asked::of(&Job::Send(request), &body, Opaque::Kept))?;
         if !answer.status().is_success() {
             return Ok(answer);
         }

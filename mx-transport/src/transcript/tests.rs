@@ -55,7 +55,8 @@ async fn what_was_recorded_is_told_again_without_its_secrets() {
         Err(TransportError::new(Kind::Timeout(Phase::Body))),
         answer(200, binary.clone()),
         answer(204, ""),
-    ]));
+    ]))
+    .verbatim();
     let form = || {
         let mut request = request(
             "POST",
@@ -214,4 +215,74 @@ async fn files_are_recorded_and_told_too() {
     received.read_to_end(&mut content).unwrap();
     assert_eq!(content, [0xff, 0x00, 0xfe]);
     assert_eq!(record.transcript().unwrap(), text);
+}
+
+#[tokio::test]
+async fn nw_31_half_a_login_is_not_written_down_and_is_as_unreadable_when_it_is_told() {
+    let cut = r#"{"user_id":"@a:hs.test","access_token":"secret-tok"#;
+    let page = "<html>Bad Gateway</html>";
+    let record = Record::in_memory(script(vec![answer(200, cut), answer(502, page)]));
+    let story = || {
+        [
+            request("POST", "/login", "half a form, secret-password"),
+            request("GET", "/sync", ""),
+        ]
+    };
+    for request in story() {
+        record.send(request).await.unwrap();
+    }
+    let transcript = record.transcript().unwrap();
+    assert!(
+        !transcript.contains("secret") && !transcript.contains("html"),
+        "{transcript}"
+    );
+    let replay = Replay::from_transcript(&transcript).unwrap();
+    let [login, sync] = story();
+    let other = request("POST", "/login", "another one");
+    assert_eq!(replay.send(other).await.unwrap_err().kind(), Kind::Build);
+    let told = replay.send(login).await.unwrap();
+    assert_eq!((told.status().as_u16(), told.body().len()), (200, cut.len()));
+    assert!(serde_json::from_slice::<serde_json::Value>(told.body()).is_err());
+    assert_eq!(replay.send(sync).await.unwrap().status(), 502);
+}
+
+#[tokio::test]
+async fn nw_31_what_is_said_instead_of_a_file_is_no_file() {
+    let record = Record::in_memory(Half);
+    let mut sink = FileSink::new(tempfile::tempfile().unwrap(), 100);
+    let download = http::Request::get("https://hs.test/media").body(Bytes::new()).unwrap();
+    let answer = record.streams().unwrap().download(download, &mut sink).await.unwrap();
+    assert_eq!(answer.status(), 404);
+    let transcript = record.transcript().unwrap();
+    assert!(
+        transcript.contains(r#"{\"x\":1}"#) && !transcript.contains("half"),
+        "{transcript}"
+    );
+}
+
+/// Begins to fill a sink, and then says that there is no file.
+#[derive(Debug)]
+struct Half;
+
+#[async_trait]
+impl Transport for Half {
+    async fn send(&self, _: http::Request<Bytes>) -> Answer {
+        answer(404, "")
+    }
+
+    fn streams(&self) -> Option<&dyn crate::Streams> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl crate::Streams for Half {
+    async fn upload(&self, _: http::Request<std::sync::Arc<dyn crate::Source>>) -> Answer {
+        answer(404, "")
+    }
+
+    async fn download(&self, _: http::Request<Bytes>, sink: &mut dyn crate::Sink) -> Answer {
+        sink.write(Bytes::from_static(b"half a file")).await.unwrap();
+        answer(404, r#"{"x":1}"#)
+    }
 }
