@@ -110,6 +110,36 @@ impl RequestError {
         Self::Build { source: source.into() }
     }
 
+    /// The same error for another who waits for the same answer: its causes are words then.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Self::Transport(error) => Self::Transport(error.without_source()),
+            Self::Api {
+                endpoint,
+                status,
+                errcode,
+                message,
+                retry_after,
+            } => Self::Api {
+                endpoint,
+                status: *status,
+                errcode: errcode.clone(),
+                message: message.clone(),
+                retry_after: *retry_after,
+            },
+            Self::Decode { endpoint, source } => Self::Decode {
+                endpoint,
+                source: source.to_string().into(),
+            },
+            Self::LoggedOut { soft } => Self::LoggedOut { soft: *soft },
+            Self::TokenNotKept { source } => Self::TokenNotKept {
+                source: source.to_string().into(),
+            },
+            Self::NoAccessToken => Self::NoAccessToken,
+            Self::Build { source } => Self::build(source.to_string()),
+        }
+    }
+
     /// The homeserver's status, where it refused.
     #[must_use]
     pub const fn status(&self) -> Option<StatusCode> {

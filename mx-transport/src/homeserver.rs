@@ -7,6 +7,7 @@ mod media;
 mod oauth;
 mod renew;
 mod spoken_for;
+mod until;
 mod versions;
 
 use std::{
@@ -27,10 +28,10 @@ use tokio::sync::OnceCell;
 use url::Url;
 
 pub use self::inputs::{Authenticate, PathInput};
-use self::{answers::decode, renew::Renewals, versions::Versions};
+use self::{answers::decode, renew::Renewals, until::Until, versions::Versions};
 use crate::{
-    AuthorizationServer, Deadline, Endpoint, Idempotent, Masquerade, RequestError, Transport, TransportError,
-    TransportErrorKind, refresh::Login, retry::named_pause,
+    AuthorizationServer, Endpoint, Idempotent, Masquerade, RequestError, Transport, TransportError, TransportErrorKind,
+    refresh::Login, retry::named_pause,
 };
 
 /// What a homeserver says about an error is cut to this many characters: two one-time keys fit, which Synapse quotes.
@@ -40,7 +41,8 @@ const MAX_MESSAGE_CHARS: usize = 2_000;
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct Call {
-    /// How long it may take. `None`: the transport decides.
+    /// How long it may take, with what is asked before it and with a renewal of the access token. `None`: the transport
+    /// decides.
     pub deadline: Option<Duration>,
     /// Sending it twice does no harm, although its method does not say so.
     pub repeatable: bool,
@@ -153,9 +155,10 @@ impl Homeserver {
         R::Authentication: Authenticate,
         R::PathBuilder: PathInput,
     {
-        let versions = self.versions().await?;
+        let until = Until::of(call);
+        let versions = self.versions_by(until).await?;
         let endpoint = endpoint::<R>(&versions)?;
-        let response = self.exchange_at(request, call, &versions, endpoint).await?;
+        let response = self.exchange_at(request, call, until, &versions, endpoint).await?;
         decode::<R>(response, endpoint)
     }
 
@@ -172,15 +175,17 @@ impl Homeserver {
         R::Authentication: Authenticate,
         R::PathBuilder: PathInput,
     {
-        let versions = self.versions().await?;
+        let until = Until::of(call);
+        let versions = self.versions_by(until).await?;
         let endpoint = endpoint::<R>(&versions)?;
-        self.exchange_at(request, call, &versions, endpoint).await
+        self.exchange_at(request, call, until, &versions, endpoint).await
     }
 
     async fn exchange_at<R>(
         &self,
         request: R,
         call: Call,
+        until: Until,
         versions: &SupportedVersions,
         endpoint: &'static str,
     ) -> Result<http::Response<Bytes>, RequestError>
@@ -190,13 +195,14 @@ impl Homeserver {
         R::PathBuilder: PathInput,
     {
         if R::Authentication::REQUIRED {
-            self.renew_early().await;
+            self.renew_early(until).await;
         }
         let mut http = in_this_way(self.head(request, versions)?, call);
         let mut renewals = Renewals::default();
         loop {
+            until.tell(http.extensions_mut());
             let answer = self.once(http.clone(), endpoint).await;
-            if let Some(answer) = self.judge(answer, &mut http, &mut renewals).await? {
+            if let Some(answer) = self.judge(answer, &mut http, &mut renewals, until).await? {
                 return Ok(answer);
             }
         }
@@ -234,7 +240,9 @@ impl Homeserver {
         call: Call,
         endpoint: &'static str,
     ) -> Result<http::Response<Bytes>, RequestError> {
-        self.once(in_this_way(request, call), endpoint).await
+        let mut request = in_this_way(request, call);
+        Until::of(call).tell(request.extensions_mut());
+        self.once(request, endpoint).await
     }
 
     async fn once(
@@ -260,16 +268,13 @@ fn accepted(
     }
 }
 
-/// A request with what its transport is told about it.
+/// A request with what its transport is told about it, but for its end.
 fn in_this_way(request: http::Request<Vec<u8>>, call: Call) -> http::Request<Bytes> {
     let mut request = request.map(Bytes::from);
     request
         .headers_mut()
         .entry(HeaderName::from_static("accept"))
         .or_insert(HeaderValue::from_static("application/json"));
-    if let Some(deadline) = call.deadline {
-        request.extensions_mut().insert(Deadline(deadline));
-    }
     if call.repeatable {
         request.extensions_mut().insert(Idempotent);
     }

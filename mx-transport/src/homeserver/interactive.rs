@@ -9,6 +9,7 @@ use ruma::api::{
 
 use super::{
     Authenticate, Call, Homeserver, PathInput, accepted, caught, decode, endpoint, in_this_way, renew::Renewals,
+    until::Until,
 };
 use crate::{Answers, Asked, Challenge, Endpoint, InteractiveError, Refusal, RequestError, interactive::MAX_ROUNDS};
 
@@ -30,7 +31,7 @@ impl Homeserver {
         let versions = self.versions().await?;
         let endpoint = endpoint::<R>(&versions)?;
         if R::Authentication::REQUIRED {
-            self.renew_early().await;
+            self.renew_early(Until::default()).await;
         }
         let mut http = in_this_way(self.head(request, &versions)?, Call::default());
         http.extensions_mut().insert(Endpoint(endpoint));
@@ -45,7 +46,7 @@ impl Homeserver {
                 }
                 (answer, _) => answer,
             };
-            if let Some(answer) = self.judge(answer, &mut http, &mut renewals).await? {
+            if let Some(answer) = self.judge(answer, &mut http, &mut renewals, Until::default()).await? {
                 return Ok(Asked::Done(decode::<R>(answer, endpoint)?));
             }
         }

@@ -19,7 +19,7 @@ use ruma::{
     },
 };
 
-use super::{Call, Homeserver, accepted, decode, endpoint, renew::Renewals};
+use super::{Call, Homeserver, accepted, decode, endpoint, renew::Renewals, until::Until};
 use crate::{Deadline, Endpoint, Idempotent, RequestError, Sink, Source, Streams};
 
 /// What an exchange of a file may take, whatever its size.
@@ -46,7 +46,7 @@ impl Homeserver {
         let bytes = source.bytes();
         let versions = self.versions().await?;
         let endpoint = endpoint::<Upload>(&versions)?;
-        self.renew_early().await;
+        self.renew_early(Until::default()).await;
         let mut request = self.head(upload, &versions)?.map(|_| source);
         request.extensions_mut().insert(Idempotent);
         request.extensions_mut().insert(Deadline(patience(bytes)));
@@ -54,7 +54,10 @@ impl Homeserver {
         let mut renewals = Renewals::default();
         loop {
             let answer = accepted(streams.upload(request.clone()).await, endpoint);
-            if let Some(response) = self.judge(answer, &mut request, &mut renewals).await? {
+            if let Some(response) = self
+                .judge(answer, &mut request, &mut renewals, Until::default())
+                .await?
+            {
                 return Ok(decode::<Upload>(response, endpoint)?.content_uri);
             }
         }
@@ -75,7 +78,7 @@ impl Homeserver {
         let streams = self.streams()?;
         let authenticated = Authenticated::from_uri(uri).map_err(RequestError::build)?;
         let versions = self.versions().await?;
-        self.renew_early().await;
+        self.renew_early(Until::default()).await;
         let (request, endpoint) = if Authenticated::PATH_BUILDER.is_supported(&versions) {
             (
                 self.head(authenticated, &versions)?,
@@ -93,7 +96,11 @@ impl Homeserver {
         let mut renewals = Renewals::default();
         loop {
             let answer = accepted(streams.download(request.clone(), sink).await, endpoint);
-            if self.judge(answer, &mut request, &mut renewals).await?.is_some() {
+            if self
+                .judge(answer, &mut request, &mut renewals, Until::default())
+                .await?
+                .is_some()
+            {
                 return Ok(());
             }
         }

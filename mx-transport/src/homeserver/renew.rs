@@ -16,7 +16,7 @@ use ruma::api::client::{
     session::{logout, refresh_token::v3::Request as Refresh},
 };
 
-use super::{Call, Homeserver, decode, endpoint};
+use super::{Call, Homeserver, decode, endpoint, until::Until};
 use crate::{AccessToken, OAuthClient, RefreshToken, RequestError, TokenKeeper, Tokens};
 
 /// What was done for one request.
@@ -91,20 +91,22 @@ impl Homeserver {
         self.0.login.access()
     }
 
-    /// Renew the access token, if it is about to expire. While it is valid a failure costs nothing: the old one stays in
-    /// use.
-    pub(super) async fn renew_early(&self) {
+    /// Renew the access token, if it is about to expire. While it is valid a failure costs nothing but half of the time
+    /// that there is: the old one stays in use.
+    pub(super) async fn renew_early(&self, until: Until) {
         if self.0.login.due().is_some() {
             // Boxed, since it is rare and would make every request larger.
-            Box::pin(self.renew_due()).await;
+            Box::pin(self.renew_due(until.half())).await;
         }
     }
 
-    async fn renew_due(&self) {
-        let _renewing = self.0.login.renewing.lock().await;
+    async fn renew_due(&self, until: Until) {
+        let Ok(_renewing) = until.wait(self.0.login.renewing.lock()).await else {
+            return;
+        };
         // Another task may have done it meanwhile.
         let Some(due) = self.0.login.due() else { return };
-        if let Err(error) = self.renew(&due, None).await {
+        if let Err(error) = self.renew(&due, None, until).await {
             tracing::warn!(
                 code = error.code(),
                 "the access token is about to expire and was not renewed"
@@ -120,10 +122,11 @@ impl Homeserver {
         answer: Result<http::Response<Bytes>, RequestError>,
         request: &mut http::Request<B>,
         renewals: &mut Renewals,
+        until: Until,
     ) -> Result<Option<http::Response<Bytes>>, RequestError> {
         match answer.map_err(|error| self.meant(error)) {
             Err(refused @ RequestError::LoggedOut { .. }) if !renewals.renewed => {
-                Box::pin(self.another_token(refused, request.headers_mut(), renewals)).await?;
+                Box::pin(self.another_token(refused, request.headers_mut(), renewals, until)).await?;
                 Ok(None)
             }
             answer => answer.map(Some),
@@ -136,13 +139,14 @@ impl Homeserver {
         refused: RequestError,
         headers: &mut HeaderMap,
         renewals: &mut Renewals,
+        until: Until,
     ) -> Result<(), RequestError> {
         let Some(used) = sent_token(headers) else {
             return Err(refused);
         };
-        let _renewing = self.0.login.renewing.lock().await;
+        let _renewing = until.wait(self.0.login.renewing.lock()).await?;
         let next = match self.0.login.access() {
-            Some(access) if access.is(&used) => self.renew(&used, Some(refused)).await?,
+            Some(access) if access.is(&used) => self.renew(&used, Some(refused), until).await?,
             Some(access) if !renewals.adopted => Next::Adopted(access),
             _ => return Err(refused),
         };
@@ -161,7 +165,12 @@ impl Homeserver {
     }
 
     /// Renew the tokens in use, of which the access token is `used`. `refused`: what was said to it.
-    async fn renew(&self, used: &AccessToken, refused: Option<RequestError>) -> Result<Next, RequestError> {
+    async fn renew(
+        &self,
+        used: &AccessToken,
+        refused: Option<RequestError>,
+        until: Until,
+    ) -> Result<Next, RequestError> {
         let refused = refused.unwrap_or(RequestError::LoggedOut { soft: true });
         let Some((held, keeper)) = self.0.login.held() else {
             return Err(refused);
@@ -186,8 +195,9 @@ impl Homeserver {
             return Err(refused);
         };
         let asked = match self.0.login.oauth() {
+            // Not cut off: some authorization servers end a login whose refresh token comes a second time.
             Some(client) => self.refresh_by_oauth(&client, refresh).await,
-            None => self.ask_for_tokens(refresh).await,
+            None => self.ask_for_tokens(refresh, until).await,
         };
         let tokens = match asked {
             Ok(tokens) => tokens,
@@ -211,11 +221,15 @@ impl Homeserver {
     }
 
     /// What the homeserver gives for a refresh token. Sending it twice does no harm.
-    async fn ask_for_tokens(&self, refresh: RefreshToken) -> Result<Tokens, RequestError> {
-        let versions = self.versions().await?;
+    async fn ask_for_tokens(&self, refresh: RefreshToken, until: Until) -> Result<Tokens, RequestError> {
+        let versions = self.versions_by(until).await?;
         let endpoint = endpoint::<Refresh>(&versions)?;
         let request = self.head(Refresh::new(refresh.expose().to_owned()), &versions)?;
-        let answer = self.raw(request, Call::repeatable(), endpoint).await?;
+        let call = Call {
+            deadline: until.left(),
+            repeatable: true,
+        };
+        let answer = self.raw(request, call, endpoint).await?;
         // What is wrong with it could quote a token.
         let unreadable = || RequestError::Decode {
             endpoint,

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use ruma::{api::client::account::whoami, api::client::keys::get_keys};
 
 use super::*;
-use crate::{AccessToken, TransportError};
+use crate::{AccessToken, Deadline, TransportError};
 
 /// Answers `/versions` itself and everything else as told.
 #[derive(Debug)]
@@ -115,7 +115,7 @@ async fn an_answer_that_cannot_be_read_names_its_endpoint_only() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_call_reaches_the_transport() {
     let (homeserver, fixed) = homeserver(200, r#"{"device_keys":{}}"#);
     let call = Call::repeatable().within(Duration::from_secs(3));

@@ -2,31 +2,47 @@
 //!
 //! # Why it is asked again
 //! A bot runs for months, and its homeserver is updated meanwhile. What was said counts for [`FRESH`]; when it cannot be
-//! asked again then, the old answer goes on, since a homeserver that fails has not lost a feature.
+//! asked again then, the old answer goes on, since a homeserver that fails has not lost a feature. One request asks, and
+//! no longer than [`PATIENCE`]; the others do not wait for it.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex as StdMutex, PoisonError, RwLock},
     time::Duration,
 };
 
 use ruma::api::{
     FeatureFlag, SupportedVersions, auth_scheme::SendAccessToken, client::discovery::get_supported_versions,
 };
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 
-use super::{Call, Homeserver, decode, endpoint};
-use crate::RequestError;
+use super::{Call, Homeserver, decode, endpoint, until::Until};
+use crate::{Phase, RequestError, TransportError, TransportErrorKind as Kind};
 
 /// How long an answer counts.
 const FRESH: Duration = Duration::from_secs(6 * 60 * 60);
 /// After asking again failed, it is tried again this much later.
 const PAUSE: Duration = Duration::from_secs(60);
+/// Asking again takes no longer than this: there is an answer already.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A transport that keeps deadlines is not cut off.
+const GRACE: Duration = Duration::from_millis(250);
 
 /// What is known, shared by all who speak to one homeserver.
 #[derive(Debug, Default)]
 pub(super) struct Versions {
     known: RwLock<Option<(Arc<SupportedVersions>, Instant)>>,
     asking: Mutex<()>,
+    failed: StdMutex<Failed>,
+}
+
+/// What became of asking when nothing was known.
+#[derive(Debug, Default)]
+struct Failed {
+    times: u64,
+    error: Option<RequestError>,
 }
 
 impl Versions {
@@ -41,6 +57,20 @@ impl Versions {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         *known = Some((Arc::clone(versions), Instant::now() + lifetime));
     }
+
+    fn failed(&self) -> std::sync::MutexGuard<'_, Failed> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What came of asking since it had failed so often: who waited for the same answer is told the same.
+    fn failed_since(&self, times: u64) -> Option<RequestError> {
+        let failed = self.failed();
+        failed
+            .error
+            .as_ref()
+            .filter(|_| failed.times > times)
+            .map(RequestError::again)
+    }
 }
 
 impl Homeserver {
@@ -50,36 +80,69 @@ impl Homeserver {
     /// # Errors
     /// Of the request, while nothing is known. Later the last answer goes on.
     pub async fn versions(&self) -> Result<Arc<SupportedVersions>, RequestError> {
+        self.versions_by(Until::default()).await
+    }
+
+    pub(super) async fn versions_by(&self, until: Until) -> Result<Arc<SupportedVersions>, RequestError> {
         if let Some((versions, true)) = self.0.versions.known() {
             return Ok(versions);
         }
         // Boxed, since it is rare and would make every request larger.
-        Box::pin(self.versions_again()).await
+        Box::pin(self.versions_again(until)).await
     }
 
-    async fn versions_again(&self) -> Result<Arc<SupportedVersions>, RequestError> {
-        let _asking = self.0.versions.asking.lock().await;
-        let old = match self.0.versions.known() {
+    async fn versions_again(&self, until: Until) -> Result<Arc<SupportedVersions>, RequestError> {
+        let state = &self.0.versions;
+        if let Some((old, _)) = state.known() {
+            let Ok(_asking) = state.asking.try_lock() else {
+                return Ok(old);
+            };
+            return Ok(self.ask_again(old, until).await);
+        }
+        let failed = state.failed().times;
+        let _asking = until.wait(state.asking.lock()).await?;
+        if let Some((versions, _)) = state.known() {
+            return Ok(versions);
+        }
+        if let Some(error) = state.failed_since(failed) {
+            return Err(error);
+        }
+        match self.ask_for_versions(until).await {
+            Ok(versions) => {
+                state.know(&versions, FRESH);
+                Ok(versions)
+            }
+            Err(error) => {
+                // Who has less patience than others speaks for nobody else.
+                if until.left().is_none_or(|left| !left.is_zero()) {
+                    let mut failed = state.failed();
+                    failed.times += 1;
+                    failed.error = Some(error.again());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Ask again, where something is known already. For the only one who asks.
+    async fn ask_again(&self, old: Arc<SupportedVersions>, until: Until) -> Arc<SupportedVersions> {
+        let state = &self.0.versions;
+        if let Some((versions, true)) = state.known() {
             // Another task has asked meanwhile.
-            Some((versions, true)) => return Ok(versions),
-            Some((versions, false)) => Some(versions),
-            None => None,
-        };
-        match (self.ask_for_versions().await, old) {
-            (Err(error), Some(old)) => {
+            return versions;
+        }
+        let (versions, lifetime) = match self.ask_for_versions(until.half().and_at_most(PATIENCE)).await {
+            Ok(versions) => (versions, FRESH),
+            Err(error) => {
                 tracing::warn!(
                     code = error.code(),
                     "what the homeserver supports cannot be asked again"
                 );
-                self.0.versions.know(&old, PAUSE);
-                Ok(old)
+                (old, PAUSE)
             }
-            (asked, _) => {
-                let versions = asked?;
-                self.0.versions.know(&versions, FRESH);
-                Ok(versions)
-            }
-        }
+        };
+        state.know(&versions, lifetime);
+        versions
     }
 
     /// Ask again what the homeserver supports, as after it was updated.
@@ -88,7 +151,7 @@ impl Homeserver {
     /// Of the request: what was known stays.
     pub async fn refresh_versions(&self) -> Result<Arc<SupportedVersions>, RequestError> {
         let _asking = self.0.versions.asking.lock().await;
-        let versions = self.ask_for_versions().await?;
+        let versions = self.ask_for_versions(Until::default()).await?;
         self.0.versions.know(&versions, FRESH);
         Ok(versions)
     }
@@ -102,14 +165,25 @@ impl Homeserver {
         Ok(versions.features.contains(&FeatureFlag::from(feature)))
     }
 
-    async fn ask_for_versions(&self) -> Result<Arc<SupportedVersions>, RequestError> {
+    async fn ask_for_versions(&self, until: Until) -> Result<Arc<SupportedVersions>, RequestError> {
         let request = get_supported_versions::Request::new();
         let nothing = SupportedVersions::from_parts(&[], &Default::default());
         let endpoint = endpoint::<get_supported_versions::Request>(&nothing)?;
         let http: http::Request<Vec<u8>> =
             ruma::api::OutgoingRequest::try_into_http_request(request, self.base_url(), SendAccessToken::None, ())
                 .map_err(RequestError::build)?;
-        let response = self.raw(http, Call::default(), endpoint).await?;
+        let call = Call {
+            deadline: until.left(),
+            ..Call::default()
+        };
+        let asked = self.raw(http, call, endpoint);
+        let response = match call.deadline {
+            // What is inside may say itself, and better, that the time is up.
+            Some(left) => timeout(left + GRACE, asked)
+                .await
+                .unwrap_or_else(|_| Err(TransportError::new(Kind::Timeout(Phase::Total)).into()))?,
+            None => asked.await?,
+        };
         let response: get_supported_versions::Response = decode::<get_supported_versions::Request>(response, endpoint)?;
         Ok(Arc::new(response.as_supported_versions()))
     }

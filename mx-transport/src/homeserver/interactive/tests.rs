@@ -24,6 +24,8 @@ struct Asking {
 #[async_trait]
 impl Transport for Asking {
     async fn send(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>, TransportError> {
+        let endpoint = request.extensions().get::<Endpoint>();
+        assert!(endpoint.is_some(), "an id would be a label of logs and metrics");
         let (status, body) = if request.uri().path().ends_with("/versions") {
             (200, json!({"versions": ["v1.11"]}))
         } else {
