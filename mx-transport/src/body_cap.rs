@@ -54,8 +54,16 @@ impl<T: Transport> Layer for BodyCap<T> {
         let max_bytes = self.families.get(&job.family()).copied().unwrap_or(self.max_bytes);
         let answer = match job {
             Job::Download(request, sink) => {
-                let mut capped = Capped { sink: *sink, max_bytes };
-                Job::Download(request.clone(), &mut capped).run(&self.inner).await?
+                let mut capped = Capped {
+                    sink: *sink,
+                    max_bytes,
+                    taken: 0,
+                };
+                let answer = Job::Download(request.clone(), &mut capped).run(&self.inner).await;
+                if capped.is_full() {
+                    return Err(TransportError::new(Kind::BodyTooLarge));
+                }
+                answer?
             }
             job => job.run(&self.inner).await?,
         };
@@ -66,11 +74,19 @@ impl<T: Transport> Layer for BodyCap<T> {
     }
 }
 
-/// A sink that takes no more than that. Keeping to it is for who fills it.
+/// A sink that takes no more than that, also where who fills it does not ask.
 #[derive(Debug)]
 struct Capped<'a> {
     sink: &'a mut dyn Sink,
     max_bytes: u64,
+    /// What came, the piece that was too much included.
+    taken: u64,
+}
+
+impl Capped<'_> {
+    const fn is_full(&self) -> bool {
+        self.taken > self.max_bytes
+    }
 }
 
 #[async_trait]
@@ -80,10 +96,15 @@ impl Sink for Capped<'_> {
     }
 
     async fn restart(&mut self) -> io::Result<()> {
+        self.taken = 0;
         self.sink.restart().await
     }
 
     async fn write(&mut self, chunk: Bytes) -> io::Result<()> {
+        self.taken = self.taken.saturating_add(chunk.len() as u64);
+        if self.is_full() {
+            return Err(io::Error::other("the answer is larger than allowed"));
+        }
         self.sink.write(chunk).await
     }
 }
@@ -113,5 +134,50 @@ mod tests {
         assert_eq!(answer(101, "login").await.unwrap_err().kind(), Kind::BodyTooLarge);
         assert_eq!(answer(1000, "sync").await.unwrap().body().len(), 1000);
         assert_eq!(answer(1001, "sync").await.unwrap_err().kind(), Kind::BodyTooLarge);
+    }
+
+    /// Fills a sink without asking how much it takes.
+    #[derive(Debug)]
+    struct Careless;
+
+    #[async_trait]
+    impl Transport for Careless {
+        async fn send(&self, _: http::Request<Bytes>) -> Answer {
+            Ok(http::Response::default())
+        }
+
+        fn streams(&self) -> Option<&dyn crate::Streams> {
+            Some(self)
+        }
+    }
+
+    #[async_trait]
+    impl crate::Streams for Careless {
+        async fn upload(&self, _: http::Request<std::sync::Arc<dyn crate::Source>>) -> Answer {
+            Ok(http::Response::default())
+        }
+
+        async fn download(&self, _: http::Request<Bytes>, sink: &mut dyn Sink) -> Answer {
+            sink.restart().await.unwrap();
+            for _ in 0..10 {
+                let written = sink.write(Bytes::from_static(&[0; 30])).await;
+                written.map_err(|error| TransportError::with_source(Kind::LocalBody, error))?;
+            }
+            Ok(http::Response::default())
+        }
+    }
+
+    #[tokio::test]
+    async fn nw_13_a_file_goes_no_further_than_the_limit_whoever_fills_the_sink() {
+        for (max_bytes, kind, kept) in [(100, Some(Kind::BodyTooLarge), 90), (300, None, 300)] {
+            let file = tempfile::tempfile().unwrap();
+            let mut sink = crate::FileSink::new(file.try_clone().unwrap(), 1000);
+            let capped = BodyCap::new(Careless, max_bytes);
+            let request = http::Request::get("https://hs.test/_matrix/media/v3/x").body(Bytes::new());
+            let streams = capped.streams().unwrap();
+            let answer = streams.download(request.unwrap(), &mut sink).await;
+            assert_eq!(answer.err().map(|error| error.kind()), kind);
+            assert_eq!(file.metadata().unwrap().len(), kept);
+        }
     }
 }

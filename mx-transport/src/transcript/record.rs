@@ -1,9 +1,10 @@
 //! Writing a transcript.
 
 use std::{
+    collections::VecDeque,
     fs::File,
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -37,9 +38,10 @@ pub struct Record<T> {
 
 #[derive(Debug)]
 struct Book {
-    file: Option<File>,
-    /// Requests in the order in which they went out; the first of them may still be under way.
-    lines: Vec<Entry>,
+    file: Option<(File, PathBuf)>,
+    /// Requests in the order in which they went out; the first of them may still be under way. Those that were written to
+    /// the file are not here any more.
+    lines: VecDeque<Entry>,
     /// How many were written.
     written: usize,
     failed: Option<io::Error>,
@@ -65,7 +67,7 @@ impl<T: Transport> Record<T> {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(path)?;
         writeln!(file, "{HEADER}")?;
-        Ok(Self::new(inner, Some(file)))
+        Ok(Self::new(inner, Some((file, path.to_owned()))))
     }
 
     /// Keep what goes through `inner` in memory, for [`transcript`](Self::transcript).
@@ -73,10 +75,10 @@ impl<T: Transport> Record<T> {
         Self::new(inner, None)
     }
 
-    fn new(inner: T, file: Option<File>) -> Self {
+    fn new(inner: T, file: Option<(File, PathBuf)>) -> Self {
         let book = Book {
             file,
-            lines: Vec::new(),
+            lines: VecDeque::new(),
             written: 0,
             failed: None,
         };
@@ -94,11 +96,14 @@ impl<T: Transport> Record<T> {
         self
     }
 
-    /// What was recorded so far, as the file has it: up to the first exchange that has not ended.
+    /// What was recorded so far: up to the first exchange that has not ended. Where there is a file, what is in it.
     ///
     /// # Errors
-    /// [`TranscriptError::Io`] when it cannot be put together.
+    /// [`TranscriptError::Io`] when it cannot be put together, or the file is not where it was.
     pub fn transcript(&self) -> Result<String, TranscriptError> {
+        if let Some((_, path)) = &self.book().file {
+            return Ok(std::fs::read_to_string(path)?);
+        }
         let mut text = format!("{HEADER}\n");
         for entry in &self.book().lines {
             match entry {
@@ -123,9 +128,14 @@ impl<T: Transport> Record<T> {
             return Err(error.into());
         }
         match &book.file {
-            Some(file) => Ok(file.sync_all()?),
+            Some((file, _)) => Ok(file.sync_all()?),
             None => Ok(()),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn lines_in_memory(&self) -> usize {
+        self.book().lines.len()
     }
 
     fn book(&self) -> std::sync::MutexGuard<'_, Book> {
@@ -140,8 +150,8 @@ fn lock(book: &Mutex<Book>) -> std::sync::MutexGuard<'_, Book> {
 impl Book {
     /// Write what has ended, in the order of going out.
     fn write(&mut self) {
-        let Some(file) = &mut self.file else { return };
-        while let Some(entry) = self.lines.get(self.written) {
+        let Some((file, _)) = &mut self.file else { return };
+        while let Some(entry) = self.lines.front() {
             let written = match entry {
                 Entry::UnderWay => return,
                 Entry::Dropped => Ok(()),
@@ -153,6 +163,7 @@ impl Book {
                 tracing::warn!("a transcript cannot be written");
                 self.failed.get_or_insert(error);
             }
+            self.lines.pop_front();
             self.written += 1;
         }
     }
@@ -167,15 +178,16 @@ struct Place<'a> {
 impl<'a> Place<'a> {
     fn take(book: &'a Mutex<Book>) -> Self {
         let mut open = lock(book);
-        open.lines.push(Entry::UnderWay);
-        let number = open.lines.len() - 1;
+        open.lines.push_back(Entry::UnderWay);
+        let number = open.written + open.lines.len() - 1;
         drop(open);
         Self { book, number }
     }
 
     fn fill(&self, entry: Entry) {
         let mut book = lock(self.book);
-        if let Some(place) = book.lines.get_mut(self.number)
+        let number = self.number.checked_sub(book.written);
+        if let Some(place) = number.and_then(|number| book.lines.get_mut(number))
             && matches!(place, Entry::UnderWay)
         {
             *place = entry;

@@ -286,3 +286,18 @@ impl crate::Streams for Half {
         answer(404, r#"{"x":1}"#)
     }
 }
+
+#[tokio::test]
+async fn what_is_in_the_file_is_not_in_memory_any_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("transcript");
+    let answers = (0..10).map(|_| answer(200, "{}")).collect();
+    let record = Record::to_file(script(answers), &path).unwrap();
+    for number in 0..10 {
+        record.send(request("GET", &format!("/{number}"), "")).await.unwrap();
+    }
+    assert_eq!(record.lines_in_memory(), 0);
+    let text = record.transcript().unwrap();
+    assert_eq!(text.lines().count(), 11);
+    assert!(text.lines().last().unwrap().contains("/9"), "{text}");
+}
