@@ -191,17 +191,18 @@ async fn no_redirect_is_followed() {
 async fn what_stands_still_is_given_up() {
     let hasty = ReqwestTransport::builder()
         .idle_timeout(Duration::from_millis(50))
+        .headers_timeout(Duration::from_millis(50))
         .build()
         .unwrap();
     let url = raw_server(vec![b""]).await;
-    let mut sink = FileSink::new(file(b""), 10);
+    let mut sink = FileSink::new(file(b""), 100);
     assert_eq!(
         kind(hasty.download(get(&url), &mut sink).await),
-        Some(Kind::Timeout(Phase::Body))
+        Some(Kind::Timeout(Phase::Headers))
     );
     assert_eq!(
         kind(hasty.upload(post(&url, source(b"x"))).await),
-        Some(Kind::Timeout(Phase::Body))
+        Some(Kind::Timeout(Phase::Headers))
     );
 }
 

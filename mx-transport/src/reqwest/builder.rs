@@ -90,7 +90,9 @@ impl ReqwestTransportBuilder {
         self
     }
 
-    /// How long the exchange of a file may stand still, whatever its [`Deadline`](crate::Deadline). Default: 60 seconds.
+    /// How long the exchange of a file may stand still, whatever its [`Deadline`](crate::Deadline). After the last byte of
+    /// an upload it is the time for the head of an answer instead: servers look into files before they take them.
+    /// Default: 60 seconds.
     #[must_use]
     pub const fn idle_timeout(mut self, idle: Duration) -> Self {
         self.idle = idle;

@@ -6,7 +6,7 @@ use std::{
     pin::pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -29,11 +29,11 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 #[async_trait]
 impl Streams for ReqwestTransport {
     async fn upload(&self, request: http::Request<Arc<dyn Source>>) -> Result<http::Response<Bytes>, TransportError> {
-        let moved = Moved::default();
+        let moved = Moved::of(request.body().bytes());
         let unreadable = Unreadable::default();
-        let deadline = deadline(&request);
+        let times = self.times(&request);
         let exchanged = self
-            .while_it_moves(deadline, &moved, self.put(request, &moved, &unreadable))
+            .while_it_moves(times, &moved, self.put(request, &moved, &unreadable))
             .await;
         // The client only says that the body broke.
         match unreadable.take() {
@@ -47,18 +47,34 @@ impl Streams for ReqwestTransport {
         request: http::Request<Bytes>,
         sink: &mut dyn Sink,
     ) -> Result<http::Response<Bytes>, TransportError> {
-        let moved = Moved::default();
-        let deadline = deadline(&request);
-        self.while_it_moves(deadline, &moved, self.fetch(request, sink, &moved))
+        let moved = Moved::of(u64::MAX);
+        let times = self.times(&request);
+        self.while_it_moves(times, &moved, self.fetch(request, sink, &moved))
             .await
     }
 }
 
+/// How long the exchange of a file may take.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    whole: Duration,
+    /// The head of the answer, after a file was sent: a server may look into it before it says anything.
+    verdict: Duration,
+}
+
 impl ReqwestTransport {
+    fn times<B>(&self, request: &http::Request<B>) -> Times {
+        let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
+        Times {
+            whole: deadline.unwrap_or(LONGEST),
+            verdict: deadline.unwrap_or_else(|| self.headers.unwrap_or(self.total)),
+        }
+    }
+
     /// Give up at the deadline, and when nothing has moved for a while.
     async fn while_it_moves<T>(
         &self,
-        deadline: Duration,
+        times: Times,
         moved: &Moved,
         exchange: impl Future<Output = Result<T, TransportError>> + Send,
     ) -> Result<T, TransportError> {
@@ -66,16 +82,26 @@ impl ReqwestTransport {
         let watched = async {
             let mut before = moved.so_far();
             loop {
-                match timeout(self.idle, &mut exchange).await {
+                let patience = if moved.awaits_a_verdict() {
+                    times.verdict
+                } else {
+                    self.idle
+                };
+                match timeout(patience, &mut exchange).await {
                     Ok(exchanged) => return exchanged,
                     Err(_) if moved.so_far() != before => before = moved.so_far(),
-                    Err(_) => return Err(TransportError::new(Kind::Timeout(Phase::Body))),
+                    Err(_) => return Err(TransportError::new(Kind::Timeout(moved.stands_still_at()))),
                 }
             }
         };
-        timeout(deadline, watched)
-            .await
-            .unwrap_or_else(|_| Err(TransportError::new(Kind::Timeout(Phase::Total))))
+        timeout(times.whole, watched).await.unwrap_or_else(|_| {
+            let phase = if moved.awaits_a_verdict() {
+                Phase::Headers
+            } else {
+                Phase::Total
+            };
+            Err(TransportError::new(Kind::Timeout(phase)))
+        })
     }
 
     async fn put(
@@ -86,6 +112,7 @@ impl ReqwestTransport {
     ) -> Result<http::Response<Bytes>, TransportError> {
         let (mut parts, source) = request.into_parts();
         parts.headers.insert(CONTENT_LENGTH, source.bytes().into());
+        let answered = moved.clone();
         let (moved, unreadable) = (moved.clone(), unreadable.clone());
         let chunks = source.open().map(move |chunk| match chunk {
             Ok(chunk) => {
@@ -100,6 +127,7 @@ impl ReqwestTransport {
         });
         let body = ::reqwest::Body::wrap_stream(chunks);
         let mut response = self.execute(http::Request::from_parts(parts, body)).await?;
+        answered.begin();
         let body = collect(&mut response, MAX_REFUSAL_BYTES, self.stall).await?;
         Ok(complete(&mut response, body))
     }
@@ -112,6 +140,7 @@ impl ReqwestTransport {
     ) -> Result<http::Response<Bytes>, TransportError> {
         sink.restart().await.map_err(unwritable)?;
         let mut response = self.execute(request.map(::reqwest::Body::from)).await?;
+        moved.begin();
         if !response.status().is_success() {
             let body = collect(&mut response, MAX_REFUSAL_BYTES, self.stall).await?;
             return Ok(complete(&mut response, body));
@@ -135,22 +164,50 @@ fn unwritable(error: io::Error) -> TransportError {
     TransportError::with_source(Kind::LocalBody, error)
 }
 
-fn deadline<B>(request: &http::Request<B>) -> Duration {
-    let deadline = request.extensions().get::<Deadline>();
-    deadline.map_or(LONGEST, |deadline| deadline.0)
+/// How far an exchange has come.
+#[derive(Clone, Debug)]
+struct Moved {
+    bytes: Arc<AtomicU64>,
+    /// How many are sent: never reached by what is received.
+    to_send: u64,
+    /// The answer has begun.
+    begun: Arc<AtomicBool>,
 }
 
-/// How many pieces and bytes have moved.
-#[derive(Clone, Debug, Default)]
-struct Moved(Arc<AtomicU64>);
-
 impl Moved {
+    fn of(to_send: u64) -> Self {
+        Self {
+            bytes: Arc::default(),
+            to_send,
+            begun: Arc::default(),
+        }
+    }
+
     fn add(&self, bytes: usize) {
-        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     fn so_far(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn begin(&self) {
+        self.begun.store(true, Ordering::Relaxed);
+    }
+
+    /// All of the file is on its way, and nothing was said to it.
+    fn awaits_a_verdict(&self) -> bool {
+        !self.begun.load(Ordering::Relaxed) && self.so_far() >= self.to_send
+    }
+
+    /// What does not come: a piece of the file, or the head of an answer.
+    fn stands_still_at(&self) -> Phase {
+        let is_sending = self.to_send != u64::MAX && self.so_far() < self.to_send;
+        if is_sending || self.begun.load(Ordering::Relaxed) {
+            Phase::Body
+        } else {
+            Phase::Headers
+        }
     }
 }
 
@@ -172,9 +229,9 @@ impl Unreadable {
 mod tests {
     use super::*;
 
-    async fn exchange(pauses: &[u64], deadline: u64) -> Option<Kind> {
+    /// A byte after each of these times.
+    async fn exchange_of(moved: Moved, pauses: &[u64], deadline: u64) -> Option<Kind> {
         let transport = ReqwestTransport::builder().build().unwrap();
-        let moved = Moved::default();
         let exchange = async {
             for pause in pauses {
                 tokio::time::sleep(Duration::from_secs(*pause)).await;
@@ -182,8 +239,46 @@ mod tests {
             }
             Ok(())
         };
-        let watched = transport.while_it_moves(Duration::from_secs(deadline), &moved, exchange);
+        let times = Times {
+            whole: Duration::from_secs(deadline),
+            verdict: Duration::from_secs(600),
+        };
+        let watched = transport.while_it_moves(times, &moved, exchange);
         watched.await.err().map(|error| error.kind())
+    }
+
+    async fn exchange(pauses: &[u64], deadline: u64) -> Option<Kind> {
+        let moved = Moved::of(u64::MAX);
+        moved.begin();
+        exchange_of(moved, pauses, deadline).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nw_08_who_looks_into_a_file_may_take_longer_than_who_does_not_take_it() {
+        let sends = |bytes| Moved::of(bytes);
+        assert_eq!(exchange_of(sends(2), &[50, 50, 590], 10_000).await, None);
+        assert_eq!(
+            exchange_of(sends(2), &[50, 50, 700], 10_000).await,
+            Some(Kind::Timeout(Phase::Headers))
+        );
+        assert_eq!(
+            exchange_of(sends(9), &[50, 50, 121], 10_000).await,
+            Some(Kind::Timeout(Phase::Body)),
+            "its upload stands still"
+        );
+        assert_eq!(
+            exchange_of(sends(2), &[50, 50, 590], 300).await,
+            Some(Kind::Timeout(Phase::Headers))
+        );
+        assert_eq!(
+            exchange_of(sends(9), &[50; 9], 300).await,
+            Some(Kind::Timeout(Phase::Total))
+        );
+        assert_eq!(
+            exchange_of(Moved::of(u64::MAX), &[121], 10_000).await,
+            Some(Kind::Timeout(Phase::Headers)),
+            "a download whose answer does not begin"
+        );
     }
 
     #[tokio::test(start_paused = true)]
