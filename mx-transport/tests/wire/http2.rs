@@ -16,16 +16,16 @@ use super::{tls::Authority, *};
 
 /// What becomes of the n-th stream, counted from 0 over all connections.
 #[derive(Clone, Copy, Debug)]
-enum Fate {
+pub(crate) enum Fate {
     Answer,
     Reset(Reason),
     /// The connection ends in good order before the stream is looked at.
     GoAway,
 }
 
-struct Multiplexed {
-    url: String,
-    client: ReqwestTransport,
+pub(crate) struct Multiplexed {
+    pub(crate) url: String,
+    pub(crate) client: ReqwestTransport,
     streams: Arc<AtomicUsize>,
     connections: Arc<AtomicUsize>,
     accepting: JoinHandle<()>,
@@ -37,7 +37,7 @@ impl Drop for Multiplexed {
     }
 }
 
-async fn multiplexed(fate: fn(usize) -> Fate) -> Multiplexed {
+pub(crate) async fn multiplexed(fate: fn(usize) -> Fate) -> Multiplexed {
     let authority = Authority::new("of the tests");
     let mut config = authority.certify("hs.test", |_| ()).config(None);
     config.alpn_protocols = vec![b"h2".to_vec()];

@@ -13,7 +13,10 @@ use ruma::{
     serde::Raw,
 };
 
-use super::*;
+use super::{
+    http2::{Fate, multiplexed},
+    *,
+};
 
 /// What stands in a path of a request, one after the other.
 fn parts(target: &str) -> Vec<String> {
@@ -209,6 +212,61 @@ async fn nw_31_a_token_is_in_its_header_and_nothing_of_a_request_in_any_log() {
         "family=\"send\"",
     ] {
         assert!(text.contains(shown), "{shown} is not in the log:\n{text}");
+    }
+}
+
+/// What is logged without `tracing`: reqwest, rustls and what they use.
+struct Logger(Lines);
+
+impl log::Log for Logger {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let line = format!("{} {}\n", record.target(), record.args());
+        self.0.0.lock().unwrap().extend_from_slice(line.as_bytes());
+    }
+
+    fn flush(&self) {}
+}
+
+#[tokio::test]
+async fn nw_31_nothing_of_a_request_is_in_the_logs_of_what_is_inside() {
+    let lines = Lines::default();
+    log::set_logger(Box::leak(Box::new(Logger(lines.clone())))).unwrap();
+    log::set_max_level(log::LevelFilter::Trace);
+    let written = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .with_writer(move || written.clone())
+        .finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+
+    let secret = |url: &str| {
+        let url = format!("{url}_matrix/client/v3/rooms/!secretroom/send/x/y?q=secret-query");
+        let request = http::Request::put(url).header("authorization", format!("Bearer {TOKEN}"));
+        let request = request.header("x-secret", "secret-header");
+        request.body(Bytes::from_static(b"secret-body")).unwrap()
+    };
+    let server = multiplexed(|_| Fate::Answer).await;
+    server.client.send(secret(&server.url)).await.unwrap();
+    let proxy = super::server(|_, _| vec![answer(403, "x: secret-header\r\n", b"secret-answer")]).await;
+    let address = proxy.url().replace("http://", "http://user:proxy-secret@");
+    let builder = ReqwestTransport::builder().proxy(&address).unwrap();
+    let through = builder.allow_plain_http(true).build().unwrap();
+    through.send(secret("https://hs.test/")).await.unwrap_err();
+    through.send(secret("http://hs.test/")).await.unwrap();
+    client().send(secret("https://127.0.0.1:1/")).await.unwrap_err();
+
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    for secret in SECRETS.into_iter().chain(["proxy-secret"]) {
+        let found = text.lines().find(|line| line.contains(secret));
+        assert!(found.is_none(), "{secret} is in the log: {found:?}");
+    }
+    for logs in ["reqwest", "rustls", "hyper", "h2"] {
+        assert!(text.contains(logs), "{logs} logs nothing");
     }
 }
 
