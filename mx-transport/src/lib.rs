@@ -30,7 +30,7 @@
 //! |---|---|---|
 //! | [`Timeouts`] | a time for every request, by what it is about | bounds all attempts together |
 //! | [`Retry`] | tries again what does no harm twice | pauses outside of any line |
-//! | [`RateLimit`] | one budget a family of endpoints, learned from 429 | every attempt stands in line |
+//! | [`RateLimit`] | one budget a login and family of endpoints, learned from 429 | every attempt stands in line |
 //! | `Metrics` (feature `metrics`), [`RequestLog`] | counts, measures, logs | sees every attempt |
 //! | [`BodyCap`] | how large an answer may be | nothing outside sees more |
 //! | [`Faults`], [`Record`], [`Replay`] | for tests: what goes wrong, what went over the wire | instead of a network |
