@@ -18,6 +18,7 @@
 //! has the clauses about them skipped, and the report says so. Give a wrapper that repeats short pauses: some clauses fail
 //! for as long as it tries.
 
+mod broken_files;
 mod clause;
 mod failing;
 mod files;
@@ -26,6 +27,10 @@ mod sending;
 mod server;
 
 pub use self::{
+    broken_files::{
+        a_dropped_file_ends_the_exchange, a_redirected_file_goes_nowhere, a_silent_file_ends_at_the_deadline,
+        a_truncated_file_is_none, an_upload_is_sent_once, errors_about_files_tell_no_secret,
+    },
     failing::{
         a_dropped_call_ends_the_exchange, a_post_is_sent_once, a_redirect_is_not_followed, a_truncated_answer_is_none,
         errors_tell_no_secret, nobody_there_is_told, silence_ends_at_the_deadline,
@@ -69,6 +74,12 @@ pub async fn all(transport: &dyn Transport) -> Report {
             a_refusal_is_no_file,
             a_broken_source_is_told,
             a_broken_sink_is_told,
+            a_truncated_file_is_none,
+            a_silent_file_ends_at_the_deadline,
+            a_redirected_file_goes_nowhere,
+            an_upload_is_sent_once,
+            errors_about_files_tell_no_secret,
+            a_dropped_file_ends_the_exchange,
         );
     } else {
         report.skip("the clauses about files", "this transport carries none");

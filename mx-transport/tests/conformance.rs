@@ -20,7 +20,7 @@ fn patient<T: Transport>(inner: T) -> Retry<T> {
 
 async fn conforms(transport: impl Transport) {
     let report = conformance::all(&transport).await;
-    assert_eq!(report.passed().len(), 16);
+    assert_eq!(report.passed().len(), 22);
     assert!(report.skipped().is_empty());
 }
 

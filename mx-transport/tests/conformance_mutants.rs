@@ -36,6 +36,15 @@ enum Mutation {
     TakesAnyFile,
     PutsRefusalsIntoTheSink,
     BlamesTheNetwork,
+    GivesAllTheFirstAnswer,
+    SendsAnotherFile,
+    IgnoresAFullDisk,
+    TakesTruncatedFilesForWhole,
+    ForgetsTheDeadlineOfFiles,
+    FollowsRedirectsOfFiles,
+    RepeatsUploads,
+    TellsTheUriOfFiles,
+    GoesOnWithFilesWhenDropped,
 }
 
 #[derive(Clone, Debug)]
@@ -84,6 +93,14 @@ impl Mutant {
             CallsEverythingInterrupted => {
                 let answer = self.inner.send(request).await;
                 answer.map_err(|_| TransportError::new(Kind::Interrupted))
+            }
+            GivesAllTheFirstAnswer if request.uri().path() != "/" => {
+                // Those of one moment: all are at numbers.
+                let answer = self.inner.send(request.clone()).await?;
+                if !request.uri().path()[1..].bytes().all(|byte| byte.is_ascii_digit()) {
+                    return Ok(answer);
+                }
+                Ok(self.last.lock().await.get_or_insert(answer).clone())
             }
             _ => self.fail(request).await,
         }
@@ -148,11 +165,30 @@ impl Transport for Mutant {
 
 #[async_trait]
 impl Streams for Mutant {
-    async fn upload(&self, request: http::Request<Arc<dyn Source>>) -> Answer {
-        let answer = self.inner.upload(request).await;
-        match answer {
-            Err(_) if self.mutation == Mutation::BlamesTheNetwork => Err(TransportError::new(Kind::Interrupted)),
-            answer => answer,
+    async fn upload(&self, mut request: http::Request<Arc<dyn Source>>) -> Answer {
+        let uri = request.uri().to_string();
+        if self.mutation == Mutation::SendsAnotherFile {
+            return self.inner.send(request.map(|_| Bytes::from_static(b"another"))).await;
+        }
+        if self.mutation == Mutation::ForgetsTheDeadlineOfFiles
+            && request.extensions_mut().remove::<Deadline>().is_some()
+        {
+            return Ok(http::Response::default());
+        }
+        let answer = self.inner.upload(request.clone()).await;
+        match (answer, self.mutation) {
+            (Err(_), Mutation::BlamesTheNetwork) => Err(TransportError::new(Kind::Interrupted)),
+            (Err(error), Mutation::RepeatsUploads) if error.kind() == Kind::Interrupted => {
+                self.inner.upload(request).await
+            }
+            (Err(error), Mutation::FollowsRedirectsOfFiles) if error.kind() == Kind::Redirect => {
+                *request.uri_mut() = format!("http://{}", error.redirect_host().unwrap()).parse().unwrap();
+                self.inner.upload(request).await
+            }
+            (Err(error), Mutation::TellsTheUriOfFiles) if error.kind() == Kind::Connect => {
+                Err(TransportError::with_source(Kind::Connect, uri))
+            }
+            (answer, _) => answer,
         }
     }
 
@@ -179,8 +215,41 @@ impl Streams for Mutant {
                 }
                 Ok(answer)
             }
+            Mutation::IgnoresAFullDisk => self.inner.download(request, &mut Deaf(sink)).await,
+            Mutation::TakesTruncatedFilesForWhole => match self.inner.download(request, sink).await {
+                Err(error) if error.kind() == Kind::Truncated => Ok(http::Response::default()),
+                answer => answer,
+            },
+            Mutation::GoesOnWithFilesWhenDropped => {
+                let inner = self.inner.clone();
+                let request = async move { inner.send(request).await };
+                let answer = tokio::spawn(request).await.unwrap()?;
+                sink.restart().await.unwrap();
+                sink.write(answer.body().clone()).await.unwrap();
+                Ok(answer)
+            }
             _ => self.inner.download(request, sink).await,
         }
+    }
+}
+
+/// A sink whose errors nobody hears of.
+#[derive(Debug)]
+struct Deaf<'a>(&'a mut dyn Sink);
+
+#[async_trait]
+impl Sink for Deaf<'_> {
+    fn max_bytes(&self) -> u64 {
+        self.0.max_bytes()
+    }
+
+    async fn restart(&mut self) -> std::io::Result<()> {
+        self.0.restart().await
+    }
+
+    async fn write(&mut self, chunk: Bytes) -> std::io::Result<()> {
+        let _unheard = self.0.write(chunk).await;
+        Ok(())
     }
 }
 
@@ -222,6 +291,14 @@ fn every_mutant_is_found_by_the_clause_that_it_breaks() {
         (TakesAnyFile, "a_file_over_the_cap_is_refused"),
         (PutsRefusalsIntoTheSink, "a_refusal_is_no_file"),
         (BlamesTheNetwork, "a_broken_source_is_told"),
+        (GivesAllTheFirstAnswer, "each_caller_has_its_own_answer"),
+        (SendsAnotherFile, "a_file_is_sent_whole"),
+        (IgnoresAFullDisk, "a_broken_sink_is_told"),
+        (TakesTruncatedFilesForWhole, "a_truncated_file_is_none"),
+        (ForgetsTheDeadlineOfFiles, "a_silent_file_ends_at_the_deadline"),
+        (FollowsRedirectsOfFiles, "a_redirected_file_goes_nowhere"),
+        (RepeatsUploads, "an_upload_is_sent_once"),
+        (TellsTheUriOfFiles, "errors_about_files_tell_no_secret"),
     ] {
         assert_eq!(broken(mutation).as_deref(), Some(clause), "{mutation:?}");
     }
@@ -239,4 +316,13 @@ async fn what_goes_on_when_dropped_is_found() {
     };
     assert!(ends(Mutation::None, 100).await);
     assert!(!ends(Mutation::GoesOnWhenDropped, 1).await);
+    let ends = async |mutation, patience| {
+        let mutant = Mutant::new(mutation);
+        let clause = conformance::a_dropped_file_ends_the_exchange(&mutant);
+        tokio::time::timeout(Duration::from_secs(patience), clause)
+            .await
+            .is_ok()
+    };
+    assert!(ends(Mutation::None, 100).await);
+    assert!(!ends(Mutation::GoesOnWithFilesWhenDropped, 1).await);
 }

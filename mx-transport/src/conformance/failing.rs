@@ -9,10 +9,10 @@ use super::{Step, answer, clause::Clause};
 use crate::{Deadline, Transport, TransportError, TransportErrorKind as Kind};
 
 /// A part of a query, a header and a body, which nothing may tell.
-const SECRET: &str = "s3cr3t-of-the-request";
+pub(super) const SECRET: &str = "s3cr3t-of-the-request";
 
 /// An answer of which 100 bytes are announced, and not all come.
-const CUT: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"next_batch\":";
+pub(super) const CUT: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"next_batch\":";
 
 /// Where nobody listens: nothing was sent, and it is told.
 pub async fn nobody_there_is_told(transport: &dyn Transport) {
@@ -26,7 +26,7 @@ pub async fn nobody_there_is_told(transport: &dyn Transport) {
     );
 }
 
-async fn nobody(clause: Clause) -> String {
+pub(super) async fn nobody(clause: Clause) -> String {
     let bound = TcpListener::bind("127.0.0.1:0").await;
     match bound.and_then(|listener| listener.local_addr()) {
         Ok(address) => format!("http://{address}"),
@@ -135,7 +135,7 @@ pub async fn errors_tell_no_secret(transport: &dyn Transport) {
     }
 }
 
-fn no_secret(clause: Clause, error: &TransportError) {
+pub(super) fn no_secret(clause: Clause, error: &TransportError) {
     let mut words = format!("{error:?}");
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(error) = cause {

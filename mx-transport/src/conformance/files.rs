@@ -21,9 +21,15 @@ fn long() -> Bytes {
 
 /// A file in memory, which breaks in its middle if it is told to.
 #[derive(Debug)]
-struct Given {
+pub(super) struct Given {
     content: Bytes,
     breaks: bool,
+}
+
+impl Given {
+    pub(super) const fn whole(content: Bytes) -> Self {
+        Self { content, breaks: false }
+    }
 }
 
 impl Source for Given {
@@ -44,14 +50,14 @@ impl Source for Given {
 
 /// A file in memory, whose disk is full if it is told to.
 #[derive(Debug, Default)]
-struct Taken {
+pub(super) struct Taken {
     content: Vec<u8>,
     max_bytes: u64,
     full: bool,
 }
 
 impl Taken {
-    const fn up_to(max_bytes: u64) -> Self {
+    pub(super) const fn up_to(max_bytes: u64) -> Self {
         Self {
             content: Vec::new(),
             max_bytes,
@@ -85,10 +91,7 @@ pub async fn a_file_is_sent_whole(transport: &dyn Transport) {
     let clause = Clause("a_file_is_sent_whole");
     let server = clause.server(|_, _| vec![answer(200, "", b"{}")]).await;
     for content in [long(), Bytes::new()] {
-        let given: Arc<dyn Source> = Arc::new(Given {
-            content: content.clone(),
-            breaks: false,
-        });
+        let given: Arc<dyn Source> = Arc::new(Given::whole(content.clone()));
         let request = clause.request_with("POST", &format!("{}/upload", server.url()), given);
         let got = clause.ok(clause.soon(clause.streams(transport).upload(request)).await);
         clause.holds(got.body() == &b"{}"[..], "the answer is another one");

@@ -26,7 +26,7 @@ fn encoded(encoding: &str, body: &[u8]) -> Vec<u8> {
 }
 
 /// The most memory that this process ever had, in KiB. `None`: this system does not say.
-fn most_memory() -> Option<usize> {
+pub(crate) fn most_memory() -> Option<usize> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.trim().strip_suffix(" kB")?.trim().parse().ok()

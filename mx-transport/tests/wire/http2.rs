@@ -12,6 +12,8 @@ use h2::{Reason, server::SendResponse};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_rustls::TlsAcceptor;
 
+use mx_transport::Phase;
+
 use super::{tls::Authority, *};
 
 /// What becomes of the n-th stream, counted from 0 over all connections.
@@ -19,6 +21,8 @@ use super::{tls::Authority, *};
 pub(crate) enum Fate {
     Answer,
     Reset(Reason),
+    /// A head of two hundred kilobytes.
+    LongHead,
     /// The connection ends in good order before the stream is looked at.
     GoAway,
 }
@@ -57,6 +61,7 @@ pub(crate) async fn multiplexed(fate: fn(usize) -> Fate) -> Multiplexed {
                     match fate(all.fetch_add(1, Ordering::SeqCst)) {
                         Fate::Answer => give(&mut respond),
                         Fate::Reset(reason) => respond.send_reset(reason),
+                        Fate::LongHead => give_a_long_head(&mut respond),
                         Fate::GoAway => {
                             respond.send_reset(Reason::REFUSED_STREAM);
                             connection.abrupt_shutdown(Reason::NO_ERROR);
@@ -86,6 +91,16 @@ fn give(respond: &mut SendResponse<Bytes>) {
     if let Ok(mut body) = respond.send_response(http::Response::new(()), false) {
         let _gone = body.send_data(Bytes::from_static(b"{}"), true);
     }
+}
+
+fn give_a_long_head(respond: &mut SendResponse<Bytes>) {
+    let mut response = http::Response::new(());
+    for number in 0..200 {
+        let name = http::HeaderName::try_from(format!("x-{number}")).unwrap();
+        let value = http::HeaderValue::try_from("y".repeat(1000)).unwrap();
+        response.headers_mut().insert(name, value);
+    }
+    let _gone = respond.send_response(response, true);
 }
 
 impl Multiplexed {
@@ -143,4 +158,56 @@ async fn nw_33_a_stream_that_was_refused_unseen_goes_out_again_within_bounds() {
     let server = multiplexed(|_| Fate::Reset(Reason::REFUSED_STREAM)).await;
     server.client.send(server.request("POST")).await.unwrap_err();
     assert!(server.streams.load(Ordering::SeqCst) <= 5, "bounded");
+}
+
+#[tokio::test]
+async fn nw_32_a_long_head_over_http2_is_no_answer_and_the_next_one_is() {
+    let server = multiplexed(|number| if number == 0 { Fate::LongHead } else { Fate::Answer }).await;
+    let error = server.client.send(server.request("POST")).await.unwrap_err();
+    assert!(matches!(error.kind(), Kind::Interrupted | Kind::Malformed), "{error:?}");
+    assert!(error.may_have_been_processed());
+    assert_eq!(server.client.send(server.request("POST")).await.unwrap().body(), "{}");
+}
+
+#[tokio::test]
+async fn nw_33_a_flood_of_settings_ends_in_the_time_of_the_request_and_is_not_kept() {
+    let authority = Authority::new("of the tests");
+    let mut config = authority.certify("hs.test", |_| ()).config(None);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let flooding = tokio::spawn(async move {
+        let (socket, _) = listener.accept().await.unwrap();
+        let mut stream = acceptor.accept(socket).await.unwrap();
+        // A frame of settings without any, over and over: each asks for a frame that says yes. What is said is not read.
+        let frames = [0, 0, 0, 4, 0, 0, 0, 0, 0].repeat(10_000);
+        let mut sent = 0_usize;
+        while tokio::io::AsyncWriteExt::write_all(&mut stream, &frames).await.is_ok() {
+            sent += frames.len();
+        }
+        sent
+    });
+    let client = ReqwestTransport::builder()
+        .trust_pem(authority.pem().as_bytes())
+        .unwrap()
+        .resolve("hs.test", address)
+        .headers_timeout(Duration::from_millis(500))
+        .build()
+        .unwrap();
+    let url = format!("https://hs.test:{}/", address.port());
+    let before = encodings::most_memory();
+    let error = client.send(get(&url)).await.unwrap_err();
+    assert!(
+        matches!(
+            error.kind(),
+            Kind::Timeout(Phase::Headers) | Kind::Interrupted | Kind::Malformed
+        ),
+        "{error:?}"
+    );
+    if let (Some(before), Some(after)) = (before, encodings::most_memory()) {
+        assert!(after - before < 32 * 1024, "{before} KiB and then {after} KiB");
+    }
+    drop(client);
+    flooding.abort();
 }
