@@ -3,7 +3,12 @@
 //! # Why
 //! The engine leaves servers and devices alone that failed lately and asks nothing then, which looks like there being
 //! nothing to ask; and it says in a log only which claimed keys it refused (reference: engine, gaps B8, B13 and B19).
-//! A claim takes a key away for good, so that one whose end is unknown is repeated a few times and no more.
+//!
+//! # Why a claim is repeated whose end is unknown
+//! A claim takes a key away for good, so that no transport repeats one by itself. Here it is repeated, at most
+//! [`MAX_ATTEMPTS`] times: a claim that is given up fails the send or leaves somebody out, and the next send claims just
+//! the same, so that giving up saves no key but that of a message which is never sent. What may be lost is bounded by two
+//! keys a device, and by the fallback key that a device has for when they are used up.
 
 mod backoff;
 mod verdict;
@@ -16,7 +21,7 @@ use std::{
 use futures_util::{StreamExt, stream};
 use matrix_sdk_crypto::{Device, OlmMachine, types::requests::AnyIncomingResponse};
 use mx_crypto_store::{Family, RecordId, Unit};
-use mx_transport::{Phase, RequestError, TransportError, TransportErrorKind};
+use mx_transport::{Call, Phase, RequestError, TransportError, TransportErrorKind};
 use ruma::{
     OneTimeKeyAlgorithm, OwnedDeviceId, OwnedServerName, OwnedTransactionId, OwnedUserId, RoomId, TransactionId,
     UserId, api::client::keys::claim_keys,
@@ -41,6 +46,8 @@ const AT_ONCE: usize = 4;
 const MAX_ATTEMPTS: u32 = 3;
 /// How long one attempt may take.
 const ATTEMPT: Duration = Duration::from_secs(30);
+/// The transport may say itself, and better, that the time is up.
+const GRACE: Duration = Duration::from_millis(250);
 /// How long our homeserver may wait for others.
 const FEDERATION: Duration = Duration::from_secs(10);
 
@@ -179,10 +186,12 @@ impl Orchestrator {
         for attempt in 1.. {
             let mut request = claim_keys::v3::Request::new(wanted.clone());
             request.timeout = Some(FEDERATION);
-            let answer = tokio::time::timeout(ATTEMPT, outgoing::claim(self.homeserver(), request)).await;
-            let error = match answer {
+            let call = Call::default().within(ATTEMPT);
+            let asked = outgoing::claim(self.homeserver(), request, call);
+            let error = match tokio::time::timeout(ATTEMPT + GRACE, asked).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) => error,
+                // A transport that pays no heed to deadlines.
                 Err(_) => TransportError::new(TransportErrorKind::Timeout(Phase::Total)).into(),
             };
             if !is_of_the_moment(&error) {

@@ -50,7 +50,9 @@ pub(crate) async fn send(homeserver: &Homeserver, request: &AnyOutgoingRequest) 
     match request {
         AnyOutgoingRequest::KeysUpload(request) => upload(homeserver, request.clone()).await.map(Answer::Upload),
         AnyOutgoingRequest::KeysQuery(request) => query(homeserver, request).await.map(Answer::Query),
-        AnyOutgoingRequest::KeysClaim(request) => claim(homeserver, request.clone()).await.map(Answer::Claim),
+        AnyOutgoingRequest::KeysClaim(request) => claim(homeserver, request.clone(), Call::default())
+            .await
+            .map(Answer::Claim),
         AnyOutgoingRequest::ToDeviceRequest(request) => to_device(homeserver, request).await.map(Answer::ToDevice),
         AnyOutgoingRequest::SignatureUpload(request) => homeserver
             .send_with(request.clone(), Call::repeatable())
@@ -84,8 +86,9 @@ pub(crate) async fn query(
 pub(crate) async fn claim(
     homeserver: &Homeserver,
     request: claim_keys::v3::Request,
+    call: Call,
 ) -> Result<claim_keys::v3::Response, RequestError> {
-    homeserver.send(request).await
+    homeserver.send_with(request, call).await
 }
 
 /// `/sendToDevice`: it has a transaction id, so that it may be repeated.

@@ -9,6 +9,7 @@
 
 use matrix_sdk_crypto::{CollectStrategy, OlmMachine, types::requests::AnyIncomingResponse};
 use mx_crypto_store::{Cursor, Family, RecordId, Unit};
+use mx_transport::Call;
 use ruma::{
     DeviceId, OneTimeKeyAlgorithm, OwnedDeviceId, OwnedTransactionId, OwnedUserId, TransactionId,
     api::client::{keys::claim_keys, to_device::send_event_to_device},
@@ -144,7 +145,7 @@ impl Orchestrator {
         let wanted = request.one_time_keys.clone();
         let mut claimed = {
             let _single_flight = self.claim_lock().await;
-            outgoing::claim(self.homeserver(), request).await?
+            outgoing::claim(self.homeserver(), request, Call::default()).await?
         };
         keep_asked(&mut claimed, &wanted);
         self.machine()
