@@ -20,6 +20,21 @@ impl State {
             .ok_or_else(|| Refusal::forbidden(&format!("User {user} not in room {room}")))
     }
 
+    /// A room that a user is in, or was, and how far they may see it.
+    fn room_once_of(&self, room: &str, user: &str) -> Result<(u64, &Room), Refusal> {
+        let known = self.room_of(room, user);
+        let Err(refusal) = known else {
+            return known.map(|room| (u64::MAX, room));
+        };
+        let room = self.rooms.get(room);
+        let own = room.and_then(|room| {
+            let index = room.state.get(&("m.room.member".to_owned(), user.to_owned()))?;
+            let own = room.events.get(*index)?;
+            (own.json["unsigned"]["prev_content"]["membership"] == "join").then_some((own.position, room))
+        });
+        own.ok_or(refusal)
+    }
+
     pub(crate) fn create_room(&mut self, session: &Session, body: &Value) -> Reply {
         let name = self.name("!room-");
         let version = body["room_version"].as_str().unwrap_or("10");
@@ -264,7 +279,7 @@ impl State {
 
     /// Backwards from `from`, or forwards with `dir=f`.
     pub(crate) fn messages(&self, session: &Session, room: &str, query: &[(String, String)]) -> Reply {
-        let known = self.room_of(room, &session.user)?;
+        let (until, known) = self.room_once_of(room, &session.user)?;
         let value = |name: &str| {
             query
                 .iter()
@@ -284,6 +299,7 @@ impl State {
             .events
             .iter()
             .filter(|event| wanted.lets_through(&event.json))
+            .filter(|event| event.position <= until)
             .filter(|event| to.is_none_or(|to| (event.position <= to) == forwards))
             .filter(|event| {
                 from.is_none_or(|from| {

@@ -180,7 +180,7 @@ fn of_room(room: &Room, session: &Session, from: Option<u64>, since: Option<u64>
     let fresh = since.is_none_or(|since| own.position > since);
     match room.membership(&session.user) {
         "join" => joined(room, session, own, from, since, wanted),
-        "invite" if fresh => {
+        "invite" | "knock" if fresh => {
             let strip = |event: &Event| {
                 json!({"type": event.json["type"], "state_key": event.json["state_key"],
                        "sender": event.json["sender"], "content": event.json["content"]})
@@ -193,10 +193,39 @@ fn of_room(room: &Room, session: &Session, from: Option<u64>, since: Option<u64>
                 .collect();
             Some(json!({"initial": true, "invite_state": state}))
         }
-        "leave" | "ban" if fresh && since.is_some() => {
-            Some(json!({"required_state": [own.json], "timeline": [], "limited": false}))
-        }
+        "leave" | "ban" if fresh && since.is_some() => Some(left(room, session, own, from, wanted)),
         _ => None,
+    }
+}
+
+/// A room that was left, up to there.
+fn left(room: &Room, session: &Session, own: &Event, from: Option<u64>, wanted: &Wanted) -> Value {
+    let was_in = own.json["unsigned"]["prev_content"]["membership"] == "join";
+    let new: Vec<&Event> = room
+        .events
+        .iter()
+        .filter(|event| event.position == own.position || was_in)
+        .filter(|event| event.position > from.unwrap_or(0) && event.position <= own.position)
+        .collect();
+    let timeline = new.get(new.len().saturating_sub(wanted.limit)..).unwrap_or_default();
+    let start = timeline.first().map_or(own.position, |event| event.position - 1);
+    let events: Vec<Value> = timeline.iter().map(|event| shown(event, session)).collect();
+    let mut answer = json!({
+        "timeline": events,
+        "limited": new.len() > wanted.limit,
+        "prev_batch": format!("t{start}"),
+        "required_state": [own.json],
+    });
+    without_timeline(&mut answer, wanted);
+    answer
+}
+
+/// Who asks for no events is told nothing about events, not even that there are more.
+fn without_timeline(answer: &mut Value, wanted: &Wanted) {
+    if let Some(fields) = answer.as_object_mut().filter(|_| wanted.limit == 0) {
+        for field in ["timeline", "limited", "prev_batch", "num_live"] {
+            fields.remove(field);
+        }
     }
 }
 
@@ -251,5 +280,6 @@ fn joined(
     if from.is_none() {
         answer["initial"] = true.into();
     }
+    without_timeline(&mut answer, wanted);
     Some(answer)
 }

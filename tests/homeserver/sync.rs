@@ -213,10 +213,7 @@ impl State {
                     invite.insert(id.clone(), json!({"invite_state": {"events": stripped}}));
                 }
                 "leave" | "ban" if fresh && since.is_some() => {
-                    leave.insert(
-                        id.clone(),
-                        json!({"timeline": {"events": [own.json], "limited": false}}),
-                    );
+                    leave.insert(id.clone(), left(room, session, own, since, filter));
                 }
                 _ => {}
             }
@@ -233,6 +230,23 @@ impl State {
         }
         any
     }
+}
+
+/// A room that was left, up to there: what was said before it since the last sync.
+fn left(room: &Room, session: &Session, own: &Event, since: Option<u64>, filter: &Filter) -> Value {
+    let was_in = own.json["unsigned"]["prev_content"]["membership"] == "join";
+    let new: Vec<&Event> = room
+        .events
+        .iter()
+        .filter(|event| event.position == own.position || was_in)
+        .filter(|event| event.position > since.unwrap_or(0) && event.position <= own.position)
+        .filter(|event| filter.timeline.lets_through(&event.json))
+        .collect();
+    let timeline = new.get(new.len().saturating_sub(filter.limit)..).unwrap_or_default();
+    let start = timeline.first().map_or(own.position, |event| event.position - 1);
+    let events: Vec<Value> = timeline.iter().map(|event| shown(event, session)).collect();
+    let limited = new.len() > filter.limit;
+    json!({"timeline": {"events": events, "limited": limited, "prev_batch": format!("t{start}")}})
 }
 
 /// A joined room, if anything is new in it. A room that was joined since the last sync comes as a whole.
