@@ -3,7 +3,8 @@
 use std::{path::Path, time::Duration};
 
 use mx_e2ee::{Client, Event, RotationReason};
-use mx_test_homeserver::Homeserver;
+use mx_test_homeserver::{Fault, Homeserver};
+use serde_json::json;
 
 use crate::world::{Device, World, key};
 
@@ -83,6 +84,56 @@ async fn mg_32_an_event_of_ours_that_we_have_not_sent_stops_sends_until_it_is_ac
     );
     assert_eq!(after.rotation, Some(RotationReason::StoreConflict));
     assert_eq!(bob.bodies().await, ["one", "two", "three"]);
+}
+
+#[tokio::test]
+async fn mg_32_an_event_behind_many_of_our_other_devices_is_found_or_another_key_is_used() {
+    for (between, found) in [(150, true), (600, false)] {
+        let server = World::new();
+        server.register("alice", "password");
+        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let alice = builder(&server, first.path()).login("alice", "password").await.unwrap();
+        let room = alice.create_room(None, &[]).await.unwrap();
+        let id = room.id().to_owned();
+        room.send_text("one").await.unwrap();
+        alice.sync().await.unwrap();
+        drop(room);
+        let user = alice.user_id().to_owned();
+        alice.close().await.unwrap();
+        copy(first.path(), second.path());
+        let original = builder(&server, first.path()).open().await.unwrap();
+        let receipt = original.room(&id).send_text("two").await.unwrap();
+        original.close().await.unwrap();
+        for number in 0..between {
+            let content =
+                json!({"algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "x", "session_id": format!("{number}")});
+            server.inject(&id, &user, "m.room.encrypted", content);
+        }
+        let copy = builder(&server, second.path()).open().await.unwrap();
+        let sent = copy.room(&id).send_text("three").await;
+        if found {
+            assert_eq!(sent.unwrap_err().code(), "store_set_back");
+        } else {
+            let sent = sent.unwrap();
+            assert_ne!(sent.session_id, receipt.session_id, "no index is used twice");
+            assert_eq!(sent.rotation, Some(RotationReason::EventsMissed));
+        }
+    }
+}
+
+#[tokio::test]
+async fn mg_32_our_own_messages_that_are_refused_cost_a_new_key() {
+    let crate::world::Pair {
+        server, bob, bobs_room, ..
+    } = crate::world::pair().await;
+    bob.events().await;
+    let first = bobs_room.send_text("one").await.unwrap();
+    drop(bobs_room);
+    let bob = bob.kill_and_open().await;
+    let refusal = r#"{"errcode":"M_FORBIDDEN","error":"no history for you"}"#;
+    server.fault(Fault::status("/messages", 403, refusal));
+    let second = bob.client.room(&first.room_id).send_text("two").await.unwrap();
+    assert_ne!(second.session_id, first.session_id);
 }
 
 #[tokio::test]

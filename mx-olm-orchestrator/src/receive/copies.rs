@@ -3,7 +3,8 @@
 //! # Why
 //! `rollback.rs` knows a store that was set back by an event of its own that it has not sent. Such an event is a message,
 //! which a sync for a send does not ask for. So the room that is sent to is asked for our own last messages, and for nothing
-//! else: the key of that room is the one that would be used twice. What a copy did in other rooms is seen when they are sent
+//! else: the key of that room is the one that would be used twice. Where they are not all to be had, the room gets a new key,
+//! which no copy has. What a copy did in other rooms is seen when they are sent
 //! to, or with the next sync that wants messages.
 
 use mx_transport::Call;
@@ -21,10 +22,17 @@ use super::{
     backlog::Backlog,
     decrypt::{self, Outcome},
 };
-use crate::{Orchestrator, Result, machine::Ending, rollback, rooms::RoomRecord};
+use crate::{
+    Orchestrator, Result,
+    machine::Ending,
+    rollback,
+    rooms::RoomRecord,
+    send::rotation::{Due, end_key},
+};
 
-/// Other devices of our user may have sent, too.
-const LAST: u32 = 10;
+/// Other devices of our user may have sent, too: so many pages are asked for, of so many events.
+const MAX_PAGES: usize = 5;
+const PAGE: u32 = 100;
 
 #[derive(Deserialize)]
 struct Own {
@@ -40,7 +48,7 @@ struct Content {
 
 impl Orchestrator {
     /// Look at the last messages of our user in a room, where no sync has shown them. What is found is remembered, and
-    /// refuses the send.
+    /// refuses the send; where not all of them are found, the room's key ends.
     ///
     /// # Errors
     /// Of the request, unless the homeserver refuses the history; of the store.
@@ -51,37 +59,73 @@ impl Orchestrator {
         let Some(key) = RoomRecord::committed(self.store(), room).await?.key else {
             return Ok(());
         };
-        let mut request = get_message_events::v3::Request::new(room.to_owned(), Direction::Backward);
-        request.to = Some(backlog.from);
-        request.limit = LAST.into();
-        let mut filter = RoomEventFilter::default();
-        filter.types = Some(vec!["m.room.encrypted".to_owned()]);
-        filter.senders = Some(vec![self.user_id().to_owned()]);
-        request.filter = filter;
-        let events = match self.homeserver().send_with(request, Call::repeatable()).await {
-            Ok(page) => page.chunk,
-            Err(error)
-                if error
-                    .status()
-                    .is_some_and(|status| status.is_client_error() && status.as_u16() != 429) =>
-            {
-                tracing::warn!(code = error.code(), "the homeserver refuses our own messages");
-                return Ok(());
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let of_key: Vec<(OwnedEventId, Box<RawValue>)> = events
-            .into_iter()
-            .filter_map(|event| {
-                let own: Own = serde_json::from_str(event.json().get()).ok()?;
-                let is_ours = own.sender == *self.user_id() && own.content.session_id == key.session_id;
-                is_ours.then(|| (own.event_id, event.into_json()))
-            })
-            .collect();
-        if of_key.is_empty() {
-            return Ok(());
+        let mut of_key = Vec::new();
+        let all = self
+            .own_messages_since(room, &backlog.from, &key.session_id, &mut of_key)
+            .await?;
+        if !of_key.is_empty() {
+            self.hold_against_our_key(room, of_key).await?;
         }
-        self.hold_against_our_key(room, of_key).await
+        if !all {
+            self.end_key_unseen(room).await?;
+        }
+        Ok(())
+    }
+
+    /// Our own messages that were encrypted with the key, since a token. Returns whether these are all.
+    async fn own_messages_since(
+        &self,
+        room: &RoomId,
+        since: &str,
+        session: &str,
+        of_key: &mut Vec<(OwnedEventId, Box<RawValue>)>,
+    ) -> Result<bool> {
+        let mut from = None;
+        for _ in 0..MAX_PAGES {
+            let mut request = get_message_events::v3::Request::new(room.to_owned(), Direction::Backward);
+            request.from = from;
+            request.to = Some(since.to_owned());
+            request.limit = PAGE.into();
+            let mut filter = RoomEventFilter::default();
+            filter.types = Some(vec!["m.room.encrypted".to_owned()]);
+            filter.senders = Some(vec![self.user_id().to_owned()]);
+            request.filter = filter;
+            let page = match self.homeserver().send_with(request, Call::repeatable()).await {
+                Ok(page) => page,
+                Err(error)
+                    if error
+                        .status()
+                        .is_some_and(|status| status.is_client_error() && !matches!(status.as_u16(), 401 | 429)) =>
+                {
+                    tracing::warn!(code = error.code(), "the homeserver refuses our own messages");
+                    return Ok(false);
+                }
+                Err(error) => return Err(error.into()),
+            };
+            of_key.extend(page.chunk.into_iter().filter_map(|event| {
+                let own: Own = serde_json::from_str(event.json().get()).ok()?;
+                let is_ours = own.sender == *self.user_id() && own.content.session_id == session;
+                is_ours.then(|| (own.event_id, event.into_json()))
+            }));
+            from = page.end;
+            if from.is_none() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a copy has used the room's key is not known: another key is used from now on.
+    async fn end_key_unseen(&self, room: &RoomId) -> Result<()> {
+        let room = room.to_owned();
+        self.machine()
+            .unit(move |machine, unit| {
+                Box::pin(async move {
+                    end_key(machine, unit, &room, Due::EventsMissed).await?;
+                    Ok(Ending::Commit(()))
+                })
+            })
+            .await
     }
 
     async fn hold_against_our_key(&self, room: &RoomId, events: Vec<(OwnedEventId, Box<RawValue>)>) -> Result<()> {
