@@ -363,6 +363,8 @@ impl EventStream {
             self.waiting = waiting;
             if self.waiting.is_empty() {
                 device.sync(LONG_POLL).await?;
+                // It works again, also where nobody says anything.
+                self.pause = None;
             }
         }
     }

@@ -8,6 +8,7 @@ mod decrypt;
 mod explain;
 mod filters;
 mod gaps;
+mod histories;
 pub(crate) mod inbox;
 mod inside;
 mod key_requests;
@@ -27,6 +28,7 @@ mod to_device;
 mod undecryptable;
 mod unwedge;
 pub(crate) mod waiting;
+mod walk;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -81,7 +83,7 @@ pub struct SyncSummary {
     pub unreadable: Vec<String>,
     /// The homeserver holds more to-device events: sync again at once.
     pub more_waiting: bool,
-    /// The homeserver gave nothing that it had not given before.
+    /// Nothing came of it: no event that had not come before, and no to-device event with an effect.
     pub nothing_new: bool,
 }
 
@@ -93,6 +95,8 @@ pub(crate) struct Context {
     pub(crate) now_ms: u64,
     /// There was no `since`: rooms come with history from before.
     pub(crate) first_sync: bool,
+    /// So many events of each room are looked at then.
+    pub(crate) first_timeline: usize,
     pub(crate) scope: Scope,
     pub(crate) report_after_ms: u64,
     pub(crate) deliver_own: bool,
@@ -180,7 +184,8 @@ pub(crate) async fn take(
 ) -> Result<Option<Taken>> {
     let mut taken = Taken::default();
     taken.summary.unreadable = std::mem::take(&mut sync.unreadable);
-    taken.summary.more_waiting = sync.to_device.len() >= TO_DEVICE_PAGE;
+    let to_device = sync.to_device.len();
+    taken.summary.more_waiting = to_device >= TO_DEVICE_PAGE;
     let mut events: Vec<Event> = Vec::new();
     let ended = take_state(unit, &sync, context, &mut taken, &mut events).await?;
     let letters = Letters::new(machine, unit, store, context, &mut taken);
@@ -203,19 +208,18 @@ pub(crate) async fn take(
     for (room, session) in &post.news {
         timelines.retry(room, session).await?;
     }
-    for (room, mut joined) in sync.joined.into_iter().filter(|_| messages) {
-        let before = seen::Seen::load(unit, &room).await?;
-        let mut after = before.clone();
-        after.take(&mut joined.timeline);
-        timelines.room(&room, joined.timeline).await?;
-        if after != before {
-            after.save(unit, &room)?;
-        }
+    let mut any_new = false;
+    for (room, shown) in sync.joined.into_iter().filter(|_| messages) {
+        any_new |= timelines.shown(&room, shown.timeline).await?;
     }
-    for room in &sync.left {
-        timelines.left(room).await?;
-        seen::forget(unit, room)?;
-        rooms::forget_invite(unit, room).await?;
+    for (room, shown) in sync.left {
+        if messages {
+            any_new |= timelines.shown(&room, shown.timeline).await?;
+            // What is passed by until messages are wanted begins after what was seen.
+            seen::forget(unit, &room)?;
+        }
+        timelines.left(&room).await?;
+        rooms::forget_invite(unit, &room).await?;
     }
     let (senders, heard) = timelines.into_heard();
     Box::pin(machine.update_tracked_users(senders.iter().map(AsRef::as_ref))).await?;
@@ -223,12 +227,14 @@ pub(crate) async fn take(
     taken
         .look(Scene::of(machine, unit, context), &post.heard, &mut events)
         .await?;
-    for (room, state) in sync.invited.into_iter().filter(|_| messages) {
-        let invite = rooms::invite(room, &state, &context.user);
-        if rooms::is_news(unit, &invite).await? {
-            events.push(Event::Invite(invite));
-        }
+    if messages {
+        let slides = sync.positions.is_some();
+        events.extend(rooms::invitations(unit, sync.invited, slides, context).await?);
     }
+    // Gaps are what was not given.
+    let any_event = events.iter().any(|event| !matches!(event, Event::Gap(_)));
+    taken.summary.nothing_new = !any_new && !any_event && to_device <= taken.summary.to_device_rejected;
+    histories::clear(unit).await?;
     events.extend(
         undecryptable::due(unit, context.now_ms)
             .await?
@@ -266,7 +272,7 @@ async fn take_state(
     for gap in &context.gaps {
         ended.entry(gap.room_id.clone()).or_insert(Due::EventsMissed);
     }
-    for room in &sync.left {
+    for (room, _) in &sync.left {
         taken.members.push((room.clone(), MemberChange::Left));
         ended.insert(room.clone(), Due::OwnLeft);
     }

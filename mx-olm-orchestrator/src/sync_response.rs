@@ -35,12 +35,13 @@ pub(crate) struct SyncResponse {
     pub(crate) unused_fallback_keys: Option<Vec<OneTimeKeyAlgorithm>>,
     pub(crate) joined: Vec<(OwnedRoomId, JoinedRoom)>,
     pub(crate) invited: Vec<(OwnedRoomId, Vec<Box<RawValue>>)>,
-    pub(crate) left: Vec<OwnedRoomId>,
+    /// Rooms that we are not in any more, with what came before.
+    pub(crate) left: Vec<(OwnedRoomId, JoinedRoom)>,
     /// Parts that could not be read, by name: reported, never silent.
     pub(crate) unreadable: Vec<String>,
 }
 
-/// What we take from a joined room.
+/// What we take from a room that we are in, or were.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct JoinedRoom {
     pub(crate) state: Vec<Box<RawValue>>,
@@ -158,11 +159,11 @@ impl SyncResponse {
                 response.invited.push((room, invite.invite_state.events));
             }
         }
-        response.left = rooms
-            .leave
-            .keys()
-            .filter_map(|id| room_id(id, &mut unreadable))
-            .collect();
+        for (id, raw) in rooms.leave {
+            if let Some(room) = room_id(&id, &mut unreadable) {
+                response.left.push((room, joined(&id, raw, &mut unreadable)));
+            }
+        }
         response.unreadable = unreadable;
         Ok(response)
     }

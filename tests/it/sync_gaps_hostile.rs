@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     sync_answers::{bodies, requests},
-    world::{Pair, pair},
+    world::{Pair, both, pair},
 };
 
 fn plain(number: usize, text: &str) -> Value {
@@ -141,6 +141,104 @@ async fn sy_01_a_history_that_goes_on_behind_what_was_seen_ends_there() {
     assert_eq!(gap(&events), None, "it reaches what was seen");
     let expected: Vec<String> = (0..101).map(|number| number.to_string()).collect();
     assert_eq!(bodies(&events), expected, "and nothing before it comes again");
+}
+
+#[tokio::test]
+async fn sy_01_an_empty_page_is_not_the_last_one() {
+    let Pair { server, bob, room, .. } = pair().await;
+    bob.events().await;
+    say_many(&server, room.id(), 101);
+    pages(&server, |number, _| match number {
+        0 => json!({"start": "t", "end": "t-1", "chunk": []}),
+        1 => json!({"start": "t", "end": "t-2", "chunk": [plain(1, "older")]}),
+        _ => json!({"start": "t", "chunk": []}),
+    });
+    let events = bob.events().await;
+    assert_eq!(gap(&events), None);
+    assert_eq!(bodies(&events)[..2], ["older", "1"]);
+}
+
+#[tokio::test]
+async fn sy_01_an_event_that_stands_among_those_that_were_seen_is_found() {
+    for Pair { server, bob, room, .. } in both().await {
+        say_many(&server, room.id(), 60);
+        assert_eq!(bob.bodies().await.len(), 60);
+        server.forget_sliding_sync(bob.client.user_id(), bob.client.device_id());
+        say_many(&server, room.id(), 110);
+        let mut all = server.timeline(room.id());
+        all.reverse();
+        // It came late, and stands before ten that were seen.
+        all.insert(120, plain(1, "late"));
+        let all = Arc::new(all);
+        pages(
+            &server,
+            move |_, _| json!({"start": "t", "end": "t-more", "chunk": *all}),
+        );
+        let events = bob.events().await;
+        assert_eq!(gap(&events), None);
+        let mut read = bodies(&events);
+        assert_eq!(read.remove(0), "late");
+        let expected: Vec<String> = (0..110).map(|number| number.to_string()).collect();
+        assert_eq!(read, expected, "once, in order");
+    }
+}
+
+#[tokio::test]
+async fn sy_01_a_history_that_always_fails_becomes_a_gap_after_some_attempts() {
+    let Pair { server, bob, room, .. } = pair().await;
+    bob.events().await;
+    say_many(&server, room.id(), 101);
+    server.fault(Fault::status("/messages", 500, "{}").for_ever());
+    let mut bob = bob;
+    for attempt in 1..5 {
+        let failed = bob.client.receive(std::time::Duration::ZERO).await;
+        assert!(failed.is_err(), "{attempt}");
+        // Also in another process.
+        bob = bob.kill_and_open().await;
+    }
+    let events = bob.events().await;
+    assert_eq!(gap(&events), Some(0));
+    assert_eq!(bodies(&events).len(), 100);
+    // What works begins to count anew.
+    say_many(&server, room.id(), 101);
+    assert!(bob.client.receive(std::time::Duration::ZERO).await.is_err());
+    server.behave();
+    let events = bob.events().await;
+    assert_eq!((gap(&events), events.len()), (None, 101));
+}
+
+#[tokio::test]
+async fn sy_01_many_rooms_share_what_is_asked_for() {
+    let Pair {
+        server,
+        alice,
+        bob,
+        room,
+        ..
+    } = pair().await;
+    let mut rooms = vec![room];
+    for _ in 0..6 {
+        let other = alice
+            .client
+            .create_room(None, &[bob.client.user_id().to_owned()])
+            .await
+            .unwrap();
+        bob.client.join(other.id().as_str()).await.unwrap();
+        rooms.push(other);
+    }
+    bob.events().await;
+    for room in &rooms {
+        say_many(&server, room.id(), 101);
+    }
+    pages(
+        &server,
+        |number, _| json!({"start": "t", "end": format!("t-{number}"), "chunk": [plain(number, "older")]}),
+    );
+    let before = requests(&server, "/messages", "@bob:localhost");
+    let events = bob.events().await;
+    assert_eq!(requests(&server, "/messages", "@bob:localhost"), before + 100);
+    let gaps = events.iter().filter(|event| matches!(event, Event::Gap(_))).count();
+    assert_eq!(gaps, rooms.len(), "what was not asked for is told");
 }
 
 #[tokio::test]

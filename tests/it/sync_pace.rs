@@ -18,7 +18,7 @@ use serde_json::json;
 
 use crate::{
     sync_answers::bodies,
-    world::{Device, Pair, World, builder, pair},
+    world::{Device, Pair, World, builder, pair, sliding_pair},
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -31,6 +31,8 @@ enum Way {
     Cut,
     /// Syncs are answered at once, with this.
     AtOnce(String),
+    /// The same, the nth with what this makes of it.
+    Each(fn(&http::Request<Bytes>, usize) -> http::Response<Bytes>),
 }
 
 /// A way to the homeserver that can change.
@@ -60,7 +62,8 @@ impl Transport for Ways {
         match way {
             Way::Cut => Err(TransportError::new(TransportErrorKind::Connect)),
             Way::AtOnce(body) if request.uri().path().ends_with("/sync") => Ok(http::Response::new(body.into())),
-            Way::Open | Way::AtOnce(_) => self.inner.send(request).await,
+            Way::Each(answer) if request.uri().path().ends_with("/sync") => Ok(answer(&request, self.requests())),
+            Way::Open | Way::AtOnce(_) | Way::Each(_) => self.inner.send(request).await,
         }
     }
 }
@@ -75,13 +78,17 @@ struct OnWays {
 }
 
 async fn on_ways() -> OnWays {
+    on_ways_of(pair().await).await
+}
+
+async fn on_ways_of(pair: Pair) -> OnWays {
     let Pair {
         server,
         alice,
         bob,
         room,
         bobs_room,
-    } = pair().await;
+    } = pair;
     drop(bobs_room);
     bob.events().await;
     let ways = Ways {
@@ -120,10 +127,75 @@ async fn nw_20_a_day_offline_ends_by_itself_and_costs_little() {
     }
     assert!(errors <= 24 * 60 + 20, "at most about one a minute: {errors}");
     assert!(ways.requests() <= 2 * errors, "{} requests", ways.requests());
+    ways.take(Way::Open);
+    tokio::select! {
+        event = events.next() => panic!("{event:?}"),
+        () = tokio::time::sleep(HOUR) => {}
+    }
+    assert!(bob.orchestrator().since_last_sync().unwrap() <= Duration::from_secs(60));
+    // It worked, though nobody said anything: what fails now is tried again soon.
+    ways.take(Way::Cut);
+    assert!(events.next().await.unwrap().is_err());
+    let began = tokio::time::Instant::now();
+    assert!(events.next().await.unwrap().is_err());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     room.send_text("welcome back").await.unwrap();
     ways.take(Way::Open);
     let event = events.next().await.unwrap().unwrap();
     assert!(matches!(event, Event::Message(message) if message.body() == Some("welcome back")));
+}
+
+/// The requests of an hour in which nothing is told.
+async fn asked_in_an_hour(on_ways: &OnWays, way: Way) -> usize {
+    on_ways.ways.take(way);
+    let mut events = std::pin::pin!(on_ways.bob.events());
+    tokio::select! {
+        event = events.next() => panic!("{event:?}"),
+        () = tokio::time::sleep(HOUR) => {}
+    }
+    on_ways.ways.requests()
+}
+
+#[tokio::test]
+async fn answers_that_bring_nothing_but_a_new_token_are_not_asked_for_in_a_hot_loop() {
+    let on_ways = on_ways().await;
+    let asked = asked_in_an_hour(
+        &on_ways,
+        Way::Each(|_, number| {
+            let body = json!({"next_batch": format!("s1-{number}"), "device_lists": 7,
+                "to_device": {"events": [{"type": "m.room.encrypted", "sender": "@a:b", "content": number}]},
+                "device_one_time_keys_count": {"signed_curve25519": 50}, "device_unused_fallback_key_types": ["signed_curve25519"]});
+            http::Response::new(body.to_string().into())
+        }),
+    )
+    .await;
+    assert!(asked < 1500, "{asked} requests in an hour");
+    assert!(asked > 30, "{asked}");
+}
+
+#[tokio::test]
+async fn a_homeserver_that_forgets_each_connection_is_not_asked_in_a_hot_loop() {
+    let on_ways = on_ways_of(sliding_pair().await).await;
+    let asked = asked_in_an_hour(
+        &on_ways,
+        Way::Each(|request, number| {
+            if request.uri().query().unwrap_or_default().contains("pos=") {
+                let body = r#"{"errcode":"M_UNKNOWN_POS","error":"no"}"#;
+                let mut refusal = http::Response::new(body.into());
+                *refusal.status_mut() = http::StatusCode::BAD_REQUEST;
+                return refusal;
+            }
+            // Something new each time.
+            let name = json!({"type": "m.room.name", "state_key": "", "event_id": format!("$n{number}"), "sender": "@a:b",
+                "origin_server_ts": 1, "content": {"name": "again"}});
+            let body = json!({"pos": format!("{number}"), "rooms": {"!a:b": {"timeline": [name]}},
+                "extensions": {"to_device": {"next_batch": "1"}}});
+            http::Response::new(body.to_string().into())
+        }),
+    )
+    .await;
+    assert!(asked < 1500, "{asked} requests in an hour");
+    assert!(asked > 30, "{asked}");
 }
 
 #[tokio::test]

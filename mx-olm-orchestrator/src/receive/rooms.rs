@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::{Context, Scope};
 use crate::{
-    EncryptionChange, Invite, Result,
+    EncryptionChange, Event, Invite, Result,
     members::{MemberChange, Standing, standing},
     rooms::RoomRecord,
     sync_response::JoinedRoom,
@@ -17,6 +17,8 @@ use crate::{
 
 /// Who invited us, by room: what was told is not told again.
 const INVITES: Family = Family::new("invites").passing();
+
+const INVITES_AT_ONCE: usize = 100;
 
 /// A state event, as far as it concerns us.
 #[derive(Deserialize)]
@@ -46,7 +48,7 @@ impl StateEvent {
     }
 
     /// The membership before this event, as far as the homeserver says.
-    fn membership_before(&self) -> Option<&str> {
+    pub(super) fn membership_before(&self) -> Option<&str> {
         self.unsigned
             .get("prev_content")
             .and_then(|content| content.get("membership"))
@@ -161,15 +163,62 @@ fn invite_id(room: &RoomId) -> RecordId {
     RecordId::named(INVITES, &[], room.as_str())
 }
 
-/// Whether an invitation is news: a homeserver that has forgotten what it gave shows it again.
-pub(super) async fn is_news(unit: &Unit, invite: &Invite) -> Result<bool> {
+/// The invitations that are news.
+pub(super) async fn invitations(
+    unit: &Unit,
+    invited: Vec<(OwnedRoomId, Vec<Box<RawValue>>)>,
+    slides: bool,
+    context: &Context,
+) -> Result<Vec<Event>> {
+    let shows_again = matches!(context.scope, Scope::Again { .. });
+    if slides && shows_again {
+        // A new connection shows all that there are.
+        keep_invites(unit, invited.iter().map(|(room, _)| room)).await?;
+    }
+    let mut events = Vec::new();
+    for (room, state) in invited {
+        let invite = invite(room, &state, &context.user);
+        // `/sync` shows one when it comes, and not again from the same token on.
+        if is_news(unit, &invite, slides || shows_again).await? {
+            events.push(Event::Invite(invite));
+        }
+    }
+    Ok(events)
+}
+
+/// Whether an invitation is news: a homeserver that has forgotten what it gave shows it again, which `may_repeat`.
+async fn is_news(unit: &Unit, invite: &Invite, may_repeat: bool) -> Result<bool> {
     let id = invite_id(&invite.room_id);
     let known: Option<Option<OwnedUserId>> = unit.get(&id).await?;
-    if known.as_ref() == Some(&invite.inviter) {
+    if may_repeat && known.as_ref() == Some(&invite.inviter) {
         return Ok(false);
     }
     unit.put(&id, &invite.inviter)?;
     Ok(true)
+}
+
+/// Only these rooms invite us: an invitation to another one will be another.
+async fn keep_invites<'a>(unit: &Unit, rooms: impl Iterator<Item = &'a OwnedRoomId>) -> Result<()> {
+    let mut kept: Vec<(RecordId, Option<OwnedUserId>)> = Vec::new();
+    for room in rooms {
+        let id = invite_id(room);
+        if let Some(inviter) = unit.get(&id).await? {
+            kept.push((id, inviter));
+        }
+    }
+    loop {
+        let page = unit.scan(INVITES, &[], None, INVITES_AT_ONCE).await?;
+        if page.is_empty() {
+            break;
+        }
+        for record in page {
+            unit.delete_at(&record.cursor)?;
+        }
+    }
+    for (id, inviter) in kept {
+        unit.put(&id, &inviter)?;
+    }
+    Ok(())
 }
 
 /// We came or went: the next invitation is another one.
@@ -181,7 +230,7 @@ pub(super) async fn forget_invite(unit: &Unit, room: &RoomId) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn invite(room_id: OwnedRoomId, state: &[Box<RawValue>], own: &OwnedUserId) -> Invite {
+fn invite(room_id: OwnedRoomId, state: &[Box<RawValue>], own: &OwnedUserId) -> Invite {
     let mut invite = Invite {
         room_id,
         inviter: None,

@@ -1,4 +1,9 @@
 //! The last events of each room that were taken: where the next ones begin.
+//!
+//! # Why so many
+//! A homeserver shows a room once more in whole timelines, after it forgot a connection or when a device goes from one kind
+//! of sync to the other, and not always in the order in which events came: those of another server may be put among older
+//! ones. So each event is looked at, and more are remembered than a timeline holds.
 
 use std::collections::BTreeSet;
 
@@ -11,8 +16,8 @@ use crate::Result;
 
 const SEEN: Family = Family::new("seen").passing();
 
-/// This many are remembered: one may be gone when it is looked for.
-const MOST: usize = 8;
+/// This many are remembered: more than a timeline of either sync holds.
+const MOST: usize = 128;
 
 /// No event id is longer (the specification's "Common identifier format"): another one is not remembered.
 const MAX_ID_BYTES: usize = 255;
@@ -28,12 +33,19 @@ pub(super) struct Which {
     pub(super) room_id: Option<String>,
     #[serde(rename = "type")]
     event_type: Option<String>,
+    #[serde(default)]
+    state_key: Option<String>,
 }
 
 impl Which {
     /// The replay guard looks at it, and says more.
     fn is_encrypted(&self) -> bool {
         self.event_type.as_deref() == Some("m.room.encrypted")
+    }
+
+    /// Nothing is before it in its room.
+    pub(super) fn is_creation(&self) -> bool {
+        self.event_type.as_deref() == Some("m.room.create") && self.state_key.as_deref() == Some("")
     }
 
     pub(super) fn of(raw: &RawValue) -> Self {
@@ -51,27 +63,20 @@ impl Seen {
         Ok(store.record(&id(room)).await?)
     }
 
-    pub(super) async fn load(unit: &Unit, room: &RoomId) -> Result<Self> {
-        Ok(unit.get(&id(room)).await?.unwrap_or_default())
+    pub(super) async fn load(unit: &Unit, room: &RoomId) -> Result<Option<Self>> {
+        Ok(unit.get(&id(room)).await?)
     }
 
     pub(super) fn has(&self, event: &str) -> bool {
         self.0.iter().any(|seen| seen == event)
     }
 
-    /// Leave out what is before the last event that was taken, and that event. Returns whether it is there.
-    pub(super) fn cut(&self, timeline: &mut Vec<Box<RawValue>>) -> bool {
-        let last = timeline
-            .iter()
-            .rposition(|raw| Which::of(raw).event_id.is_some_and(|event| self.has(&event)));
-        if let Some(last) = last {
-            timeline.drain(..=last);
-        }
-        last.is_some()
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 
-    /// Leave out what was taken before, but for encrypted events, and note the rest.
-    pub(super) fn take(&mut self, timeline: &mut Vec<Box<RawValue>>) {
+    /// Leave out what was taken before, but for encrypted events, and note the rest. Returns whether there is any.
+    pub(super) fn take(&mut self, timeline: &mut Vec<Box<RawValue>>) -> bool {
         let mut taken = BTreeSet::new();
         let before = self.clone();
         let mut new = Vec::new();
@@ -88,10 +93,12 @@ impl Seen {
                 None => true,
             }
         });
+        let any = !new.is_empty();
         self.0
             .extend(new.into_iter().filter(|event| event.len() <= MAX_ID_BYTES));
         let old = self.0.len().saturating_sub(MOST);
         self.0.drain(..old);
+        any
     }
 
     pub(super) fn save(&self, unit: &Unit, room: &RoomId) -> Result<()> {
@@ -120,21 +127,18 @@ mod tests {
     fn an_event_is_taken_once_and_the_last_ones_are_remembered() {
         let mut seen = Seen::default();
         let mut first = timeline(&["$1", "$2", "$2"]);
-        seen.take(&mut first);
+        assert!(seen.take(&mut first));
         assert_eq!(first.len(), 2);
         let mut again = timeline(&["$2", "$3"]);
         again.push(to_raw_value(&json!(7)).unwrap());
         seen.take(&mut again);
         assert_eq!(again.len(), 2, "what is no event stays to be told");
         assert!(seen.has("$1") && seen.has("$3"));
-        let mut whole = timeline(&["$0", "$1", "$2", "$4"]);
-        assert!(seen.cut(&mut whole));
-        assert_eq!(whole.len(), 1, "from the last one that was seen");
-        assert!(!seen.cut(&mut whole));
-        let many: Vec<String> = (10..30).map(|number| format!("${number}")).collect();
+        assert!(!seen.take(&mut timeline(&["$3", "$1"])), "there is nothing new");
+        let many: Vec<String> = (10..210).map(|number| format!("${number}")).collect();
         let mut many = timeline(&many.iter().map(String::as_str).collect::<Vec<_>>());
         seen.take(&mut many);
-        assert_eq!(many.len(), 20);
-        assert!(!seen.has("$3") && seen.has("$29") && seen.0.len() == MOST);
+        assert_eq!(many.len(), 200);
+        assert!(!seen.has("$3") && !seen.has("$81") && seen.has("$82") && seen.has("$209") && seen.len() == MOST);
     }
 }

@@ -3,8 +3,8 @@
 //! # Why this shape
 //! The homeserver remembers what it has given to a connection, and may forget it at any time. So two positions are kept, in
 //! the unit of work that takes an answer: that of the connection, without which a new one begins, and that of the to-device
-//! events, which are deleted by it and by nothing else. What a new connection shows once more is cut at the last events that
-//! were [`seen`](super::seen), and what it does not reach is asked for page by page, as with any timeline that is limited.
+//! events, which are deleted by it and by nothing else. What a new connection shows once more is left out as far as it was
+//! [`seen`](super::seen), and what it does not reach is asked for page by page, as with any timeline that is limited.
 //! A new connection says nothing of devices that changed before it: everybody's may have.
 //!
 //! One list with all rooms is asked for, and no room by its name: a bot has no screen that shows some of them. State is
@@ -47,6 +47,10 @@ const STATE: [(&str, &str); 5] = [
     ("m.room.member", "$ME"),
 ];
 
+/// How many events of a room an answer shows. It is never another number: a homeserver gives what it gave once more where it
+/// grows, and nothing at all of a room's messages where it is none.
+const TIMELINE: u32 = 50;
+
 /// All rooms: nobody is in more.
 const LAST_ROOM: u32 = 999_999;
 
@@ -83,10 +87,14 @@ pub(super) fn clear(unit: &Unit) -> Result<()> {
 }
 
 impl Orchestrator {
-    /// Whether syncs slide: it is wanted, and offered.
+    /// Whether syncs slide: it is wanted, and offered, or was when it began: one of several servers behind a name may not
+    /// say so.
     pub(super) async fn slides(&self) -> Result<bool> {
         if self.options().sync_source != SyncSource::SlidingWhereOffered {
             return Ok(false);
+        }
+        if Positions::committed(self.store()).await?.is_some() {
+            return Ok(true);
         }
         Ok(self.homeserver().supports(FEATURE).await?)
     }
@@ -95,16 +103,17 @@ impl Orchestrator {
     pub(super) async fn ask_sliding(&self, timeout: Duration) -> Result<Asked> {
         let known = Positions::committed(self.store()).await?;
         let token = self.store().next_batch_token().await?;
+        let backlog = Backlog::committed(self.store()).await?;
         let first_sync = known.is_none() && token.is_none();
         let mut positions = known.unwrap_or_default();
-        let timeline = self.options().first_timeline;
         let call = Call::repeatable().within(timeout.saturating_add(SYNC_GRACE));
-        let asked = asking(&positions, timeout, timeline);
+        let asked = asking(&positions, timeout);
         let mut answer = self.homeserver().exchange(asked, call).await;
         if positions.pos.is_some() && answer.as_ref().is_err_and(is_forgotten) {
             tracing::info!("the homeserver has forgotten our sliding sync: it begins anew");
             positions.pos = None;
-            let asked = asking(&positions, timeout, timeline);
+            self.pace().began_anew();
+            let asked = asking(&positions, timeout);
             answer = self.homeserver().exchange(asked, call).await;
         }
         let answer = self.noticing_its_end(answer).await?;
@@ -112,6 +121,7 @@ impl Orchestrator {
         let begins = positions.pos.is_none();
         if begins {
             sync.joined.iter_mut().for_each(|(_, joined)| joined.initial = true);
+            sync.left.iter_mut().for_each(|(_, left)| left.initial = true);
         }
         if begins && !first_sync {
             sync.device_lists = None;
@@ -128,16 +138,17 @@ impl Orchestrator {
             sync,
             scope,
             since: None,
+            floor: backlog.map_or(token, |backlog| Some(backlog.from)),
             first_sync,
             nothing_new,
         })
     }
 }
 
-fn asking(positions: &Positions, timeout: Duration, timeline: u32) -> Request {
+fn asking(positions: &Positions, timeout: Duration) -> Request {
     let mut list = request::List::default();
     list.ranges = vec![(UInt::from(0_u32), UInt::from(LAST_ROOM))];
-    list.room_details.timeline_limit = timeline.into();
+    list.room_details.timeline_limit = TIMELINE.into();
     list.room_details.required_state = STATE.map(|(kind, key)| (kind.into(), key.to_owned())).to_vec();
     let mut asked = Request::new();
     asked.pos.clone_from(&positions.pos);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use matrix_sdk_crypto::store::CryptoStore;
-use mx_transport::Call;
+use mx_transport::{Call, RequestError};
 use ruma::{api::client::sync::sync_events, presence::PresenceState};
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
     filters::{self, Messages},
     sliding::Positions,
 };
-use crate::{Orchestrator, Result, sync_response::SyncResponse};
+use crate::{Error, Orchestrator, Result, sync_response::SyncResponse};
 
 /// How long an exchange may take beyond the time that the homeserver was asked to wait.
 pub(super) const SYNC_GRACE: Duration = Duration::from_secs(30);
@@ -26,7 +26,8 @@ pub enum SyncSource {
     Sync,
     /// Simplified sliding sync (MSC4186) where the homeserver offers it, and else `/sync`. The homeserver remembers what it
     /// has given, so that its answers are smaller in an account of many rooms. A store may go from one to the other at any
-    /// restart: nothing is lost or told twice.
+    /// restart: nothing is lost or told twice. A send asks for messages, too, which wait in the inbox: a program that only
+    /// sends is better off with `/sync`.
     SlidingWhereOffered,
 }
 
@@ -36,6 +37,8 @@ pub(super) struct Asked {
     pub(super) scope: Scope,
     /// The token of `/sync` that it goes on from, where it does.
     pub(super) since: Option<String>,
+    /// A token of `/sync` before which nothing is new.
+    pub(super) floor: Option<String>,
     /// The device has synced never before.
     pub(super) first_sync: bool,
     /// There is nothing in it that was not in the one before.
@@ -45,17 +48,24 @@ pub(super) struct Asked {
 impl Orchestrator {
     pub(super) async fn ask_for_news(&self, timeout: Duration, messages: Messages) -> Result<Asked> {
         if self.slides().await? {
-            self.ask_sliding(timeout).await
-        } else {
-            self.ask_since(timeout, messages).await
+            match self.ask_sliding(timeout).await {
+                Err(Error::Request(error)) if is_not_offered(&error) => {
+                    tracing::warn!("the homeserver does not know sliding sync any more: it is asked the other way");
+                }
+                asked => return asked,
+            }
         }
+        self.ask_since(timeout, messages).await
     }
 
     /// What is new since the token of the store.
     async fn ask_since(&self, timeout: Duration, messages: Messages) -> Result<Asked> {
         let (scope, since) = self.where_to_go_on(messages).await?;
+        // Until now it slid: what that took since the token is known, and is left out of what is shown once more.
+        let slid = Positions::committed(self.store()).await?.is_some();
+        let first_sync = since.is_none() && !slid;
         let mut request = sync_events::v3::Request::new();
-        let first_timeline = since.is_none().then(|| self.options().first_timeline);
+        let first_timeline = first_sync.then(|| self.options().first_timeline);
         let mut filter = filters::of_sync(scope.messages(), first_timeline);
         if let (Scope::Again { .. }, Some(token)) = (&scope, self.store().next_batch_token().await?) {
             filters::reword(&mut filter, &token);
@@ -67,12 +77,21 @@ impl Orchestrator {
         let call = Call::repeatable().within(timeout.saturating_add(SYNC_GRACE));
         let answer = self.homeserver().exchange(request, call).await;
         let answer = self.noticing_its_end(answer).await?;
-        let sync = SyncResponse::parse(answer.body())?;
+        let mut sync = SyncResponse::parse(answer.body())?;
+        if slid {
+            sync.joined.iter_mut().for_each(|(_, joined)| joined.initial = true);
+            sync.left.iter_mut().for_each(|(_, left)| left.initial = true);
+        }
+        if slid && since.is_none() {
+            // Not a word on what changed.
+            sync.device_lists = None;
+        }
         let nothing_new = sync.has_nothing() || since.as_ref() == Some(&sync.next_batch);
         Ok(Asked {
             sync,
             scope,
-            first_sync: since.is_none(),
+            first_sync,
+            floor: since.clone(),
             since,
             nothing_new,
         })
@@ -81,7 +100,6 @@ impl Orchestrator {
     async fn where_to_go_on(&self, messages: Messages) -> Result<(Scope, Option<String>)> {
         let token = self.store().next_batch_token().await?;
         if Positions::committed(self.store()).await?.is_some() {
-            // Until now it slid: what that took since the token is known.
             let taken = Backlog::default();
             return Ok((Scope::Again { taken }, token));
         }
@@ -97,5 +115,15 @@ impl Orchestrator {
                 None => (Scope::Everything, Some(token)),
             },
         })
+    }
+}
+
+/// There is no such endpoint (any more).
+fn is_not_offered(error: &RequestError) -> bool {
+    match error {
+        RequestError::Api { status, errcode, .. } => {
+            errcode.as_deref() == Some("M_UNRECOGNIZED") || matches!(status.as_u16(), 404 | 405)
+        }
+        _ => false,
     }
 }

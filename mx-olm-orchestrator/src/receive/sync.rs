@@ -8,7 +8,9 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Accept, Context, Scope, SyncSummary, filters::Messages, source::Asked, to_device::MAX_NAMED, waiting};
+use super::{
+    Accept, Context, Scope, SyncSummary, filters::Messages, gaps::From, source::Asked, to_device::MAX_NAMED, waiting,
+};
 use crate::{Error, Orchestrator, Result, keys::Upkeep, machine::Ending, sync_response::SyncResponse};
 
 /// A send trusts what syncs showed as long as one ended this recently,
@@ -28,12 +30,13 @@ impl Orchestrator {
     /// does not wait, a part of `timeout` passes before it is asked.
     ///
     /// # Errors
-    /// [`Error::MalformedSync`]; of the request; of the store. Nothing is lost: the same answer is asked for again.
+    /// [`Error::MalformedSync`]; of the request; of the store. Nothing is lost: the same answer is asked for again. Where the
+    /// homeserver asked for a pause that is longer than `timeout`, what it said, without a request.
     ///
     /// # Cancel safety
     /// Safe: an answer is taken as a whole or not at all.
     pub async fn sync(&self, timeout: Duration) -> Result<SyncSummary> {
-        let left = self.pace().wait(timeout).await;
+        let left = self.pace().wait(timeout).await?;
         let began = Instant::now();
         let synced = Box::pin(self.sync_and_keep(left, Messages::Wanted)).await;
         self.pace().note(timeout, began.elapsed(), &synced);
@@ -107,13 +110,19 @@ impl Orchestrator {
             mut sync,
             scope,
             since,
+            floor,
             first_sync,
             nothing_new,
         } = self.ask_for_news(timeout, messages).await?;
         let messages = scope.messages();
         self.note_fallback_keys(sync.unused_fallback_keys.as_deref());
         Box::pin(self.know_verifiers(&sync.to_device)).await;
-        let gaps = self.fill_gaps(&mut sync, since.as_deref(), messages).await?;
+        let from = From {
+            since: floor.as_deref(),
+            first_sync,
+            messages,
+        };
+        let gaps = self.fill_gaps(&mut sync, &from).await?;
         let device_lists = match (sync.device_lists.take(), &since) {
             (Some(lists), _) => Some(lists),
             (None, Some(since)) => self.device_changes(since, &sync.next_batch).await,
@@ -128,7 +137,7 @@ impl Orchestrator {
         };
         let (sync, context) = (Arc::new(sync), Arc::new(context));
         if let Some(summary) = self.take(Arc::clone(&sync), Arc::clone(&context)).await? {
-            return Ok(SyncSummary { nothing_new, ..summary });
+            return Ok(summary.noting(nothing_new));
         }
         let one_by_one = Context {
             one_by_one: true,
@@ -136,7 +145,7 @@ impl Orchestrator {
         };
         let taken = self.take(sync, Arc::new(one_by_one)).await?;
         let summary = taken.ok_or(Error::EngineStopped)?;
-        Ok(SyncSummary { nothing_new, ..summary })
+        Ok(summary.noting(nothing_new))
     }
 
     /// Take an answer to `/sync` in one unit of work. `None`: nothing was taken, it has to go one by one.
@@ -172,6 +181,12 @@ impl Orchestrator {
         }))
     }
 
+    /// How long ago the last sync ended that worked, whatever it brought. `None`: none did since this device was opened.
+    #[must_use]
+    pub fn since_last_sync(&self) -> Option<Duration> {
+        self.synced().last().map(|at| at.elapsed())
+    }
+
     /// What the work of receiving is told about this device.
     pub(crate) fn context(&self) -> Context {
         Context {
@@ -179,6 +194,7 @@ impl Orchestrator {
             device: self.device_id().to_owned(),
             now_ms: self.now_ms(),
             first_sync: false,
+            first_timeline: usize::try_from(self.options().first_timeline).unwrap_or(usize::MAX),
             scope: Scope::Everything,
             report_after_ms: u64::try_from(self.options().undecryptable_after.as_millis()).unwrap_or(u64::MAX),
             deliver_own: self.options().deliver_own,
@@ -250,6 +266,11 @@ impl Synced {
 }
 
 impl SyncSummary {
+    fn noting(mut self, nothing_new: bool) -> Self {
+        self.nothing_new |= nothing_new;
+        self
+    }
+
     /// What a homeserver gave and we could not use is in the log, too.
     fn told(self) -> Self {
         if self.to_device_rejected > 0 {

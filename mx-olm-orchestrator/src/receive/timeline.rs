@@ -16,6 +16,7 @@ use super::{
     decrypt::{self, Closed, MessagePlace, Opened, Outcome},
     inside,
     replay::{self, Place, Verdict},
+    seen::Seen,
     standing,
     undecryptable::{self, Waiting},
 };
@@ -135,8 +136,24 @@ impl<'a> Timelines<'a> {
         }));
     }
 
+    /// What a sync shows of one room, once. Returns whether anything of it is new.
+    pub(super) async fn shown(&mut self, room: &OwnedRoomId, mut timeline: Vec<Box<RawValue>>) -> Result<bool> {
+        let before = Seen::load(self.unit, room).await?;
+        let mut after = before.clone().unwrap_or_default();
+        let any_new = after.take(&mut timeline);
+        if self.context.first_sync {
+            let history = timeline.len().saturating_sub(self.context.first_timeline);
+            timeline.drain(..history);
+        }
+        self.room(room, timeline).await?;
+        if before.as_ref() != Some(&after) {
+            after.save(self.unit, room)?;
+        }
+        Ok(any_new)
+    }
+
     /// The new events of one room, in their order.
-    pub(super) async fn room(&mut self, room: &OwnedRoomId, timeline: Vec<Box<RawValue>>) -> Result<()> {
+    async fn room(&mut self, room: &OwnedRoomId, timeline: Vec<Box<RawValue>>) -> Result<()> {
         let encrypted_room = RoomRecord::load(self.unit, room).await?.encryption.is_some();
         for raw in timeline {
             let Ok(header) = serde_json::from_str::<Header>(raw.get()) else {

@@ -121,7 +121,10 @@ impl SyncResponse {
         let failures = unreadable.len();
         let shown: Room = part(Some(raw), id, unreadable);
         if let Some(state) = shown.invite_state {
-            self.invited.push((room, state));
+            // What knocks is shown so, too.
+            if membership(state.iter(), own).as_deref() == Some("invite") {
+                self.invited.push((room, state));
+            }
             return;
         }
         let state = part(shown.required_state, id, unreadable);
@@ -137,7 +140,7 @@ impl SyncResponse {
             prev_batch: shown.prev_batch.filter(|_| is_readable),
         };
         if has_left(&joined, own) {
-            self.left.push(room);
+            self.left.push((room, joined));
         } else {
             self.joined.push((room, joined));
         }
@@ -146,12 +149,17 @@ impl SyncResponse {
 
 /// Whether the last word on ourselves is that we are not in the room any more.
 fn has_left(room: &JoinedRoom, own: &UserId) -> bool {
-    let last = room.state.iter().chain(&room.timeline).rev().find_map(|raw| {
+    let last = membership(room.state.iter().chain(&room.timeline).rev(), own);
+    matches!(last.as_deref(), Some("leave" | "ban"))
+}
+
+/// What the first word on ourselves among these events is.
+fn membership<'a>(mut events: impl Iterator<Item = &'a Box<RawValue>>, own: &UserId) -> Option<String> {
+    events.find_map(|raw| {
         let event: StateEvent = serde_json::from_str(raw.get()).ok()?;
         let is_ours = event.event_type == "m.room.member" && event.state_key == own.as_str();
-        is_ours.then(|| matches!(event.membership(), "leave" | "ban"))
-    });
-    last == Some(true)
+        is_ours.then(|| event.membership().to_owned())
+    })
 }
 
 #[cfg(test)]
@@ -211,7 +219,9 @@ mod tests {
                 "!good:s": {"initial": true, "timeline": [{}], "limited": true, "prev_batch": "t1"},
                 "!left:s": {"required_state": [member("join")], "timeline": [member("leave")]},
                 "!back:s": {"required_state": [member("join")], "timeline": [member("leave"), member("join")]},
-                "!asked:s": {"invite_state": [member("invite")]},
+                "!asked:s": {"invite_state": [{"type": "m.room.name", "state_key": "", "content": {}}, member("invite")]},
+                "!knocked:s": {"invite_state": [member("knock")]},
+                "!whose:s": {"invite_state": []},
             },
             "extensions": {"e2ee": {"device_lists": 5}, "to_device": {"next_batch": "8", "events": [{"type": "m.dummy"}]}},
         }))
@@ -226,8 +236,10 @@ mod tests {
             "it is a gap"
         );
         assert!(rooms["!good:s"].initial && rooms["!good:s"].timeline.len() == 1);
-        assert_eq!(sync.left, ["!left:s"]);
-        assert_eq!(sync.invited.len(), 1);
+        let left: Vec<&str> = sync.left.iter().map(|(room, _)| room.as_str()).collect();
+        assert_eq!(left, ["!left:s"]);
+        let invited: Vec<&str> = sync.invited.iter().map(|(room, _)| room.as_str()).collect();
+        assert_eq!(invited, ["!asked:s"], "to knock is no invitation");
         assert_eq!(sync.to_device.len(), 1);
         assert!(sync.device_lists.is_none(), "anybody's devices may have changed");
         let mut unreadable = sync.unreadable.clone();

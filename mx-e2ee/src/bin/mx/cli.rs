@@ -97,7 +97,8 @@ pub(crate) struct Cli {
     #[arg(long, global = true)]
     pub(crate) json: bool,
 
-    /// Ask the homeserver for news by simplified sliding sync, where it offers that.
+    /// Ask the homeserver for news by simplified sliding sync, where it offers that. A send asks for messages then, too,
+    /// which wait for `mx listen`.
     #[arg(long, global = true, env = "MX_SLIDING_SYNC")]
     pub(crate) sliding_sync: bool,
 

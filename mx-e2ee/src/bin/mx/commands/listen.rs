@@ -21,6 +21,9 @@ use crate::{
 /// Between attempts to fetch a file, each of which is several requests already.
 const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(10), Duration::from_secs(60)];
 
+/// In trouble, how often it is looked whether a sync works again: there may be nothing to print for long.
+const LOOK: Duration = Duration::from_secs(1);
+
 pub(crate) async fn run(cli: &Cli, listen: &Listen, output: Output) -> Result<()> {
     let invites = Invites::of(&listen.accept_invites)?;
     let client = profile::builder(cli)?
@@ -57,7 +60,20 @@ async fn follow(client: &Client, listen: &Listen, output: Output) -> Result<()> 
     let mut events = std::pin::pin!(client.events());
     let mut printed = 0;
     let mut trouble = Trouble::default();
-    while let Some(event) = events.next().await {
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = tokio::time::sleep(LOOK), if trouble.is_on() => {
+                let worked = client.orchestrator().since_last_sync();
+                if let Some(over) = worked.and_then(|worked| trouble.is_over_since(worked)) {
+                    output.note(&over);
+                }
+                continue;
+            }
+        };
+        let Some(event) = event else {
+            return Ok(());
+        };
         match event {
             Ok(event) => {
                 if let Some(over) = trouble.is_over() {
@@ -82,7 +98,6 @@ async fn follow(client: &Client, listen: &Listen, output: Output) -> Result<()> 
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(())
 }
 
 async fn once(client: Client, listen: &Listen, output: Output) -> Result<()> {
