@@ -47,7 +47,9 @@ const STEPS: [Step; 15] = [
     ("engines", engines),
     ("tidy", || tidy::run(&tidy::Options::default())),
     ("catalogue", || {
-        catalogue::check(&["KQ", "KC", "KU", "TD", "MG", "SY", "SN", "LM", "SC", "CR", "NW", "K"])
+        catalogue::check(&[
+            "KQ", "KC", "KU", "TD", "MG", "SY", "SN", "LM", "SC", "CR", "NW", "K", "EX",
+        ])
     }),
     ("deny", || deny::run(&deny::Options::default())),
     ("doc", doc),

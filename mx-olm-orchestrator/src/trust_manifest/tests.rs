@@ -92,7 +92,10 @@ fn what_is_no_manifest_is_refused() {
         ("", "EOF"),
         (r#"{"version": 2, "users": {}}"#, "its version is 2"),
         (r#"{"version": 1, "users": {"@b:s": {}}}"#, "without a key"),
-        (r#"{"version": 1, "users": {"b": {"master_key": "x"}}}"#, "leading sigil"),
+        (
+            r#"{"version": 1, "users": {"b": {"master_key": "x"}}}"#,
+            "leading sigil",
+        ),
         (r#"{"version": 1, "users": {}, "more": 1}"#, "unknown field"),
         (
             r#"{"version": 1, "users": {"@b:s": {"master_keys": "x"}}}"#,
