@@ -138,7 +138,8 @@ impl Orchestrator {
             let is_last = page.end.is_none();
             place = page.end;
             walk.back(page.chunk);
-            whole = walk.reached || (is_last && missing.ends_anywhere);
+            // A history that was gone through to its end and holds what was seen has nothing more.
+            whole = walk.reached || (is_last && (missing.ends_anywhere || walk.has_met()));
             if whole || is_last {
                 break;
             }

@@ -64,6 +64,11 @@ impl<'a> Walk<'a> {
             .extend(events.iter().filter_map(|raw| Which::of(raw).event_id));
     }
 
+    /// Something that was seen was met.
+    pub(super) const fn has_met(&self) -> bool {
+        self.found > 0
+    }
+
     /// What is new, the oldest first.
     pub(super) fn into_timeline(mut self) -> Vec<Box<RawValue>> {
         self.new.reverse();
