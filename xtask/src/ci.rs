@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 
-use crate::{border, catalogue, crash, demo, deny, interop, package, process, tidy};
+use crate::{border, catalogue, crash, demo, deny, package, process, tidy};
 
 /// Everything that has to be true before a change lands: what CI runs.
 #[derive(Debug, clap::Args)]
@@ -16,7 +16,7 @@ pub(crate) struct Options {
 
 type Step = (&'static str, fn() -> anyhow::Result<()>);
 
-const STEPS: [Step; 15] = [
+const STEPS: [Step; 14] = [
     ("fmt", || cargo(&["fmt", "--all", "--check"])),
     ("clippy", || {
         cargo(&[
@@ -68,8 +68,6 @@ const STEPS: [Step; 15] = [
         })?;
         border::run(&border::Options::default())
     }),
-    // Those that were seen passing together. The whole matrix is a command of its own: `cargo xtask interop`.
-    ("interop", || interop::run(&interop::Options::only("1,2a,7,8a"))),
 ];
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {

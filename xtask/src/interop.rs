@@ -30,16 +30,6 @@ pub(crate) struct Options {
     peer_log: bool,
 }
 
-impl Options {
-    /// These cells.
-    pub(crate) fn only(cells: &str) -> Self {
-        Self {
-            filter: Some(cells.to_owned()),
-            peer_log: false,
-        }
-    }
-}
-
 /// What is installed, and the homeservers that may be started: for the example that runs the matrix.
 #[derive(Debug)]
 pub(crate) struct Plan {
