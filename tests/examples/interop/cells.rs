@@ -39,12 +39,12 @@ const OPEN: [(&str, &str, &str); 2] = [
     (
         "11",
         "key export files each way",
-        "our facade writes and reads no key files yet",
+        "no cell plays it yet, though the facade can",
     ),
     (
         "12",
         "identity and trust",
-        "our facade has no cross-signing and no SAS yet",
+        "no cell plays it yet, though the facade can",
     ),
 ];
 

@@ -143,11 +143,13 @@ impl Peer {
         self.program.kind()
     }
 
-    /// An access token of its login, for what needs no encryption. Ours renews its own, and keeps it where this looks.
-    pub(crate) fn token(&self) -> String {
-        let kept = std::fs::read(self.directory.join("ours").join("session.json")).unwrap_or_default();
-        let session: Value = serde_json::from_slice(&kept).unwrap_or_default();
-        let renewed = session["access_token"].as_str();
+    /// An access token of its login, for what needs no encryption. Ours renews its own, and is asked while it runs.
+    pub(crate) async fn token(&self) -> String {
+        let renewed = match self.kind() {
+            Kind::Ours if self.process.is_some() => self.ask(json!({"do": "token"})).await.ok(),
+            _ => None,
+        };
+        let renewed = renewed.as_ref().and_then(|answer| answer["token"].as_str());
         renewed.unwrap_or(&self.token).to_owned()
     }
 

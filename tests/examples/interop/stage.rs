@@ -134,11 +134,11 @@ impl<'a> Stage<'a> {
 async fn keys_published(server: &Server, peer: &Peer) -> Result<()> {
     for _ in 0..400 {
         let counts = server
-            .call("POST", "/keys/upload", Some(&peer.token()), Some(json!({})))
+            .call("POST", "/keys/upload", Some(&peer.token().await), Some(json!({})))
             .await?;
         let query = json!({"device_keys": {&peer.user: [&peer.device]}});
         let keys = server
-            .call("POST", "/keys/query", Some(&peer.token()), Some(query))
+            .call("POST", "/keys/query", Some(&peer.token().await), Some(query))
             .await?;
         let keys = &keys["device_keys"][&peer.user][&peer.device];
         if keys.is_object() && counts["one_time_key_counts"]["signed_curve25519"].as_u64() >= Some(1) {
@@ -157,7 +157,7 @@ pub(crate) async fn create(server: &Server, owner: &Peer) -> Result<String> {
         }],
     });
     let made = server
-        .call("POST", "/createRoom", Some(&owner.token()), Some(body))
+        .call("POST", "/createRoom", Some(&owner.token().await), Some(body))
         .await?;
     made["room_id"].as_str().map(str::to_owned).context("no room id")
 }
@@ -167,7 +167,7 @@ pub(crate) async fn membership(server: &Server, what: &str, room: &str, by: &Pee
     let path = format!("/rooms/{}/{what}", encoded(room));
     let body = json!({"user_id": whom.user});
     server
-        .call("POST", &path, Some(&by.token()), Some(body))
+        .call("POST", &path, Some(&by.token().await), Some(body))
         .await
         .map(drop)
 }
@@ -176,7 +176,7 @@ pub(crate) async fn membership(server: &Server, what: &str, room: &str, by: &Pee
 pub(crate) async fn go(server: &Server, what: &str, room: &str, who: &Peer) -> Result<()> {
     let path = format!("/rooms/{}/{what}", encoded(room));
     server
-        .call("POST", &path, Some(&who.token()), Some(json!({})))
+        .call("POST", &path, Some(&who.token().await), Some(json!({})))
         .await
         .map(drop)
 }
@@ -206,7 +206,7 @@ pub(crate) async fn ready(room: &str, all: &[&Peer]) -> Result<()> {
 /// What a room holds: every message encrypted, and no index of a session used twice. Returns how many messages there are.
 pub(crate) async fn sound(server: &Server, room: &str, member: &Peer) -> Result<usize> {
     let mut used = BTreeMap::new();
-    for event in server.history(room, &member.token()).await? {
+    for event in server.history(room, &member.token().await).await? {
         let id = event["event_id"].as_str().unwrap_or_default().to_owned();
         ensure!(event["type"] != "m.room.message", "{id} is plaintext");
         let Some((session, index)) = place(&event) else {
@@ -229,6 +229,6 @@ fn place(event: &Value) -> Option<(String, u32)> {
 /// The session that encrypted an event.
 pub(crate) async fn session_of(server: &Server, room: &str, event: &str, member: &Peer) -> Result<String> {
     let path = format!("/rooms/{}/event/{}", encoded(room), encoded(event));
-    let event = server.call("GET", &path, Some(&member.token()), None).await?;
+    let event = server.call("GET", &path, Some(&member.token().await), None).await?;
     place(&event).map(|(session, _)| session).context("it is not encrypted")
 }

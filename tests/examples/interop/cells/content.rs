@@ -137,7 +137,7 @@ async fn redacted(stage: &Stage<'_>, room: &str, sender: &Peer, receiver: &Peer,
         server.transaction()
     );
     let answer = server
-        .call("PUT", &path, Some(&sender.token()), Some(json!({})))
+        .call("PUT", &path, Some(&sender.token().await), Some(json!({})))
         .await?;
     let redaction = answer["event_id"].as_str().context("no event id")?;
     let read = receiver.reads(redaction).await?;
@@ -148,7 +148,7 @@ async fn redacted(stage: &Stage<'_>, room: &str, sender: &Peer, receiver: &Peer,
         read["type"]
     );
     let path = format!("/rooms/{}/event/{}", encoded(room), encoded(first));
-    let event = server.call("GET", &path, Some(&receiver.token()), None).await?;
+    let event = server.call("GET", &path, Some(&receiver.token().await), None).await?;
     ensure!(
         event["content"].get("ciphertext").is_none(),
         "the event was not redacted"

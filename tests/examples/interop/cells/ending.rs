@@ -56,8 +56,7 @@ pub(super) async fn soft(stage: &Stage<'_>, _: Kind) -> Result<String> {
     let room = stage::room_on(&server, &ours, &[&other]).await?;
     let first = ours.say(&room, &stage.text("with the first token")).await?;
     other.reads(&first).await?;
-    let kept = ours.directory.join("ours").join("session.json");
-    let renewed = renewed(&kept, &ours.token()).await?;
+    let renewed = renewed(&ours).await?;
     let second = ours.say(&room, &stage.text("with a renewed token")).await?;
     other.reads(&second).await?;
     let told = end(&ours).await?;
@@ -75,11 +74,11 @@ pub(super) async fn soft(stage: &Stage<'_>, _: Kind) -> Result<String> {
     ))
 }
 
-/// Wait until another access token is kept.
-async fn renewed(kept: &std::path::Path, before: &str) -> Result<usize> {
+/// Wait until it has another access token.
+async fn renewed(ours: &Peer) -> Result<usize> {
+    let before = ours.token().await;
     for _ in 0..800 {
-        let session: Value = serde_json::from_slice(&std::fs::read(kept)?)?;
-        if session["access_token"] != before {
+        if ours.token().await != before {
             return Ok(1);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -14,7 +14,7 @@ async fn bring(left: &Server, right: &Server, room: &str, owner: &Peer, guest: &
     stage::membership(left, "invite", room, owner, guest).await?;
     let path = format!("/join/{}?server_name={}", encoded(room), encoded(&left.configured.name));
     right
-        .call("POST", &path, Some(&guest.token()), Some(json!({})))
+        .call("POST", &path, Some(&guest.token().await), Some(json!({})))
         .await
         .map(drop)
 }

@@ -17,7 +17,7 @@ async fn exhaust(server: &Server, by: &Peer, whom: &Peer) -> Result<usize> {
     let claim = json!({"one_time_keys": {&whom.user: {&whom.device: "signed_curve25519"}}});
     for count in 0..MOST {
         let answer = server
-            .call("POST", "/keys/claim", Some(&by.token()), Some(claim.clone()))
+            .call("POST", "/keys/claim", Some(&by.token().await), Some(claim.clone()))
             .await?;
         let keys = answer["one_time_keys"][&whom.user][&whom.device].as_object();
         let fallback = keys
@@ -68,7 +68,7 @@ pub(super) async fn of_theirs(stage: &Stage<'_>, kind: Kind) -> Result<String> {
 async fn more(server: &Server, whom: &Peer) -> Result<()> {
     for _ in 0..200 {
         let counts = server
-            .call("POST", "/keys/upload", Some(&whom.token()), Some(json!({})))
+            .call("POST", "/keys/upload", Some(&whom.token().await), Some(json!({})))
             .await?;
         if counts["one_time_key_counts"]["signed_curve25519"].as_u64() >= Some(40) {
             return Ok(());

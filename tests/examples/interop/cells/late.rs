@@ -77,7 +77,7 @@ pub(super) async fn before_key(stage: &Stage<'_>, kind: Kind) -> Result<String> 
 async fn arrived(stage: &Stage<'_>, listener: &Peer, room: &str, event: &str) -> Result<()> {
     let witness = stage.peer(Kind::Ours, "witness").await?;
     stage::membership(&stage.server, "invite", room, listener, &witness).await?;
-    let events = stage.server.history(room, &listener.token()).await?;
+    let events = stage.server.history(room, &listener.token().await).await?;
     ensure!(
         events.iter().any(|one| one["event_id"] == event),
         "the event is not there"
