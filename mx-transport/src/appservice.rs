@@ -105,6 +105,19 @@ pub struct Namespaces {
 
 /// What the operator of a homeserver installs so that an application service may speak for its users. Its tokens are
 /// hidden in debug output; serialized they are in the clear, as the homeserver needs them.
+///
+/// ```
+/// use mx_transport::AppServiceRegistration;
+/// use ruma::server_name;
+///
+/// // New tokens: write it to a file that only the homeserver's operator reads.
+/// let registration = AppServiceRegistration::new("fleet", server_name!("example.org"), "bot.");
+/// let file = serde_json::to_string_pretty(&registration)?;
+/// assert_eq!(registration.namespaces.users[0].regex, r"@bot\..*:example\.org");
+/// assert!(!format!("{registration:?}").contains(registration.hs_token()));
+/// # drop(file);
+/// # Ok::<_, serde_json::Error>(())
+/// ```
 #[derive(Clone, Serialize, Deserialize)]
 pub struct AppServiceRegistration {
     /// Its name, of which there is one on a homeserver, and which never changes.

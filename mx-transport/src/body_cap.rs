@@ -17,6 +17,14 @@ use crate::{
 /// ([`max_body_bytes`](crate::ReqwestTransportBuilder::max_body_bytes)) is what keeps it from growing. This makes it
 /// narrower where that is known: an answer to `/login` is short, one to `/sync` may be long. A file goes to its sink no
 /// further than the limit, and what a server says instead of a file is limited too.
+///
+/// ```
+/// # use mx_transport::{BodyCap, Family, Transport};
+/// # fn example(client: impl Transport) {
+/// let capped = BodyCap::new(client, 64 << 20).of_family(Family::Account, 1 << 20);
+/// # drop(capped);
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct BodyCap<T> {
     inner: T,

@@ -39,6 +39,15 @@ pub struct Discovered {
 }
 
 /// Finds homeservers.
+///
+/// ```no_run
+/// # use std::sync::Arc;
+/// # use mx_transport::{Discovery, DiscoveryError, Transport};
+/// # async fn example(transport: Arc<dyn Transport>) -> Result<(), DiscoveryError> {
+/// let found = Discovery::new(transport).find("@bot:example.org").await?;
+/// println!("the password would go to {}, as {:?} says", found.base_url, found.said_by);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Discovery {
     transport: Arc<dyn Transport>,

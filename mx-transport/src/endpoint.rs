@@ -5,6 +5,13 @@ use std::borrow::Cow;
 use crate::Endpoint;
 
 /// Endpoints that a homeserver counts together, more or less, when it says that it is too much.
+///
+/// ```
+/// use mx_transport::Family;
+///
+/// assert_eq!(Family::of("/_matrix/client/v3/rooms/!r:example.org/send/m.room.encrypted/1"), Family::Send);
+/// assert_eq!(Family::of("/_matrix/client/v3/sync").name(), "sync");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Family {

@@ -10,6 +10,20 @@ use crate::TransportError;
 const MAX_SHOWN_CHARS: usize = 300;
 
 /// A request to a homeserver failed.
+///
+/// ```no_run
+/// # async fn example(homeserver: mx_transport::Homeserver) -> Result<(), Box<dyn std::error::Error>> {
+/// use mx_transport::RequestError;
+/// use ruma::api::client::account::whoami;
+///
+/// match homeserver.send(whoami::v3::Request::new()).await {
+///     Ok(who) => println!("{}", who.user_id),
+///     Err(RequestError::LoggedOut { soft: true }) => println!("log in again, with the same device"),
+///     Err(RequestError::Api { retry_after: Some(pause), .. }) => println!("ask again in {pause:?}"),
+///     Err(error) => println!("{error} [{}]", error.code()),
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
@@ -76,7 +90,8 @@ pub enum RequestError {
 }
 
 impl RequestError {
-    /// A stable name of this error, for programs. A homeserver's own error code is lower-cased: `m_forbidden`.
+    /// A stable name of this error, for programs. The error codes of a homeserver that mean something of their own have one:
+    /// `forbidden` for `M_FORBIDDEN`; of all others it is `homeserver_refused` or `homeserver_failed`.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {

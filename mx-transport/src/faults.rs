@@ -14,8 +14,8 @@ use crate::{
     layer::{Answer, Job, Layer, transport},
 };
 
-/// A transport that lets go wrong what it was told to. Of a file the exchange goes wrong, its content does not. Clones share what is still to happen, so that one is kept in hand
-/// while the other is in use.
+/// A transport that lets go wrong what it was told to. Of a file the exchange goes wrong, its content does not. Clones share
+/// what is still to happen, so that one is kept in hand while the other is in use.
 ///
 /// ```
 /// # use mx_transport::{Fault, Faults, Transport};
@@ -42,6 +42,31 @@ struct Plan {
 }
 
 /// Something that goes wrong with one request: the next one whose path holds a piece of text (`""`: any).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[derive(Debug, Clone)]
+/// # struct Server;
+/// # #[async_trait::async_trait]
+/// # impl mx_transport::Transport for Server {
+/// #     async fn send(&self, _: http::Request<Bytes>) -> Result<http::Response<Bytes>, mx_transport::TransportError> {
+/// #         Ok(http::Response::new("{}".into()))
+/// #     }
+/// # }
+///
+/// # use bytes::Bytes;
+/// use mx_transport::{Fault, Faults, Transport};
+///
+/// # let server = Server;
+/// let faults = Faults::new(server);
+/// faults.add(Fault::drop_after("/send/").named("the answer is lost"));
+/// let put = || http::Request::put("https://hs.test/_matrix/client/v3/rooms/!r/send/m.room.message/1").body(Bytes::new());
+/// assert_eq!(faults.send(put()?).await.unwrap_err().code(), "interrupted");
+/// assert!(faults.send(put()?).await?.status().is_success(), "once is enough");
+/// assert_eq!(faults.happened(), ["the answer is lost"]);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Fault {
     name: Option<String>,

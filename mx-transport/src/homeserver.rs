@@ -28,7 +28,11 @@ use tokio::sync::OnceCell;
 use url::Url;
 
 pub use self::inputs::{Authenticate, PathInput};
-use self::{answers::decode, renew::Renewals, until::Until, versions::Versions};
+use self::{answers::decode, versions::Versions};
+pub(crate) use self::{
+    renew::{Renewals, bearer},
+    until::Until,
+};
 use crate::{
     AuthorizationServer, Endpoint, Idempotent, Masquerade, RequestError, Transport, TransportError, TransportErrorKind,
     refresh::Login, retry::named_pause,
@@ -38,6 +42,19 @@ use crate::{
 const MAX_MESSAGE_CHARS: usize = 2_000;
 
 /// How one request is sent.
+///
+/// ```no_run
+/// # async fn example(homeserver: mx_transport::Homeserver) -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use mx_transport::Call;
+/// use ruma::api::client::keys::get_keys;
+///
+/// // A POST that only reads, and that nobody waits long for.
+/// let call = Call::repeatable().within(Duration::from_secs(10));
+/// let keys = homeserver.send_with(get_keys::v3::Request::new(), call).await?;
+/// # drop(keys);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct Call {
@@ -67,6 +84,18 @@ impl Call {
 }
 
 /// A homeserver. Cheap to clone; all clones share the tokens.
+///
+/// ```no_run
+/// # use std::sync::Arc;
+/// # use mx_transport::{AccessToken, Homeserver, Transport};
+/// # async fn example(transport: Arc<dyn Transport>) -> Result<(), Box<dyn std::error::Error>> {
+/// use ruma::api::client::account::whoami;
+///
+/// let homeserver = Homeserver::new("https://matrix.example.org", transport)?;
+/// homeserver.set_access_token(AccessToken::new("syt_…")?);
+/// println!("{}", homeserver.send(whoami::v3::Request::new()).await?.user_id);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Homeserver(Arc<Inner>);
 
@@ -81,6 +110,14 @@ struct Inner {
 }
 
 /// This is not the address of a homeserver.
+///
+/// ```no_run
+/// # use std::sync::Arc;
+/// # fn example(transport: Arc<dyn mx_transport::Transport>) {
+/// let error = mx_transport::Homeserver::new("matrix.example.org", transport).unwrap_err();
+/// println!("{error}"); // "matrix.example.org" is not the address of a homeserver: it is like https://…
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{given:?} is not the address of a homeserver: it is like https://matrix.example.org")]
 pub struct UrlError {
@@ -163,6 +200,18 @@ impl Homeserver {
     }
 
     /// Send a request and return its answer as it came, if it is a 2xx.
+    ///
+    /// ```no_run
+    /// # async fn example(homeserver: mx_transport::Homeserver) -> Result<(), Box<dyn std::error::Error>> {
+    /// use mx_transport::Call;
+    /// use ruma::api::client::discovery::get_capabilities;
+    ///
+    /// // Also what ruma has no field for.
+    /// let answer = homeserver.exchange(get_capabilities::v3::Request::new(), Call::default()).await?;
+    /// let json: serde_json::Value = serde_json::from_slice(answer.body())?;
+    /// println!("{}", json["capabilities"]);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`RequestError`], but never `Decode`.

@@ -58,6 +58,10 @@ impl Job<'_> {
         of_head!(self, request => request.headers())
     }
 
+    pub(crate) fn headers_mut(&mut self) -> &mut HeaderMap {
+        of_head!(self, request => request.headers_mut())
+    }
+
     pub(crate) fn extensions(&self) -> &Extensions {
         of_head!(self, request => request.extensions())
     }
@@ -182,9 +186,9 @@ pub(crate) trait Layer: fmt::Debug + Send + Sync {
 
 /// The transport that a [`Layer`] is. It carries files where what it wraps does.
 macro_rules! transport {
-    ($layer:ident) => {
+    ($layer:ident $(: $lifetime:lifetime)?) => {
         #[async_trait::async_trait]
-        impl<T: $crate::Transport> $crate::Transport for $layer<T> {
+        impl<T: $crate::Transport $(+ $lifetime)?> $crate::Transport for $layer<T> {
             async fn send(&self, request: http::Request<bytes::Bytes>) -> $crate::layer::Answer {
                 $crate::layer::send(self, request).await
             }
@@ -194,15 +198,15 @@ macro_rules! transport {
             }
         }
 
-        $crate::layer::streams!($layer);
+        $crate::layer::streams!($layer $(: $lifetime)?);
     };
 }
 
 /// The second half of [`transport!`]: the files.
 macro_rules! streams {
-    ($layer:ident) => {
+    ($layer:ident $(: $lifetime:lifetime)?) => {
         #[async_trait::async_trait]
-        impl<T: $crate::Transport> $crate::Streams for $layer<T> {
+        impl<T: $crate::Transport $(+ $lifetime)?> $crate::Streams for $layer<T> {
             async fn upload(
                 &self,
                 request: http::Request<std::sync::Arc<dyn $crate::Source>>,

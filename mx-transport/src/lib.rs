@@ -28,6 +28,7 @@
 //!
 //! | | what it does | why there |
 //! |---|---|---|
+//! | [`TokenRefresh`] | gives requests our token, and renews it | what is sent once more is limited and tried as any other |
 //! | [`Timeouts`] | a time for every request, by what it is about | bounds all attempts together |
 //! | [`Retry`] | tries again what does no harm twice | pauses outside of any line |
 //! | [`RateLimit`] | one budget a login and family of endpoints, learned from 429 | every attempt stands in line |
@@ -35,8 +36,8 @@
 //! | [`BodyCap`] | how large an answer may be | nothing outside sees more |
 //! | [`Faults`], [`Record`], [`Replay`] | for tests: what goes wrong, what went over the wire | instead of a network |
 //!
-//! Tokens are no wrapper: a token belongs to a login, and many logins may share a transport. [`Homeserver`] holds, renews
-//! and replaces them.
+//! [`TokenRefresh`] is for requests that are made by hand. A token belongs to a login, and many logins may share a
+//! transport: [`Homeserver`] holds, renews and replaces the tokens of its own, with the same code.
 //!
 //! # What was weighed
 //! - `tower` would give the stacking of wrappers; its `Service` asks for readiness, which nobody here needs, and its
@@ -72,6 +73,7 @@ mod seen;
 mod stream;
 mod timeouts;
 mod token;
+mod token_refresh;
 mod transcript;
 mod transport;
 
@@ -96,6 +98,7 @@ pub use self::{
     stream::{Chunks, FileSink, FileSource, Sink, Source, Streams},
     timeouts::Timeouts,
     token::{AccessToken, InvalidToken},
+    token_refresh::TokenRefresh,
     transcript::{Record, Replay, TranscriptError},
     transport::{Deadline, Endpoint, Idempotent, Phase, ShowRedirects, Transport, TransportError, TransportErrorKind},
 };

@@ -26,6 +26,15 @@ use crate::{
 ///
 /// `endpoint` is the path of the endpoint with the names of its parameters, never an id. `outcome` is the status, or the
 /// code of the error, or `dropped`. `family` is that of [`Family::name`](crate::Family::name).
+///
+/// ```
+/// # use mx_transport::{Metrics, Retry, Transport};
+/// # fn example(client: impl Transport) {
+/// // Once in the program, a recorder is set: `metrics::set_global_recorder(…)`. Then every attempt is counted.
+/// let transport = Retry::new(Metrics::new(client));
+/// # drop(transport);
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Metrics<T> {
     inner: T,

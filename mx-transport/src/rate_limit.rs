@@ -59,6 +59,17 @@ const MANY: usize = 1024;
 /// [`Phase::Queue`](crate::Phase::Queue). Either way nothing was sent.
 ///
 /// Inside [`Retry`](crate::Retry) it sees every attempt; what was refused stands in line again. Clones share the budgets.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use mx_transport::{Family, RateLimit, Retry, Transport};
+/// # fn example(client: impl Transport) {
+/// // Ten at once, then one every two seconds, whatever the server would allow.
+/// let limited = RateLimit::new(client).limit(Family::Rooms, 10, Duration::from_secs(2));
+/// let transport = Retry::new(limited);
+/// # drop(transport);
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct RateLimit<T> {
     inner: T,

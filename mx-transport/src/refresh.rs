@@ -50,6 +50,18 @@ impl fmt::Debug for RefreshToken {
 }
 
 /// An access token, with what renews it.
+///
+/// ```no_run
+/// # async fn example(homeserver: mx_transport::Homeserver, keeper: std::sync::Arc<dyn mx_transport::TokenKeeper>)
+/// # -> Result<(), mx_transport::InvalidToken> {
+/// use std::time::Duration;
+/// use mx_transport::{AccessToken, RefreshToken, Tokens};
+///
+/// let (access, refresh) = (AccessToken::new("syt_…")?, RefreshToken::new("syr_…"));
+/// // They are renewed before five minutes are over, and the keeper has the new ones before they are used.
+/// homeserver.set_tokens(Tokens::lasting(access, Some(refresh), Some(Duration::from_secs(300))), Some(keeper));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Tokens {
     /// Sent with requests.
@@ -92,6 +104,37 @@ impl From<AccessToken> for Tokens {
 pub type KeepError = Box<dyn StdError + Send + Sync>;
 
 /// Where the tokens of a login are kept.
+///
+/// ```
+/// use std::sync::Arc;
+/// use async_trait::async_trait;
+/// use mx_transport::{KeepError, KeeperTurn, TokenKeeper, Tokens};
+/// use tokio::sync::{Mutex, OwnedMutexGuard};
+///
+/// /// Of one process, and in memory: a real one has a lock file and a file that it replaces as a whole.
+/// #[derive(Debug)]
+/// struct Kept(Arc<Mutex<Option<Tokens>>>);
+/// struct Turn(OwnedMutexGuard<Option<Tokens>>);
+///
+/// #[async_trait]
+/// impl TokenKeeper for Kept {
+///     async fn turn(&self) -> Result<Box<dyn KeeperTurn>, KeepError> {
+///         Ok(Box::new(Turn(Arc::clone(&self.0).lock_owned().await)))
+///     }
+/// }
+///
+/// #[async_trait]
+/// impl KeeperTurn for Turn {
+///     async fn kept(&self) -> Result<Option<Tokens>, KeepError> {
+///         Ok(self.0.clone())
+///     }
+///
+///     async fn keep(&mut self, tokens: &Tokens) -> Result<(), KeepError> {
+///         *self.0 = Some(tokens.clone());
+///         Ok(())
+///     }
+/// }
+/// ```
 ///
 /// # Contract
 /// - From [`turn`](Self::turn) until what it returned is dropped nobody else renews this login, in any process.

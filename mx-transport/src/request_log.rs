@@ -15,6 +15,15 @@ use crate::{
 /// the server failed: what that means is for the caller to say, and louder.
 ///
 /// Never in it, at any level: a header, a query, a body, an id. A path is shown as its endpoint.
+///
+/// ```
+/// # use mx_transport::{RequestLog, Retry, Transport};
+/// # fn example(client: impl Transport) {
+/// // Inside of `Retry` every attempt is logged: RUST_LOG=mx_transport::request=debug
+/// let transport = Retry::new(RequestLog::new(client));
+/// # drop(transport);
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct RequestLog<T> {
     inner: T,

@@ -30,8 +30,8 @@ use crate::{Deadline, Phase, ShowRedirects, Streams, Transport, TransportError, 
 /// A [`Transport`] over reqwest and rustls, with the platform's trusted roots.
 ///
 /// Redirects are never followed and `http://` is for loopback only, unless allowed: a token must not be seen by
-/// anybody else. Proxies of the environment are not used, unless allowed, and none for loopback. Connections are reused; over TLS they are
-/// HTTP/2 where the server has it. Clones share them.
+/// anybody else. Proxies of the environment are not used, unless allowed, and none for loopback. Connections are reused; over
+/// TLS they are HTTP/2 where the server has it. Clones share them.
 ///
 /// # Time
 /// Making a connection, waiting for the head of an answer where nobody says how long that may take, a body that stands
@@ -41,12 +41,26 @@ use crate::{Deadline, Phase, ShowRedirects, Streams, Transport, TransportError, 
 /// # Size
 /// An answer's body ends at the limit, counted after decompression. Its head is limited to 100 fields, and to some
 /// hundred kilobytes over HTTP/1.1 or 64 KiB over HTTP/2. `gzip` is asked for and undone; an answer in another encoding,
-/// or in a list of several, is [`Malformed`](Kind::Malformed); no more than one is ever undone. Brotli and Zstandard are not asked for: no homeserver needs them,
-/// and each is a decoder more to be attacked.
+/// or in a list of several, is [`Malformed`](Kind::Malformed); no more than one is ever undone. Brotli and Zstandard are not
+/// asked for: no homeserver needs them, and each is a decoder more to be attacked.
 ///
 /// # Sent once
 /// A request that a server has provably not looked at (a stream that HTTP/2 refuses, a connection that was closed before
 /// the first byte was written) goes out on another connection. Nothing else is repeated here.
+///
+/// ```no_run
+/// # fn example() -> Result<(), mx_transport::TransportError> {
+/// use std::time::Duration;
+/// use mx_transport::ReqwestTransport;
+///
+/// let client = ReqwestTransport::builder()
+///     .user_agent("mybot/1.0")
+///     .connect_timeout(Duration::from_secs(5))
+///     .trust_pem(&std::fs::read("company-root.pem").unwrap_or_default())?
+///     .build()?;
+/// # drop(client);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ReqwestTransport {
     client: ::reqwest::Client,
@@ -200,13 +214,7 @@ fn announced(response: &::reqwest::Response) -> Option<u64> {
 
 /// Where a redirect points to: a host, and its port where that is not the scheme's.
 fn target(asked: &Url, headers: &HeaderMap) -> Option<String> {
-    let location = asked.join(headers.get(LOCATION)?.to_str().ok()?).ok()?;
-    let host = location.host()?;
-    Some(
-        location
-            .port()
-            .map_or_else(|| host.to_string(), |port| format!("{host}:{port}")),
-    )
+    failure::host_of(&asked.join(headers.get(LOCATION)?.to_str().ok()?).ok()?)
 }
 
 /// An encoding is left that the client has not undone.

@@ -33,6 +33,15 @@ use crate::{
 /// pause than the deadline allows has its answer returned at once. A [`Deadline`] is for all attempts and pauses
 /// together, and so is [`total`](Self::total) where a request has none. The last tenth of that time, or ten seconds of it,
 /// begin no further attempt: nobody would wait for its answer.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use mx_transport::{Retry, Transport};
+/// # fn example(client: impl Transport) {
+/// let patient = Retry::new(client).attempts(8).total(Duration::from_secs(300));
+/// # drop(patient);
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Retry<T> {
     inner: T,

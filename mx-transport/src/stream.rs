@@ -15,6 +15,25 @@ use crate::TransportError;
 pub type Chunks = BoxStream<'static, io::Result<Bytes>>;
 
 /// A body that is sent. It can be read from its start as often as an attempt is made.
+///
+/// ```
+/// use bytes::Bytes;
+/// use futures_util::{StreamExt, stream};
+/// use mx_transport::{Chunks, Source};
+///
+/// #[derive(Debug)]
+/// struct Held(Bytes);
+///
+/// impl Source for Held {
+///     fn bytes(&self) -> u64 {
+///         self.0.len() as u64
+///     }
+///
+///     fn open(&self) -> Chunks {
+///         stream::iter([Ok(self.0.clone())]).boxed()
+///     }
+/// }
+/// ```
 pub trait Source: fmt::Debug + Send + Sync {
     /// How long the body is, in bytes: never more and never less than what [`open`](Self::open) gives.
     fn bytes(&self) -> u64;
@@ -24,6 +43,32 @@ pub trait Source: fmt::Debug + Send + Sync {
 }
 
 /// Where a body goes that is received.
+///
+/// ```
+/// use async_trait::async_trait;
+/// use bytes::Bytes;
+/// use mx_transport::Sink;
+///
+/// #[derive(Debug, Default)]
+/// struct InMemory(Vec<u8>);
+///
+/// #[async_trait]
+/// impl Sink for InMemory {
+///     fn max_bytes(&self) -> u64 {
+///         1 << 20
+///     }
+///
+///     async fn restart(&mut self) -> std::io::Result<()> {
+///         self.0.clear();
+///         Ok(())
+///     }
+///
+///     async fn write(&mut self, chunk: Bytes) -> std::io::Result<()> {
+///         self.0.extend_from_slice(&chunk);
+///         Ok(())
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait Sink: fmt::Debug + Send {
     /// How many bytes it takes at most: an answer that is longer is refused with
@@ -44,6 +89,16 @@ pub trait Sink: fmt::Debug + Send {
 }
 
 /// What a [`Transport`](crate::Transport) does that also carries bodies which do not fit into memory.
+///
+/// ```
+/// use mx_transport::Transport;
+///
+/// // A transport of yours that carries none can hold everything but files.
+/// fn carries_files(transport: &dyn Transport) -> bool {
+///     transport.streams().is_some()
+/// }
+/// # let _ = carries_files;
+/// ```
 ///
 /// # Contract
 /// - As [`Transport`](crate::Transport): any status is `Ok`, a call sends at most once unless it is a wrapper's job to

@@ -19,6 +19,16 @@ const GRACE: Duration = Duration::from_millis(250);
 /// deadlines ([`Phase::Total`]). The limits of single phases are the client's own: only it knows them.
 ///
 /// Around [`Retry`](crate::Retry) it bounds all attempts together, inside it each one.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use mx_transport::{Family, Retry, Timeouts, Transport};
+/// # fn example(client: impl Transport) {
+/// // Joining a large room takes its time, with all attempts together.
+/// let bounded = Timeouts::new(Retry::new(client)).of_family(Family::Rooms, Duration::from_secs(180));
+/// # drop(bounded);
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Timeouts<T> {
     inner: T,

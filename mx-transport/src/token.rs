@@ -5,6 +5,16 @@ use std::fmt;
 use zeroize::Zeroizing;
 
 /// An access token. It is wiped from memory when dropped, and hidden in every debug output.
+///
+/// ```
+/// use mx_transport::AccessToken;
+///
+/// let token = AccessToken::new("syt_secret")?;
+/// assert_eq!(format!("{token:?}"), "AccessToken(<hidden>)");
+/// assert_eq!(token.expose(), "syt_secret");
+/// assert!(AccessToken::new("two words").is_err());
+/// # Ok::<_, mx_transport::InvalidToken>(())
+/// ```
 #[derive(Clone)]
 pub struct AccessToken(Zeroizing<String>);
 

@@ -19,6 +19,25 @@ use crate::Streams;
 /// - A request is sent at most once by a call; only a wrapper whose job it is sends it again.
 /// - The extension [`Deadline`] bounds the whole call. [`Idempotent`] says that sending twice does no harm.
 /// - Neither errors nor logs hold a header, a body or a query.
+///
+/// # A wrapper of yours
+/// ```
+/// use async_trait::async_trait;
+/// use bytes::Bytes;
+/// use http::{HeaderValue, Request, Response};
+/// use mx_transport::{Transport, TransportError};
+///
+/// #[derive(Debug)]
+/// struct Named<T>(T);
+///
+/// #[async_trait]
+/// impl<T: Transport> Transport for Named<T> {
+///     async fn send(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, TransportError> {
+///         request.headers_mut().insert("x-bot", HeaderValue::from_static("mybot"));
+///         self.0.send(request).await
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait Transport: fmt::Debug + Send + Sync {
     /// Send `request`, and return the complete response.
@@ -49,6 +68,18 @@ impl<T: Transport + ?Sized> Transport for std::sync::Arc<T> {
 }
 
 /// Request extension: how long the whole exchange may take, with every attempt and pause.
+///
+/// ```
+/// use std::time::Duration;
+/// use mx_transport::{Deadline, Endpoint, Idempotent};
+///
+/// let mut request = http::Request::post("https://matrix.example.org/_matrix/client/v3/keys/query").body("{}")?;
+/// let extensions = request.extensions_mut();
+/// extensions.insert(Deadline(Duration::from_secs(20)));
+/// extensions.insert(Idempotent);
+/// extensions.insert(Endpoint("/_matrix/client/v3/keys/query"));
+/// # Ok::<_, http::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline(pub Duration);
 

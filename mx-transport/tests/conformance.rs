@@ -4,8 +4,8 @@
 use std::{sync::Arc, time::Duration};
 
 use mx_transport::{
-    BodyCap, Family, Faults, Metrics, RateLimit, Record, RequestLog, ReqwestTransport, Retry, Timeouts, Transport,
-    conformance,
+    AccessToken, BodyCap, Family, Faults, Metrics, RateLimit, Record, RequestLog, ReqwestTransport, Retry, Timeouts,
+    TokenRefresh, Tokens, Transport, conformance,
 };
 
 const LARGE: u64 = 100_000_000;
@@ -48,6 +48,12 @@ async fn rate_limit_conforms() {
 #[tokio::test]
 async fn timeouts_conform() {
     conforms(Timeouts::new(client()).total(Duration::from_secs(50))).await;
+}
+
+#[tokio::test]
+async fn token_refresh_conforms() {
+    let tokens = Tokens::from(AccessToken::new("a-token").unwrap());
+    conforms(TokenRefresh::new("https://hs.test", client(), tokens, None).unwrap()).await;
 }
 
 #[tokio::test]

@@ -98,6 +98,12 @@ async fn nobody_there_is_told_from_interrupted() {
     assert_eq!(error.kind(), Kind::Connect);
     assert!(!error.may_have_been_processed());
     assert!(!format!("{error:?} {error}").contains("secret"));
+    let host = url
+        .strip_prefix("http://")
+        .and_then(|rest| rest.split('/').next())
+        .unwrap();
+    assert!(error.to_string().contains(host), "{error}");
+    assert_eq!(error.redirect_host(), None);
 }
 
 #[tokio::test]

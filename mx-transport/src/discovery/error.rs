@@ -3,6 +3,18 @@
 use crate::{RequestError, TransportError, UrlError};
 
 /// No homeserver was found. In each case the homeserver's address can be given instead.
+///
+/// ```no_run
+/// # async fn example(discovery: mx_transport::Discovery) -> Result<(), mx_transport::DiscoveryError> {
+/// use mx_transport::DiscoveryError;
+///
+/// match discovery.find("example.org").await {
+///     Ok(found) => println!("{}", found.base_url),
+///     Err(DiscoveryError::Redirected { to, .. }) => println!("is {to} to be trusted with the password?"),
+///     Err(error) => return Err(error),
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DiscoveryError {

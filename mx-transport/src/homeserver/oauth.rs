@@ -81,6 +81,20 @@ impl Homeserver {
 
     /// Begin a login of this device that a person completes elsewhere.
     ///
+    /// ```no_run
+    /// # async fn example(homeserver: mx_transport::Homeserver) -> Result<(), Box<dyn std::error::Error>> {
+    /// use mx_transport::ClientRegistration;
+    /// use ruma::DeviceId;
+    ///
+    /// let us = ClientRegistration::new("My bot", "https://example.org/mybot");
+    /// let client = homeserver.register_oauth_client(&us).await?;
+    /// let waiting = homeserver.begin_device_authorization(&client, DeviceId::new()).await?;
+    /// println!("type {} at {} within {:?}", waiting.user_code, waiting.verification_uri, waiting.left());
+    /// let tokens = homeserver.finish_device_authorization(&client, waiting).await?;
+    /// homeserver.set_oauth_tokens(tokens, client, None);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`OAuthError::Unsupported`]; of the request.
     pub async fn begin_device_authorization(

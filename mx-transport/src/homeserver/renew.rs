@@ -21,7 +21,7 @@ use crate::{AccessToken, OAuthClient, RefreshToken, RequestError, TokenKeeper, T
 
 /// What was done for one request.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Renewals {
+pub(crate) struct Renewals {
     adopted: bool,
     renewed: bool,
 }
@@ -52,7 +52,18 @@ impl Homeserver {
     }
 
     /// End the login: the device is deleted, and its tokens are worth nothing any more. Where an authorization server gave
-    /// them, they are given back there; the token of an application service stays. The tokens stay in use here, until they are [forgotten](Self::clear_access_token).
+    /// them, they are given back there; the token of an application service stays. The tokens stay in use here, until they are
+    /// [forgotten](Self::clear_access_token).
+    ///
+    /// ```no_run
+    /// # use mx_transport::{Homeserver, RequestError};
+    /// # async fn example(homeserver: Homeserver) -> Result<(), RequestError> {
+    /// match homeserver.log_out().await {
+    ///     Ok(()) | Err(RequestError::LoggedOut { .. }) => homeserver.clear_access_token(),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Of the request: of its kinds, [`RequestError::LoggedOut`] says that there was no login any more.
@@ -93,7 +104,7 @@ impl Homeserver {
 
     /// Renew the access token, if it is about to expire. While it is valid a failure costs nothing but half of the time
     /// that there is: the old one stays in use.
-    pub(super) async fn renew_early(&self, until: Until) {
+    pub(crate) async fn renew_early(&self, until: Until) {
         if self.0.login.due().is_some() {
             // Boxed, since it is rare and would make every request larger.
             Box::pin(self.renew_due(until.half())).await;
@@ -134,14 +145,14 @@ impl Homeserver {
     }
 
     /// Give a refused request another token.
-    async fn another_token(
+    pub(crate) async fn another_token(
         &self,
         refused: RequestError,
         headers: &mut HeaderMap,
         renewals: &mut Renewals,
         until: Until,
     ) -> Result<(), RequestError> {
-        let Some(used) = sent_token(headers) else {
+        let Some(used) = sent_token(headers).filter(|_| !renewals.renewed) else {
             return Err(refused);
         };
         let _renewing = until.wait(self.0.login.renewing.lock()).await?;
@@ -260,7 +271,7 @@ fn sent_token(headers: &HeaderMap) -> Option<AccessToken> {
     AccessToken::new(value.strip_prefix("Bearer ")?).ok()
 }
 
-pub(super) fn bearer(access: &AccessToken) -> Result<HeaderValue, RequestError> {
+pub(crate) fn bearer(access: &AccessToken) -> Result<HeaderValue, RequestError> {
     let mut value =
         HeaderValue::try_from(format!("Bearer {}", access.expose())).map_err(|_| RequestError::NoAccessToken)?;
     value.set_sensitive(true);

@@ -36,6 +36,19 @@ impl Homeserver {
 
     /// Speak as somebody else from now on, in all clones, with the token of an application service. The token is in a header,
     /// and who speaks is in the query of each request that carries it.
+    ///
+    /// ```no_run
+    /// # async fn example(homeserver: mx_transport::Homeserver) -> Result<(), Box<dyn std::error::Error>> {
+    /// use mx_transport::{AccessToken, Masquerade};
+    /// use ruma::{device_id, owned_user_id};
+    ///
+    /// let as_token = AccessToken::new("the as_token")?;
+    /// homeserver.register_by_appservice(&as_token, "bot.one").await?;
+    /// let bot = homeserver.for_another_login();
+    /// bot.masquerade(as_token, Masquerade::user(owned_user_id!("@bot.one:example.org")));
+    /// bot.make_device(device_id!("ONE"), "bot one").await?;
+    /// # Ok(()) }
+    /// ```
     pub fn masquerade(&self, as_token: AccessToken, masquerade: Masquerade) {
         *self.0.masquerade.write().unwrap_or_else(PoisonError::into_inner) = Some(masquerade);
         self.set_access_token(as_token);

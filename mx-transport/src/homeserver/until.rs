@@ -10,14 +10,14 @@ use crate::{Deadline, Phase, RequestError, TransportError, TransportErrorKind as
 
 /// When a call has to be done. By default: whenever.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Until(Option<Instant>);
+pub(crate) struct Until(Option<Instant>);
 
 impl Until {
     pub(super) fn of(call: Call) -> Self {
         call.deadline.map_or_else(Self::default, Self::in_at_most)
     }
 
-    pub(super) fn in_at_most(time: Duration) -> Self {
+    pub(crate) fn in_at_most(time: Duration) -> Self {
         Self(Instant::now().checked_add(time))
     }
 

@@ -158,6 +158,14 @@ impl Homeserver {
 
     /// Whether the homeserver has switched an unstable feature on, as in `org.matrix.simplified_msc3575`.
     ///
+    /// ```no_run
+    /// # async fn example(homeserver: mx_transport::Homeserver) -> Result<(), Box<dyn std::error::Error>> {
+    /// if homeserver.supports("org.matrix.simplified_msc3575").await? {
+    ///     println!("sliding sync is on");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`versions`](Self::versions).
     pub async fn supports(&self, feature: &str) -> Result<bool, RequestError> {

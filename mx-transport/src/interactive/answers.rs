@@ -10,6 +10,28 @@ use super::{Challenge, InteractiveError};
 
 /// Who answers what a homeserver asks.
 ///
+/// ```
+/// use async_trait::async_trait;
+/// use mx_transport::{Answers, Challenge, InteractiveError};
+/// use ruma::api::client::uiaa::AuthData;
+///
+/// #[derive(Debug)]
+/// struct InBrowser;
+///
+/// #[async_trait]
+/// impl Answers for InBrowser {
+///     async fn answer(&self, challenge: &Challenge) -> Result<AuthData, InteractiveError> {
+///         for stage in challenge.next_stages() {
+///             if let (Some(page), Some(done)) = (challenge.page(stage), challenge.done_elsewhere(stage)) {
+///                 println!("open {page}, and press return when it is done");
+///                 return Ok(done);
+///             }
+///         }
+///         Err(InteractiveError::unanswerable(challenge))
+///     }
+/// }
+/// ```
+///
 /// # Contract
 /// - An answer is to one of [`next_stages`](Challenge::next_stages).
 /// - It may take as long as people take. Homeservers forget a dialogue after some minutes, and begin anew.
@@ -29,6 +51,15 @@ pub trait Answers: fmt::Debug + Send + Sync {
 
 /// Answers without anybody: by password, by a token for registrations, and what needs no answer. Each of them is given
 /// once: what was refused ends the dialogue.
+///
+/// ```
+/// use mx_transport::Unattended;
+/// use ruma::api::client::uiaa::{MatrixUserIdentifier, UserIdentifier};
+///
+/// let me = UserIdentifier::Matrix(MatrixUserIdentifier::new("mybot".to_owned()));
+/// let answers = Unattended::new().password(me, "hunter2").accept_terms();
+/// assert!(!format!("{answers:?}").contains("hunter2"));
+/// ```
 #[derive(Clone, Default)]
 pub struct Unattended {
     password: Option<(UserIdentifier, Zeroizing<String>)>,

@@ -9,6 +9,19 @@ use url::Url;
 use crate::homeserver::visible;
 
 /// What became of a request that may be answered with questions.
+///
+/// ```no_run
+/// # async fn example(homeserver: mx_transport::Homeserver) -> Result<(), Box<dyn std::error::Error>> {
+/// use mx_transport::Asked;
+/// use ruma::api::client::device::delete_device::v3::Request;
+///
+/// match homeserver.ask(Request::new("OLDDEVICE".into())).await? {
+///     Asked::Done(_) => println!("it is gone"),
+///     Asked::Challenged(challenge) => println!("one of these is wanted first: {:?}", challenge.next_stages()),
+///     _ => println!("something else is wanted"),
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Asked<T> {
@@ -31,6 +44,20 @@ pub struct Refusal {
 }
 
 /// What the homeserver asks. Its session, with which others could go on, is hidden in debug output.
+///
+/// ```
+/// use mx_transport::Challenge;
+///
+/// fn show(challenge: &Challenge) {
+///     if let Some(refusal) = challenge.refusal() {
+///         println!("{} was refused: {}", refusal.stage, refusal.message);
+///     }
+///     for stage in challenge.next_stages() {
+///         println!("{stage}, in a browser at {:?}", challenge.page(stage).map(|page| page.to_string()));
+///     }
+/// }
+/// # let _ = show;
+/// ```
 #[derive(Clone)]
 pub struct Challenge {
     info: UiaaInfo,

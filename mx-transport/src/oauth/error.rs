@@ -6,6 +6,13 @@ use serde::Deserialize;
 use crate::{RequestError, homeserver::visible};
 
 /// A login by OAuth 2.0 was not done.
+///
+/// ```
+/// use mx_transport::OAuthError;
+///
+/// assert_eq!(OAuthError::Expired.code(), "login_expired");
+/// println!("{}", OAuthError::NotOffered); // says what to do instead
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OAuthError {

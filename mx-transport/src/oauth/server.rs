@@ -11,6 +11,18 @@ use url::{Host, Url};
 use super::OAuthError;
 
 /// An authorization server. All of its addresses are `https`, or of this very machine where the homeserver is too.
+///
+/// ```no_run
+/// # async fn example(homeserver: mx_transport::Homeserver) -> Result<(), Box<dyn std::error::Error>> {
+/// use ruma::device_id;
+///
+/// let server = homeserver.authorization_server().await?;
+/// println!("logins by typed code: {}", server.offers_device_codes());
+/// if let Some(page) = server.device_deletion_page(device_id!("OLDDEVICE")) {
+///     println!("the owner of the account deletes it at {page}");
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct AuthorizationServer {
     metadata: AuthorizationServerMetadata,

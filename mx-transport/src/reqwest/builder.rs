@@ -20,6 +20,22 @@ const MAX_HEAD_BYTES: u32 = 64 * 1024;
 const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
 
 /// How a [`ReqwestTransport`] behaves.
+///
+/// ```no_run
+/// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use mx_transport::ReqwestTransport;
+///
+/// // For one homeserver whose key is known, and through the proxy of the company.
+/// let client = ReqwestTransport::builder()
+///     .pin("sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=".parse()?)
+///     .proxy("http://proxy.example.org:3128")?
+///     .total_timeout(Duration::from_secs(30))
+///     .max_body_bytes(16 << 20)
+///     .build()?;
+/// # drop(client);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ReqwestTransportBuilder {
     user_agent: String,

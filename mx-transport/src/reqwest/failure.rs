@@ -45,9 +45,20 @@ pub(super) fn within_the_answer(error: ::reqwest::Error) -> TransportError {
     told(kind, error)
 }
 
-/// An error's URL, which may hold a query, is left out.
+/// Of an error's URL, which may hold a query, the host is kept.
 fn told(kind: Kind, error: ::reqwest::Error) -> TransportError {
-    TransportError::with_source(kind, error.without_url())
+    let host = error.url().and_then(host_of);
+    TransportError::with_source(kind, error.without_url()).with_host(host.as_deref())
+}
+
+/// The host of an address, with its port where it has one of its own.
+pub(super) fn host_of(address: &::reqwest::Url) -> Option<String> {
+    let host = address.host()?;
+    Some(
+        address
+            .port()
+            .map_or_else(|| host.to_string(), |port| format!("{host}:{port}")),
+    )
 }
 
 /// Every cause of an error; those that an I/O error wraps are causes too.

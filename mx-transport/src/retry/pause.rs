@@ -16,8 +16,8 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 /// `retry_after_ms` of the body, which the Matrix specification has deprecated and every homeserver still sends.
 ///
 /// A date is compared with the answer's own: the clock of a machine that has just started may be years off, and two
-/// clocks of one server are one. Fractions are taken, as some proxies send them. What is negative or past is no time at all, what is huge is a day,
-/// and what is none of this is not there. Of several headers the longest pause counts.
+/// clocks of one server are one. Fractions are taken, as some proxies send them. What is negative or past is no time at all,
+/// what is huge is a day, and what is none of this is not there. Of several headers the longest pause counts.
 pub(crate) fn named_pause(response: &http::Response<Bytes>) -> Option<Duration> {
     let date = response.headers().get(DATE).and_then(|date| date.to_str().ok());
     let now = date.and_then(|date| httpdate::parse_http_date(date.trim()).ok());

@@ -16,6 +16,17 @@ use super::{Chunks, Sink, Source};
 const CHUNK_BYTES: usize = 128 * 1024;
 
 /// A file that is sent. It needs no name, and must not change while it is sent.
+///
+/// ```no_run
+/// # async fn example(homeserver: mx_transport::Homeserver) -> Result<(), Box<dyn std::error::Error>> {
+/// use std::{fs::File, sync::Arc};
+/// use mx_transport::FileSource;
+///
+/// // The bytes as they are: an encrypted file is encrypted before.
+/// let address = homeserver.upload(Arc::new(FileSource::new(File::open("eagle.enc")?)?)).await?;
+/// println!("{address}");
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct FileSource {
     file: Arc<Mutex<File>>,
@@ -68,6 +79,20 @@ impl Source for FileSource {
 }
 
 /// A file that is written, up to so many bytes.
+///
+/// ```no_run
+/// # use mx_transport::Homeserver;
+/// # async fn example(homeserver: Homeserver, address: ruma::OwnedMxcUri) -> Result<(), Box<dyn std::error::Error>> {
+/// use std::fs::File;
+/// use mx_transport::FileSink;
+///
+/// let mut sink = FileSink::new(File::create("eagle.enc")?, 10 << 20);
+/// match homeserver.download(&address, &mut sink).await {
+///     Err(error) if error.code() == "answer_too_large" => println!("more than 10 MiB"),
+///     fetched => fetched?,
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct FileSink {
     file: Arc<Mutex<File>>,

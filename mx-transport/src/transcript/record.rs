@@ -29,6 +29,16 @@ use crate::{
 /// answer to a login that was cut is one. [`verbatim`](Self::verbatim) keeps them. Files are in the transcript as well,
 /// and in memory until their exchange ends: it is for tests. What cannot be written
 /// is told by [`finish`](Self::finish), and the exchange goes on. Clones write to the same transcript.
+///
+/// ```no_run
+/// # use mx_transport::{Record, Replay, Transport, TranscriptError};
+/// # fn example(client: impl Transport) -> Result<(), TranscriptError> {
+/// let recorded = Record::in_memory(client);
+/// // … requests go through it, and later, without a network:
+/// let told_again = Replay::from_transcript(&recorded.transcript()?)?;
+/// # drop(told_again);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Record<T> {
     inner: T,

@@ -24,6 +24,14 @@ use crate::{
 /// same bodies but for secrets. Another request is refused ([`Kind::Build`]) and the transcript does not go on.
 ///
 /// Clones go on in the same transcript.
+///
+/// ```no_run
+/// # fn example() -> Result<(), mx_transport::TranscriptError> {
+/// let replay = mx_transport::Replay::from_file("tests/login.transcript".as_ref())?;
+/// // … the test, and at its end:
+/// assert_eq!(replay.left(), 0);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Replay {
     lines: Arc<Mutex<VecDeque<Line>>>,

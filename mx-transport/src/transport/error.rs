@@ -45,9 +45,19 @@ pub enum Phase {
 }
 
 /// No complete response arrived.
+///
+/// ```
+/// use mx_transport::{Phase, TransportError, TransportErrorKind};
+///
+/// // What a transport of yours says when nobody answered in time.
+/// let error = TransportError::new(TransportErrorKind::Timeout(Phase::Headers));
+/// assert!(error.is_transient());
+/// assert!(error.may_have_been_processed(), "only what is idempotent may be sent again");
+/// assert_eq!(error.code(), "timeout");
+/// ```
 pub struct TransportError {
     kind: TransportErrorKind,
-    /// Where a redirect points to. Behind a pointer, since errors are handed on by value.
+    /// Where a redirect points to, or who cannot be reached. Behind a pointer, since errors are handed on by value.
     host: Option<Box<str>>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -71,6 +81,13 @@ impl TransportError {
             host: None,
             source: Some(source.into()),
         }
+    }
+
+    /// The same error, of an exchange with this host.
+    #[must_use]
+    pub fn with_host(mut self, host: Option<&str>) -> Self {
+        self.host = host.map(Into::into);
+        self
     }
 
     /// A redirect to this host. The rest of its address is left out: it may hold a secret.
@@ -103,7 +120,9 @@ impl TransportError {
     /// one to nowhere.
     #[must_use]
     pub fn redirect_host(&self) -> Option<&str> {
-        self.host.as_deref()
+        self.host
+            .as_deref()
+            .filter(|_| self.kind == TransportErrorKind::Redirect)
     }
 
     /// The server may have processed the request: only what is idempotent may be sent again.
@@ -151,11 +170,20 @@ impl TransportError {
 
 impl fmt::Display for TransportError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(host) = &self.host {
-            return write!(
-                f,
-                "the homeserver redirected us to {host}, which is never followed: use the address that it redirects to"
-            );
+        match (self.kind, &self.host) {
+            (TransportErrorKind::Redirect, Some(host)) => {
+                return write!(
+                    f,
+                    "the homeserver redirected us to {host}, which is never followed: use the address that it redirects to"
+                );
+            }
+            (TransportErrorKind::Connect, Some(host)) => {
+                return write!(
+                    f,
+                    "the homeserver cannot be reached at {host}: check this address, the network, and that it is running"
+                );
+            }
+            _ => {}
         }
         f.write_str(match self.kind {
             TransportErrorKind::Build => "the request cannot be sent to this address",
