@@ -32,6 +32,19 @@ pub use self::{
 
 /// Ordered, atomic, durable rows of bytes. Rows hold secrets, sealed by the layer above: never log them.
 ///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use mx_crypto_store::backend::{Backend, BackendErrorKind, Batch, Memory};
+///
+/// let rows: &dyn Backend = &Memory::new();
+/// rows.commit(Batch::new().put("a1", "x").put("a2", "y").put("b1", "z")).await?;
+/// assert_eq!(rows.scan(b"a", Some(b"a1"), 10).await?, [(b"a2".to_vec(), b"y".to_vec())]);
+/// let refused = rows.commit(Batch::new().expect("a1", None).put("a1", "w")).await.unwrap_err();
+/// assert_eq!(refused.kind(), BackendErrorKind::Conflict);
+/// # Ok(()) }
+/// ```
+///
 /// # Contract (each clause is a function in `conformance`, run on every engine)
 /// - `get_returns_what_was_put`: the latest committed value, byte for byte; absent is `Ok(None)`, and an empty value is
 ///   not absent.
@@ -110,6 +123,13 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 }
 
 /// What an engine promises about commits that returned `Ok`.
+///
+/// ```
+/// use mx_crypto_store::backend::{Backend, Memory};
+///
+/// let promises = Memory::new().promises();
+/// assert!(!promises.survives_kill, "for tests, and for devices that are thrown away");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Promises {
     /// They are there after the process was killed (`SIGKILL`, a panic, the out-of-memory killer), at any instruction.
@@ -120,6 +140,14 @@ pub struct Promises {
 }
 
 /// Writes that happen together, under expectations.
+///
+/// ```
+/// use mx_crypto_store::backend::Batch;
+///
+/// // Both or neither, and only while nobody else has made the first.
+/// let batch = Batch::new().expect("owner", None).put("owner", "us").delete("old");
+/// assert_eq!(batch.writes.len(), 2);
+/// ```
 #[derive(Clone, Default)]
 pub struct Batch {
     /// What must hold for anything to be written.

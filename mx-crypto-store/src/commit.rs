@@ -49,6 +49,25 @@ impl Queue {
 }
 
 /// A unit of work that ended, on its way to the disk. It gets there whether this is waited for or not.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use std::sync::Arc;
+/// # use mx_crypto_store::{Family, KeySource, RecordId, SealedStore, StoreKey, backend::Memory};
+/// # let key = KeySource::Bytes(StoreKey::from_bytes([7; 32]));
+/// # let store = SealedStore::open(Arc::new(Memory::new()), key.clone()).await?;
+///
+/// let (one, two) = (store.begin().await?, RecordId::named(Family::new("seen"), &[], "1"));
+/// one.put(&two, &1)?;
+/// let on_its_way = one.submit()?;
+/// // The next unit begins on top of it, while the disk is busy.
+/// let next = store.begin().await?;
+/// assert_eq!(next.get::<u32>(&two).await?, Some(1));
+/// next.commit().await?;
+/// on_its_way.durable().await?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 #[must_use = "a unit is durable when `durable` says so"]
 pub struct Submitted(oneshot::Receiver<Result<()>>);

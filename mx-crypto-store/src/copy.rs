@@ -13,6 +13,22 @@ use crate::{
 /// Both must be open exclusively, as the embedded engines are. Afterwards use one of the two and destroy the other: two
 /// devices with the same keys would use them twice.
 ///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use std::sync::Arc;
+/// # use mx_crypto_store::{KeySource, SealedStore, StoreKey, backend::{Memory, MemoryDisk}};
+/// # let (old, new, key) = (MemoryDisk::new(), MemoryDisk::new(), KeySource::Bytes(StoreKey::from_bytes([7; 32])));
+/// # SealedStore::open(Arc::new(Memory::open(&old)?), key.clone()).await?.shutdown().await?;
+/// // From any engine to any other, such as from `Sled` to `Sqlite`.
+/// let (from, to) = (Memory::open(&old)?, Memory::open(&new)?);
+/// let rows = mx_crypto_store::copy(&from, &to).await?;
+/// println!("{rows} rows: the old ones are to be destroyed now");
+/// let store = SealedStore::open_existing(Arc::new(to), key).await?;
+/// # drop(store);
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// [`StoreError::Empty`] when there is no store in `from`; [`StoreError::NotEmpty`] when there is one in `to`;
 /// [`StoreError::Corrupt`] when what was read back differs; of the engines.

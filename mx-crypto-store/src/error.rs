@@ -8,6 +8,19 @@ use crate::backend::{BackendError, BackendErrorKind};
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 /// What can go wrong with a store. Every variant has a stable [`code`](Self::code).
+///
+/// ```no_run
+/// # use std::sync::Arc;
+/// # use mx_crypto_store::{KeySource, SealedStore, StoreError, backend::Backend};
+/// # async fn example(engine: Arc<dyn Backend>, key: KeySource) -> Result<(), StoreError> {
+/// match SealedStore::open_existing(engine, key).await {
+///     Ok(store) => store.shutdown().await?,
+///     Err(StoreError::Empty) => println!("there is nothing yet"),
+///     Err(StoreError::InUse) => println!("stop the other process first"),
+///     Err(error) => println!("{error} [{}]", error.code()),
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -16,7 +29,7 @@ pub enum StoreError {
     InUse,
 
     /// The key does not belong to the store.
-    #[error("this key does not open the store: use the pickle.key that was made with it")]
+    #[error("this key does not open the store: use the key file or the passphrase that it was made with")]
     WrongKey,
 
     /// The store is opened by another kind of key.

@@ -14,16 +14,47 @@ use crate::{
 const MAX_LISTED: usize = 100;
 
 /// How large a store is, and what is in it.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use std::sync::Arc;
+/// # use mx_crypto_store::{Family, KeySource, RecordId, SealedStore, StoreKey, backend::Memory};
+/// # let key = KeySource::Bytes(StoreKey::from_bytes([7; 32]));
+/// # let store = SealedStore::open(Arc::new(Memory::new()), key.clone()).await?;
+///
+/// let stats = store.stats().await?;
+/// println!("schema {}, {:?} bytes on the disk", stats.schema, stats.size_bytes);
+/// for (kind, count) in stats.records {
+///     println!("{count} of {kind}");
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
     /// What it takes on the disk, in bytes, where the engine knows.
     pub size_bytes: Option<u64>,
+    /// The version of its form: a store of an older one was upgraded when it was opened.
+    pub schema: u32,
     /// How many records of each kind there are, by the kind's name. Kinds without records are left out.
     pub records: BTreeMap<&'static str, u64>,
 }
 
 /// What looking at every record found.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use std::sync::Arc;
+/// # use mx_crypto_store::{Family, KeySource, RecordId, SealedStore, StoreKey, backend::Memory};
+/// # let key = KeySource::Bytes(StoreKey::from_bytes([7; 32]));
+/// # let store = SealedStore::open(Arc::new(Memory::new()), key.clone()).await?;
+///
+/// let verified = store.verify().await?;
+/// assert!(verified.is_whole(), "{:?}", verified.first_damaged);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Verified {
@@ -85,6 +116,7 @@ impl SealedStore {
     pub async fn stats(&self) -> Result<Stats> {
         let mut stats = Stats {
             size_bytes: self.core.backend.size_bytes().await?,
+            schema: crate::header::SCHEMA,
             ..Stats::default()
         };
         let mut rows = Pages::new();

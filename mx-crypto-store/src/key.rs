@@ -23,6 +23,16 @@ const KEY_BYTES: usize = 32;
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
 /// The key that opens a store. Wiped from memory when dropped, hidden in debug output.
+///
+/// ```
+/// use mx_crypto_store::{KeySource, StoreKey};
+///
+/// // From a key management service, as 32 bytes.
+/// let key = StoreKey::from_bytes([7; 32]);
+/// assert_eq!(format!("{key:?}"), "StoreKey(<hidden>)");
+/// let source = KeySource::Bytes(key);
+/// # drop(source);
+/// ```
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct StoreKey([u8; KEY_BYTES]);
 
@@ -53,6 +63,15 @@ impl fmt::Debug for StoreKey {
 }
 
 /// Where the key that opens a store comes from.
+///
+/// ```
+/// use mx_crypto_store::{KeySource, Passphrase};
+///
+/// let from_file = KeySource::File("/var/lib/mybot/pickle.key".into());
+/// let from_systemd = KeySource::Credential("store.key".to_owned()); // LoadCredential=store.key:/etc/mybot.key
+/// let from_somebody = KeySource::Passphrase(Passphrase::new("correct horse battery staple"));
+/// # drop((from_file, from_systemd, from_somebody));
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum KeySource {
@@ -69,10 +88,15 @@ pub enum KeySource {
 }
 
 /// A key for a store that is new, or is to have another key.
+#[derive(Debug)]
 pub(crate) struct Minted {
     pub(crate) key: StoreKey,
     pub(crate) kdf: Kdf,
 }
+
+/// The key that a store is about to have: with it, a [`Vault`](crate::Vault) can be made that it opens.
+#[derive(Debug)]
+pub struct NewKey(pub(crate) Minted);
 
 impl KeySource {
     /// The keys to try on a store that exists, the likeliest first.

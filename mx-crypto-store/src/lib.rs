@@ -93,7 +93,7 @@ pub use self::{
     copy::copy,
     error::{Result, StoreError},
     inspect::{Damage, DamageKind, Stats, Verified},
-    key::{KeySource, Passphrase, PassphraseCost, StoreKey},
+    key::{KeySource, NewKey, Passphrase, PassphraseCost, StoreKey},
     record::{Cursor, Family, Record, RecordId},
     revision::Revision,
     sealed::SealedStore,

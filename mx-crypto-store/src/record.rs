@@ -10,6 +10,24 @@ use crate::{
 };
 
 /// A family of records, by its name. Two families never meet.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use std::sync::Arc;
+/// # use mx_crypto_store::{Family, KeySource, RecordId, SealedStore, StoreKey, backend::Memory};
+/// # let key = KeySource::Bytes(StoreKey::from_bytes([7; 32]));
+/// # let store = SealedStore::open(Arc::new(Memory::new()), key.clone()).await?;
+///
+/// const SETTINGS: Family = Family::guarded("settings"); // one that is deleted or set back on the disk is missed
+/// const SEEN: Family = Family::new("seen").passing(); // one comes with every message
+///
+/// let unit = store.begin().await?;
+/// unit.put(&RecordId::named(SETTINGS, &[], "language"), "en")?;
+/// unit.put(&RecordId::named(SEEN, &["!room"], "$event"), &true)?;
+/// unit.commit().await?;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Family {
     name: &'static str,
@@ -79,6 +97,31 @@ impl Family {
 }
 
 /// Where a record is: in a family, in a group of it, under a name or at a position.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use std::sync::Arc;
+/// # use mx_crypto_store::{Family, KeySource, RecordId, SealedStore, StoreKey, backend::Memory};
+/// # let key = KeySource::Bytes(StoreKey::from_bytes([7; 32]));
+/// # let store = SealedStore::open(Arc::new(Memory::new()), key.clone()).await?;
+///
+/// const QUEUE: Family = Family::new("queue");
+/// let unit = store.begin().await?;
+/// for task in ["first", "second"] {
+///     let position = unit.next_sequence(QUEUE, &["mail"]).await?;
+///     unit.put(&RecordId::sequence(QUEUE, &["mail"], position), task)?;
+/// }
+/// unit.commit().await?;
+///
+/// let waiting = store.scan(QUEUE, &["mail"], None, 10).await?;
+/// assert_eq!(waiting[0].decode::<String>()?, "first");
+/// let unit = store.begin().await?;
+/// unit.delete_at(&waiting[0].cursor)?; // done
+/// unit.commit().await?;
+/// # assert_eq!(store.scan(QUEUE, &["mail"], None, 10).await?.len(), 1);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct RecordId {
     family: Family,

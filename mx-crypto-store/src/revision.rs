@@ -11,6 +11,22 @@ use crate::layout::{Row, Table};
 
 /// How often something was written. A write counts when it joins its unit, whether that is committed or not: ask inside
 /// of a unit of work, which is alone, to know of all.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use std::sync::Arc;
+/// # use mx_crypto_store::{Family, KeySource, RecordId, SealedStore, StoreKey, backend::Memory};
+/// # let key = KeySource::Bytes(StoreKey::from_bytes([7; 32]));
+/// # let store = SealedStore::open(Arc::new(Memory::new()), key.clone()).await?;
+///
+/// let before = store.revision();
+/// let unit = store.begin().await?;
+/// unit.put(&RecordId::named(Family::new("seen"), &[], "1"), &1)?;
+/// unit.commit().await?;
+/// assert_ne!(store.revision(), before, "what was read before may have changed");
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Revision {
     /// Anything but what comes and goes with messages: ratchets, room keys, hashes, positions, tokens, and records of

@@ -7,7 +7,7 @@ use crate::{
     backend::{Backend, Batch, Caught},
     copy::UNFINISHED_ROW,
     header::Header,
-    key::{Minted, StoreKey},
+    key::{Minted, NewKey, StoreKey},
     layers::{Core, OpenUnit, View},
     layout::HEADER_ROW,
     manifest::{Manifest, ROOT_ROW, Root},
@@ -19,6 +19,28 @@ use crate::{
 
 /// A sealed store without any engine of Matrix: records, units of work, any [`Backend`]. Cheap to clone; all clones
 /// are the same store.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), mx_crypto_store::StoreError> {
+/// use std::sync::Arc;
+/// use mx_crypto_store::{Family, KeySource, RecordId, SealedStore, StoreKey, backend::{Memory, MemoryDisk}};
+///
+/// let (disk, key) = (MemoryDisk::new(), KeySource::Bytes(StoreKey::from_bytes([7; 32])));
+/// let seen = RecordId::named(Family::new("seen"), &["!room"], "$event");
+/// let store = SealedStore::open(Arc::new(Memory::open(&disk)?), key.clone()).await?;
+/// let unit = store.begin().await?;
+/// unit.put(&seen, &42)?;
+/// unit.commit().await?;
+/// store.shutdown().await?;
+///
+/// // Another key opens nothing, and the right one finds what was committed.
+/// let other = KeySource::Bytes(StoreKey::from_bytes([8; 32]));
+/// assert!(SealedStore::open(Arc::new(Memory::open(&disk)?), other).await.is_err());
+/// let store = SealedStore::open_existing(Arc::new(Memory::open(&disk)?), key).await?;
+/// assert_eq!(store.record::<u32>(&seen).await?, Some(42));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct SealedStore {
     pub(crate) core: Arc<Core>,
@@ -173,6 +195,23 @@ impl SealedStore {
     /// A key file that is there is replaced only if its key opens this store. The former key opens nothing any more,
     /// but for copies of the store that were made before.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::sync::Arc;
+    /// # use mx_crypto_store::{KeySource, SealedStore, StoreError, StoreKey, backend::{Memory, MemoryDisk}};
+    /// # let (disk, key) = (MemoryDisk::new(), KeySource::Bytes(StoreKey::from_bytes([7; 32])));
+    /// # let store = SealedStore::open(Arc::new(Memory::open(&disk)?), key.clone()).await?;
+    /// let next = KeySource::Bytes(StoreKey::generate()?);
+    /// store.rekey(&next).await?;
+    /// store.shutdown().await?;
+    /// let former = SealedStore::open(Arc::new(Memory::open(&disk)?), key).await;
+    /// assert!(matches!(former, Err(StoreError::WrongKey)));
+    /// let store = SealedStore::open(Arc::new(Memory::open(&disk)?), next).await?;
+    /// # drop(store);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Of keys, before anything has changed; [`StoreError::KeyFile`] when the new key file cannot take its name after
     /// the store has its key: the next opening with it finishes that. Of the engine.
@@ -181,25 +220,65 @@ impl SealedStore {
     /// A call that was dropped, or whose process died, may have been carried out: one of the two keys opens the store. If
     /// it was dropped while it wrote, the store is poisoned until it is opened again.
     pub async fn rekey(&self, to: &KeySource) -> Result<()> {
+        self.rekey_with(to, |_| Ok::<(), StoreError>(())).await
+    }
+
+    /// As [`rekey`](Self::rekey), and seal with the new key what is kept beside the store before the store has it: `before`
+    /// is called with the new key once it is on the disk. Keep what is sealed with the former one until this returns.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::sync::Arc;
+    /// # use mx_crypto_store::{Family, KeySource, RecordId, SealedStore, StoreKey, backend::Memory};
+    /// # let key = KeySource::Bytes(StoreKey::from_bytes([7; 32]));
+    /// # let store = SealedStore::open(Arc::new(Memory::new()), key.clone()).await?;
+    ///
+    /// use mx_crypto_store::{StoreError, Vault};
+    ///
+    /// let next = KeySource::Bytes(StoreKey::generate()?);
+    /// let mut beside = Vec::new();
+    /// store.rekey_with(&next, |new_key| {
+    ///     beside = Vault::for_new_key(new_key)?.seal(b"tokens", b"a token")?;
+    ///     Ok::<_, StoreError>(()) // and it is on the disk
+    /// }).await?;
+    /// assert_eq!(*Vault::open(&next, b"tokens", &beside).await?.1, b"a token");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`rekey`](Self::rekey); of `before`, and nothing has changed then.
+    ///
+    /// # Cancel safety
+    /// As [`rekey`](Self::rekey).
+    pub async fn rekey_with<E: From<StoreError>>(
+        &self,
+        to: &KeySource,
+        before: impl FnOnce(&NewKey) -> Result<(), E> + Send,
+    ) -> Result<(), E> {
         let _alone = self.core.turn.lock().await;
         self.core.until_idle().await;
         self.core.check_writable()?;
         let _loud = self.core.quiet.write().await;
-        let row = self.core.backend.get(HEADER_ROW).await?.ok_or(StoreError::Corrupt {
+        let row = self.core.backend.get(HEADER_ROW).await.map_err(StoreError::from)?;
+        let row = row.ok_or(StoreError::Corrupt {
             what: "its header, which is missing",
         })?;
         let header = Header::parse(&row)?;
         to.check_replaceable(|key| header.unwrap_keys(key).is_ok())?;
         let minted = to.mint_another().await?;
+        let minted = NewKey(minted);
+        before(&minted)?;
+        let NewKey(minted) = minted;
         let mut root = self.core.manifest().root.clone();
         root.counter = root.counter.saturating_add(1);
         root.header_generation = header.generation.saturating_add(1);
         let batch = self.rewrap(row, &root, &minted)?;
         let unknown = self.core.unknown();
-        self.core.backend.commit(batch).await?;
+        self.core.backend.commit(batch).await.map_err(StoreError::from)?;
         self.core.manifest().root = root;
         unknown.known();
-        to.settle(&minted.key)
+        Ok(to.settle(&minted.key)?)
     }
 
     fn rewrap(&self, before: Vec<u8>, root: &Root, minted: &Minted) -> Result<Batch> {

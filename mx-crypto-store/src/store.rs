@@ -39,6 +39,19 @@ use self::{
 ///
 /// While a [`Unit`] is open, every write of the engine joins it and every read sees it. A write outside of a unit is
 /// durable when it returns.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::sync::Arc;
+/// use mx_crypto_store::{KeySource, PickleStore, backend::Sqlite};
+///
+/// let engine = Arc::new(Sqlite::open("/var/lib/mybot/store").await?);
+/// let store = PickleStore::open(engine, KeySource::File("/var/lib/mybot/pickle.key".into())).await?;
+/// // It is a `CryptoStore` for an `OlmMachine`, whose writes join the unit that is open.
+/// let unit = store.begin().await?;
+/// unit.commit().await?;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct PickleStore {
     pub(crate) sealed: SealedStore,
@@ -111,6 +124,21 @@ impl PickleStore {
     }
 
     /// Whose store this is. `None`: no account was saved yet.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::sync::Arc;
+    /// use mx_crypto_store::{KeySource, PickleStore, StoreKey, backend::Memory};
+    ///
+    /// let key = KeySource::Bytes(StoreKey::generate()?);
+    /// let store = PickleStore::open(Arc::new(Memory::new()), key).await?;
+    /// match store.device().await? {
+    ///     Some((user, device)) => println!("{user} {device}"),
+    ///     None => println!("it is nobody's yet"),
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`StoreError::Corrupt`]; of the engine.

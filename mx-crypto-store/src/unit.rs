@@ -14,6 +14,23 @@ use crate::{
 
 /// An open unit of work. There is one at a time; writes of the engine join it. Dropped without
 /// [`commit`](Self::commit) or [`submit`](Self::submit), it leaves no trace.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), mx_crypto_store::StoreError> {
+/// # use std::sync::Arc;
+/// # use mx_crypto_store::{Family, KeySource, RecordId, SealedStore, StoreKey, backend::Memory};
+/// # let key = KeySource::Bytes(StoreKey::from_bytes([7; 32]));
+/// # let store = SealedStore::open(Arc::new(Memory::new()), key).await?;
+/// let (one, two) = (RecordId::named(Family::new("seen"), &[], "1"), RecordId::named(Family::new("seen"), &[], "2"));
+/// let unit = store.begin().await?;
+/// unit.put(&one, "both")?;
+/// unit.put(&two, "or none")?;
+/// assert_eq!(unit.get::<String>(&one).await?.as_deref(), Some("both")); // inside it is seen
+/// drop(unit);
+/// assert_eq!(store.record::<String>(&one).await?, None); // nothing was committed
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Unit {
     core: Arc<Core>,

@@ -15,13 +15,27 @@ use zeroize::Zeroizing;
 use crate::{
     KeySource, Result, StoreError,
     header::Header,
-    key::Kdf,
+    key::{Kdf, Minted, NewKey, StoreKey},
     random,
     seal::{Keys, STORE_ID, Sealer},
     sealed::unlock,
 };
 
 /// Seals secrets that are kept beside a store.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), mx_crypto_store::StoreError> {
+/// use mx_crypto_store::{KeySource, StoreKey, Vault};
+///
+/// let key = KeySource::Bytes(StoreKey::from_bytes([7; 32]));
+/// let sealed = Vault::create(&key).await?.seal(b"session.json", b"a token")?;
+/// let (_vault, secret) = Vault::open(&key, b"session.json", &sealed).await?;
+/// assert_eq!(*secret, b"a token");
+/// // Nor does it open in another place.
+/// assert!(Vault::open(&key, b"another file", &sealed).await.is_err());
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Vault {
     sealer: Sealer,
@@ -37,6 +51,15 @@ impl Vault {
         Self::wrapped(Keys::generate()?, random::bytes("a vault's id")?, key).await
     }
 
+    /// A new vault, opened by the key that a store is about to have.
+    ///
+    /// # Errors
+    /// [`StoreError::Encode`] when the operating system gives no randomness.
+    pub fn for_new_key(key: &NewKey) -> Result<Self> {
+        let NewKey(Minted { key, kdf }) = key;
+        Self::with(Keys::generate()?, random::bytes("a vault's id")?, kdf, key)
+    }
+
     async fn wrapped(keys: Keys, id: [u8; STORE_ID], key: &KeySource) -> Result<Self> {
         let kdf = match key {
             KeySource::Passphrase(passphrase) => Kdf::new(passphrase.cost())?,
@@ -44,7 +67,11 @@ impl Vault {
         };
         let candidates = key.candidates(&kdf).await?;
         let key = candidates.first().ok_or(StoreError::WrongKey)?;
-        let header = Header::wrap(&id, 0, &kdf, key, &keys)?;
+        Self::with(keys, id, &kdf, key)
+    }
+
+    fn with(keys: Keys, id: [u8; STORE_ID], kdf: &Kdf, key: &StoreKey) -> Result<Self> {
+        let header = Header::wrap(&id, 0, kdf, key, &keys)?;
         Ok(Self {
             sealer: Sealer::new(keys, id)?,
             header,
@@ -105,7 +132,7 @@ fn parts(sealed: &[u8]) -> Result<(&[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Passphrase, StoreKey};
+    use crate::Passphrase;
 
     fn key(byte: u8) -> KeySource {
         KeySource::Bytes(StoreKey::from_bytes([byte; 32]))

@@ -25,6 +25,19 @@ pub enum BackendErrorKind {
 }
 
 /// A storage engine failed.
+///
+/// ```
+/// use mx_crypto_store::backend::{BackendError, BackendErrorKind};
+///
+/// // What an engine of yours says of an error of its disk.
+/// fn of(error: std::io::Error) -> BackendError {
+///     match error.kind() {
+///         std::io::ErrorKind::StorageFull => BackendError::with_source(BackendErrorKind::NoSpace, error),
+///         _ => BackendError::with_source(BackendErrorKind::Io, error),
+///     }
+/// }
+/// assert_eq!(of(std::io::ErrorKind::StorageFull.into()).kind(), BackendErrorKind::NoSpace);
+/// ```
 pub struct BackendError {
     kind: BackendErrorKind,
     source: Option<Box<dyn StdError + Send + Sync>>,

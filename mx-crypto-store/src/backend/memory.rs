@@ -15,6 +15,20 @@ use async_trait::async_trait;
 use super::{Backend, BackendError, BackendErrorKind as Kind, Batch, Promises};
 
 /// What stays when a [`Memory`] is closed, as a disk would: open it again and go on.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use mx_crypto_store::backend::{Backend, Batch, Memory, MemoryDisk};
+///
+/// let disk = MemoryDisk::new();
+/// let first = Memory::open(&disk)?;
+/// first.commit(Batch::new().put("row", "value")).await?;
+/// assert!(Memory::open(&disk).is_err(), "one at a time");
+/// first.close().await?;
+/// assert_eq!(Memory::open(&disk)?.get(b"row").await?.as_deref(), Some(&b"value"[..]));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Default)]
 pub struct MemoryDisk(Arc<Disk>);
 

@@ -34,6 +34,17 @@ const ROWS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("rows"
 const CACHE_BYTES: usize = 16 << 20;
 
 /// Rows in a redb database in a directory.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), mx_crypto_store::backend::BackendError> {
+/// use mx_crypto_store::backend::{Backend, Batch, Redb};
+///
+/// let engine = Redb::open("/var/lib/mybot/store").await?;
+/// engine.commit(Batch::new().put("a", "1")).await?; // on the disk now
+/// assert_eq!(engine.get(b"a").await?.as_deref(), Some(&b"1"[..]));
+/// engine.close().await?;
+/// # Ok(()) }
+/// ```
 pub struct Redb {
     worker: Worker<Open>,
     path: PathBuf,

@@ -34,6 +34,17 @@ const LINGERS: Duration = Duration::from_millis(900);
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// Rows in a sled database in a directory.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), mx_crypto_store::backend::BackendError> {
+/// use mx_crypto_store::backend::{Backend, Batch, Sled};
+///
+/// let engine = Sled::open("/var/lib/mybot/store").await?;
+/// engine.commit(Batch::new().put("a", "1")).await?; // on the disk now
+/// assert_eq!(engine.get(b"a").await?.as_deref(), Some(&b"1"[..]));
+/// engine.close().await?;
+/// # Ok(()) }
+/// ```
 pub struct Sled {
     worker: Worker<Open>,
     path: PathBuf,

@@ -45,6 +45,17 @@ const DELETE: &str = "DELETE FROM rows WHERE row = ?1";
 const STATEMENTS: usize = 8;
 
 /// Rows in a SQLite database in a directory.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), mx_crypto_store::backend::BackendError> {
+/// use mx_crypto_store::backend::{Backend, Batch, Sqlite};
+///
+/// let engine = Sqlite::open("/var/lib/mybot/store").await?;
+/// engine.commit(Batch::new().put("a", "1")).await?; // on the disk now
+/// assert_eq!(engine.get(b"a").await?.as_deref(), Some(&b"1"[..]));
+/// engine.close().await?;
+/// # Ok(()) }
+/// ```
 pub struct Sqlite {
     worker: Worker<Open>,
     path: PathBuf,

@@ -26,11 +26,33 @@ impl SealedStore {
     /// An export is for moving: of the store and what is imported from it, use one. Who goes on with both, or goes back
     /// to an older export, uses keys twice.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::sync::Arc;
+    /// # use mx_crypto_store::{Family, KeySource, RecordId, SealedStore, StoreKey, backend::Memory};
+    /// # let key = KeySource::Bytes(StoreKey::from_bytes([7; 32]));
+    /// # let store = SealedStore::open(Arc::new(Memory::new()), key.clone()).await?;
+    ///
+    /// # use mx_crypto_store::Passphrase;
+    /// # let (directory, disk) = (tempfile::tempdir()?, Memory::new());
+    /// # let file = &directory.path().join("mybot.store");
+    /// let passphrase = KeySource::Passphrase(Passphrase::new("correct horse battery staple"));
+    /// let records = store.export(file, &passphrase).await?;
+    /// println!("{records} records: the store goes on from the file, and not from here");
+    ///
+    /// let moved = SealedStore::import(file, &passphrase, Arc::new(disk), &key).await?;
+    /// # drop(moved);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
-    /// [`StoreError::ExportFile`]; [`StoreError::Corrupt`], since half of a store is not exported; of keys; of the engine. There is no file `path` then.
+    /// [`StoreError::ExportFile`]; [`StoreError::Corrupt`], since half of a store is not exported; of keys; of the engine.
+    /// There is no file `path` then.
     ///
     /// # Cancel safety
-    /// A call that was dropped leaves no file `path`, and perhaps the beginning of one with `.part` added to its name.
+    /// A call that was dropped leaves no file `path`; a process that was killed leaves perhaps the beginning of one with
+    /// `.part` added to its name, which the next attempt removes.
     pub async fn export(&self, path: &Path, key: &KeySource) -> Result<u64> {
         let _alone = self.core.turn.lock().await;
         self.core.until_idle().await;
@@ -67,7 +89,8 @@ struct Exported {
     path: PathBuf,
     part: PathBuf,
     file: File,
-    encryptor: Encryptor,
+    /// `None`: the last segment was sealed.
+    encryptor: Option<Encryptor>,
     header: Vec<u8>,
     segment: Zeroizing<Vec<u8>>,
 }
@@ -84,21 +107,24 @@ impl Exported {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let length = u32::try_from(header.len()).map_err(|_| StoreError::Encode { what: "a header" })?;
         let begin = [&MAGIC[..], &length.to_be_bytes(), &header, &nonce].concat();
-        // What an earlier attempt left; a link is removed and not followed.
-        match std::fs::remove_file(&part) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(path)(error)),
-            _ => {}
-        }
-        let mut file = options.open(&part).map_err(failed(path))?;
-        file.write_all(&begin).map_err(failed(path))?;
-        Ok(Self {
+        remove_left(&part).map_err(failed(path))?;
+        let file = options.open(&part).map_err(failed(path))?;
+        // It is dropped with the part from here on.
+        let mut exported = Self {
             path: path.to_owned(),
             part,
             file,
-            encryptor: Encryptor::from_aead(XChaCha20Poly1305::new((&*keys.seal).into()), (&nonce).into()),
+            encryptor: Some(Encryptor::from_aead(
+                XChaCha20Poly1305::new((&*keys.seal).into()),
+                (&nonce).into(),
+            )),
             header,
             segment: Zeroizing::default(),
-        })
+        };
+        let begun = exported.file.try_lock().map_err(io::Error::from);
+        let begun = begun.and_then(|()| exported.file.write_all(&begin));
+        begun.map_err(failed(path))?;
+        Ok(exported)
     }
 
     fn push(&mut self, row: &[u8], value: &[u8]) -> Result<()> {
@@ -110,10 +136,10 @@ impl Exported {
             msg: &self.segment,
             aad: &self.header,
         };
-        let sealed = self
-            .encryptor
-            .encrypt_next(payload)
-            .map_err(|_| StoreError::Encode { what: "an export" })?;
+        let encryptor = self.encryptor.as_mut();
+        let sealed = encryptor
+            .and_then(|encryptor| encryptor.encrypt_next(payload).ok())
+            .ok_or(StoreError::Encode { what: "an export" })?;
         self.segment = Zeroizing::default();
         self.write(&sealed)
     }
@@ -128,26 +154,58 @@ impl Exported {
 
     /// The last segment, then the name: a file of that name is whole.
     fn finish(mut self) -> Result<()> {
-        let segment = std::mem::take(&mut self.segment);
-        let encryptor = self.encryptor;
         let payload = Payload {
-            msg: &segment,
+            msg: &self.segment,
             aad: &self.header,
         };
+        let encryptor = self.encryptor.take();
         let sealed = encryptor
-            .encrypt_last(payload)
-            .map_err(|_| StoreError::Encode { what: "an export" })?;
+            .and_then(|encryptor| encryptor.encrypt_last(payload).ok())
+            .ok_or(StoreError::Encode { what: "an export" })?;
         let length = u32::try_from(sealed.len()).map_err(|_| StoreError::Encode { what: "an export" })?;
         let mut named = || {
             self.file.write_all(&length.to_be_bytes())?;
             self.file.write_all(&sealed)?;
             self.file.sync_all()?;
-            std::fs::rename(&self.part, &self.path)?;
+            place(&self.part, &self.path)?;
             #[cfg(unix)]
             File::open(crate::key::directory(&self.path))?.sync_all()?;
             Ok(())
         };
         named().map_err(failed(&self.path))
+    }
+}
+
+impl Drop for Exported {
+    /// Half of an export is of no use. A whole one has its name already.
+    fn drop(&mut self) {
+        let _gone = std::fs::remove_file(&self.part);
+    }
+}
+
+/// What an earlier attempt left goes; another one that is under way stays. A link is removed and not followed.
+fn remove_left(part: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(part) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Ok(what) if what.is_file() => File::open(part)?
+            .try_lock()
+            .map_err(|_| io::Error::new(io::ErrorKind::ResourceBusy, "another export to this file is under way"))?,
+        _ => {}
+    }
+    std::fs::remove_file(part)
+}
+
+/// The name, which replaces nothing that came in between. Where a file system knows no second names, that is looked at
+/// before.
+fn place(part: &Path, path: &Path) -> io::Result<()> {
+    match std::fs::hard_link(part, path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            if path.exists() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            std::fs::rename(part, path)
+        }
+        linked => linked,
     }
 }
 

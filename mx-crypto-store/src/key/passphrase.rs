@@ -57,6 +57,15 @@ impl fmt::Debug for Passphrase {
 }
 
 /// What it costs to try a passphrase. Default: 64 MiB, 3 passes, one lane.
+///
+/// ```
+/// use mx_crypto_store::{Passphrase, PassphraseCost};
+///
+/// // A quarter of a gibibyte, five times over, for whoever guesses; and at every opening for us.
+/// let passphrase = Passphrase::new("correct horse battery staple").with_cost(PassphraseCost::new(256 * 1024, 5));
+/// assert_eq!(PassphraseCost::new(1, 1), PassphraseCost::default(), "it is never cheaper than the default");
+/// # drop(passphrase);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PassphraseCost {
     memory_kib: u32,

@@ -14,11 +14,24 @@ use ruma::{OwnedRoomId, OwnedUserId, UserId};
 
 use super::{PickleStore, Rows, decoded::KnownInbound, inbound::now_ms};
 use crate::{
-    Result,
+    Family, RecordId, Result,
     layout::{self, Row, Table},
 };
 
 /// Which room keys are let go. Everything is off by default; a key goes when one of the limits says so.
+///
+/// ```no_run
+/// # async fn example(store: mx_crypto_store::PickleStore) -> Result<(), mx_crypto_store::StoreError> {
+/// use std::{collections::BTreeSet, time::Duration};
+/// use mx_crypto_store::Retention;
+///
+/// let mut policy = Retention::default();
+/// policy.older_than = Some(Duration::from_secs(30 * 24 * 60 * 60));
+/// policy.of_deleted_devices = true;
+/// let retired = store.retire_room_keys(&policy, &BTreeSet::new()).await?;
+/// println!("{} room keys are gone, {} are left", retired.removed, retired.left);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Retention {
@@ -44,6 +57,15 @@ pub struct Retired {
     pub needed: usize,
     /// Room keys that are left in the store, the needed ones included.
     pub left: usize,
+}
+
+impl Retired {
+    /// The record that says when room keys were let go last, a `u64` in milliseconds since the Unix epoch: a key that is not here
+    /// may have been, for what is from before that.
+    #[must_use]
+    pub fn noted() -> RecordId {
+        RecordId::named(Family::new("room_keys_retired"), &[], "")
+    }
 }
 
 impl PickleStore {
@@ -99,6 +121,9 @@ impl PickleStore {
                     gone.push(row);
                 }
             }
+        }
+        if retired.removed > 0 {
+            rows.json(Retired::noted().row(&self.sealed.core.sealer), &now)?;
         }
         rows.keep(move |kept| {
             for row in &gone {

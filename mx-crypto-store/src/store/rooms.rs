@@ -33,6 +33,22 @@ impl PickleStore {
         self.json(Table::RoomKeyBundle, &[room.as_str()], user.as_str()).await
     }
 
+    /// Let go of what is known of a bundle of room keys that this user sent for this room, in the open unit or durably on its
+    /// own. One that is absent is `Ok`.
+    ///
+    /// # Errors
+    /// Of the engine.
+    ///
+    /// # Cancel safety
+    /// Safe: it goes as a whole or not at all.
+    pub async fn forget_key_bundle(&self, room: &RoomId, user: &UserId) -> Result<()> {
+        let turn = self.turn().await?;
+        let mut rows = Rows::default();
+        rows.delete(self.row(Table::RoomKeyBundle, &[room.as_str()], user.as_str()));
+        let written = self.write_in(turn, rows).await;
+        self.taint(written)
+    }
+
     pub(super) fn put_pending_bundle(
         &self,
         rows: &mut Rows,

@@ -133,6 +133,8 @@ impl<H: Home> Faulty<H> {
             How::Kills => Some(self.home.image(&*self.inner).await),
             How::Fails | How::Hangs => None,
         };
+        // The store begins to write on the caller's thread, outside of any task: what has to wait goes on in its own.
+        tokio::task::yield_now().await;
         let by_writer = tokio::task::try_id().is_some();
         self.plan.state().fired = Some(Fired {
             fault,
