@@ -9,6 +9,7 @@
 
 mod error;
 mod fetch;
+mod given;
 mod restore;
 mod status;
 mod upload;

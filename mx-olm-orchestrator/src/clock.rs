@@ -9,6 +9,18 @@ use std::{
 /// The wall clock, in milliseconds since the Unix epoch.
 ///
 /// Nothing that is secret or unique depends on it: only deadlines of reports do.
+///
+/// ```
+/// use mx_olm_orchestrator::{Clock, Options};
+/// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
+///
+/// // A test that does not wait for the deadline of a report, but moves the clock.
+/// let now_ms = Arc::new(AtomicU64::new(1_700_000_000_000));
+/// let mut options = Options::default();
+/// options.clock = Clock::from_fn({ let now_ms = now_ms.clone(); move || now_ms.load(Ordering::SeqCst) });
+/// now_ms.fetch_add(61_000, Ordering::SeqCst);
+/// # drop(options);
+/// ```
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> u64 + Send + Sync>);
 

@@ -7,6 +7,7 @@
 
 mod gone;
 mod identities;
+mod listed;
 mod own;
 mod trust;
 mod verdict;
@@ -21,7 +22,11 @@ use ruma::{
 
 use self::verdict::{Identity, judge};
 pub(crate) use self::{gone::was_deleted, own::OwnDevice, trust::was_verified};
-pub use self::{identities::UserIdentityStatus, trust::DeviceTrust};
+pub use self::{
+    identities::UserIdentityStatus,
+    listed::{ListedDevice, UserDevices},
+    trust::DeviceTrust,
+};
 use crate::{
     DeviceRejected, Event, IdentityChanged, Orchestrator, Result, UnusableReason, identity::note_own_identity,
     machine::Ending, receive::inbox, trust_manifest::note_drift,

@@ -8,20 +8,21 @@
 use mx_crypto_store::{PickleStore, RecordId};
 use mx_transport::RequestError;
 
-use crate::{Error, Orchestrator, Result, keys::SETTINGS, machine::Ending};
+use crate::{Departure, Error, Orchestrator, Result, keys::SETTINGS, machine::Ending};
 
 fn id() -> RecordId {
     RecordId::named(SETTINGS, &[], "ended-since-ms")
 }
 
 impl Orchestrator {
-    /// Refuse a store whose device the homeserver has ended. Nothing takes that back: a new device needs a new store.
+    /// Refuse a store whose device the homeserver has ended, which nothing takes back: a new device needs a new store. Or
+    /// whose device was moved to another place.
     ///
     /// # Errors
-    /// [`Error::OwnDeviceDeleted`]; of the store.
+    /// [`Error::OwnDeviceDeleted`], [`Error::DeviceMoved`]; of the store.
     pub async fn refuse_ended(store: &PickleStore) -> Result<()> {
         if store.record::<u64>(&id()).await?.is_none() {
-            return Ok(());
+            return Departure::refuse(store).await;
         }
         match store.device().await? {
             Some((_, device)) => Err(Error::OwnDeviceDeleted { device }),

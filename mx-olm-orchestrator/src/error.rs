@@ -1,5 +1,6 @@
 //! What can go wrong in the orchestrator, as the caller's next step.
 
+mod code;
 mod engine;
 mod words;
 
@@ -11,13 +12,26 @@ use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedTrans
 
 use self::words::{at, colliding, listed, reasons};
 use crate::{
-    BackupError, DeviceReceipt, IdentityError, KeyFileError, ManifestError, SecretStorageError, VerificationError,
+    BackupError, DehydrationError, DeviceReceipt, HistoryError, IdentityError, KeyFileError, ManifestError,
+    SecretStorageError, VerificationError,
 };
 
 /// Shorthand of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can go wrong. Every variant has a stable [`code`](Self::code) and a sentence that says what to do.
+///
+/// ```no_run
+/// # use mx_olm_orchestrator::{Error, Orchestrator, Outgoing};
+/// # async fn example(device: Orchestrator, outgoing: Outgoing) -> Result<(), Error> {
+/// match device.send(outgoing).await {
+///     Ok(receipt) => println!("{}", receipt.event_id),
+///     Err(Error::SendPending { transaction_id, .. }) => println!("{transaction_id} is safe, and is sent later"),
+///     Err(Error::RecipientsUnknown { users, .. }) => println!("nothing was sent, for the devices of {users:?} are unknown"),
+///     Err(error) => println!("{error} [{}]", error.code()),
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -44,6 +58,14 @@ pub enum Error {
     /// The key backup cannot be used.
     #[error(transparent)]
     Backup(#[from] BackupError),
+
+    /// A dehydrated device cannot be made or opened.
+    #[error(transparent)]
+    Dehydration(#[from] DehydrationError),
+
+    /// The history of a room cannot be shared.
+    #[error(transparent)]
+    History(#[from] HistoryError),
 
     /// The trust manifest cannot be used, or what there is differs from it.
     #[error(transparent)]
@@ -161,7 +183,7 @@ pub enum Error {
     /// The room key would reach nobody else. Nothing was sent.
     #[error(
         "none of the {} other device(s) in room {room} can be given the room key, nothing was sent{}: \
-         wait until they publish good keys, or ask their owners to sign in again",
+         verify those that are not trusted; wait until others publish good keys, or ask their owners to sign in again",
         devices.len(), reasons(devices)
     )]
     NoUsableRecipients {
@@ -238,6 +260,34 @@ pub enum Error {
     OwnDeviceDeleted {
         /// Our device id.
         device: OwnedDeviceId,
+    },
+
+    /// What devices a user has is not known.
+    #[error("the devices of {user} are not known: their homeserver did not answer, or left them out; try again later")]
+    DevicesUnknown {
+        /// Whose.
+        user: OwnedUserId,
+    },
+
+    /// The device left this store, and goes on where a copy of it arrived.
+    #[error(
+        "device {device} was moved away from here, and goes on there: two copies of one device lose messages of both, so \
+         this one is not opened"
+    )]
+    DeviceMoved {
+        /// Our device id.
+        device: OwnedDeviceId,
+        /// Since when, in milliseconds since the Unix epoch.
+        since_ms: u64,
+    },
+
+    /// Events wait in the outbox of a store whose device is to leave it.
+    #[error(
+        "{count} event(s) wait to be sent: open the device once more, with the homeserver in reach, and then move it"
+    )]
+    UnsentEvents {
+        /// How many.
+        count: usize,
     },
 
     /// The homeserver holds other one-time keys than ours under our names: another store publishes as this device.
@@ -330,55 +380,4 @@ pub enum Error {
     /// The engine stopped in the middle of a unit of work, which was undone.
     #[error("the encryption engine stopped unexpectedly; the work was undone and it may be tried again")]
     EngineStopped,
-}
-
-impl Error {
-    /// A stable name of this error, for programs.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Store(error) => error.code(),
-            Self::Request(error) => error.code(),
-            Self::KeyFile(error) => error.code(),
-            Self::Identity(error) => error.code(),
-            Self::SecretStorage(error) => error.code(),
-            Self::Backup(error) => error.code(),
-            Self::Manifest(error) => error.code(),
-            Self::Kept { .. } => "recovery_key_not_kept",
-            Self::Verification(error) => error.code(),
-            Self::RoomNotEncrypted { .. } => "room_not_encrypted",
-            Self::NotInRoom { .. } => "not_in_room",
-            Self::RoomIsEncrypted { .. } => "room_is_encrypted",
-            Self::UnsupportedAlgorithm { .. } => "unsupported_algorithm",
-            Self::RoomTombstoned { .. } => "room_tombstoned",
-            Self::MembersIncomplete { .. } => "members_incomplete",
-            Self::RecipientNotAllowed { .. } => "recipient_not_allowed",
-            Self::FingerprintMismatch { .. } => "fingerprint_mismatch",
-            Self::RecipientsUnknown { .. } => "recipients_unknown",
-            Self::NoUsableRecipients { .. } => "no_usable_recipients",
-            Self::ClaimFailed { .. } => "claim_failed",
-            Self::KeyShareIncomplete { .. } => "key_share_incomplete",
-            Self::IdentityChanged { .. } => "identity_changed",
-            Self::OwnDeviceDeleted { .. } => "device_deleted",
-            Self::OneTimeKeyConflict { .. } => "one_time_key_conflict",
-            Self::StoreRolledBack { .. } => "store_set_back",
-            Self::StoreOfAnotherDevice { .. } => "store_of_another_device",
-            Self::DeviceKeysMismatch { .. } => "device_keys_mismatch",
-            Self::TooLarge { .. } => "too_large",
-            Self::BadContent { .. } => "bad_content",
-            Self::SendPending { .. } => "send_pending",
-            Self::EarlierSendPending { .. } => "earlier_send_pending",
-            Self::MalformedSync { .. } => "malformed_sync",
-            Self::Engine { .. } => "engine",
-            Self::EngineStopped => "engine_stopped",
-        }
-    }
-
-    /// Syncing on makes no sense: the device is not ours any more, or nothing can be kept.
-    pub(crate) const fn ends_receiving(&self) -> bool {
-        matches!(
-            self,
-            Self::DeviceKeysMismatch { .. } | Self::OwnDeviceDeleted { .. } | Self::Store(_)
-        )
-    }
 }

@@ -1,14 +1,33 @@
 //! What an app receives.
 
+mod history;
+mod rejected;
 mod trust;
 
 use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedTransactionId, OwnedUserId};
 use serde::{Deserialize, Serialize};
 
-pub use self::trust::{BackupStopped, IdentityChanged, OwnIdentity, TrustDrift};
+pub use self::{
+    history::{HistoryNotShared, HistoryReceived, HistoryRefused, HistoryRefusedReason},
+    rejected::{Rejected, RejectedReason},
+    trust::{BackupStopped, IdentityChanged, OwnIdentity, TrustDrift},
+};
 use crate::{EncryptionChange, UnusableReason, VerificationEnded, VerificationRequested};
 
 /// Something that happened and that the app is told exactly in this form, also after a restart.
+///
+/// ```
+/// use mx_olm_orchestrator::Event;
+///
+/// fn line(event: &Event) -> String {
+///     match event {
+///         Event::Message(message) => format!("{}: {}", message.sender, message.body().unwrap_or("…")),
+///         Event::Undecryptable(event) => format!("cannot read {}: {}", event.event_id, event.advice),
+///         other => format!("{other:?}"),
+///     }
+/// }
+/// # let _ = line;
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -43,6 +62,12 @@ pub enum Event {
     EncryptionTampered(EncryptionTampered),
     /// An event that an earlier call, or an earlier process, left in the outbox is refused for good. It is dropped.
     SendRefused(SendRefused),
+    /// Who invited us gave us room keys of the time before.
+    HistoryReceived(HistoryReceived),
+    /// Who invited us offered room keys of the time before, and they were not taken.
+    HistoryRefused(HistoryRefused),
+    /// Room keys that were to be given to somebody whom we invited were not.
+    HistoryNotShared(HistoryNotShared),
     /// Somebody asks to verify us, or another device of ours does.
     VerificationRequested(VerificationRequested),
     /// A verification has ended, well or not.
@@ -264,19 +289,6 @@ impl UndecryptableReason {
     }
 }
 
-/// An event that must not be believed.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-pub struct Rejected {
-    /// The room.
-    pub room_id: OwnedRoomId,
-    /// The event's id.
-    pub event_id: OwnedEventId,
-    /// Who sent it, as the homeserver says.
-    pub sender: OwnedUserId,
-    /// Why.
-    pub reason: RejectedReason,
-}
-
 /// Events that were missed.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Gap {
@@ -284,38 +296,6 @@ pub struct Gap {
     pub room_id: OwnedRoomId,
     /// How many events before the newest ones were asked for and given all the same.
     pub recovered: usize,
-}
-
-/// Why an event must not be believed.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
-#[serde(tag = "code", rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum RejectedReason {
-    /// The same ciphertext index was already used by another event.
-    Replay {
-        /// The event that came first.
-        first: OwnedEventId,
-    },
-    /// Another message of the same sender was already encrypted with this index of the key: the sender's store was set
-    /// back or copied, or somebody forges. It cannot be told which of the two is genuine; the first was delivered.
-    IndexReuse {
-        /// The event that came first.
-        first: OwnedEventId,
-    },
-    /// The owner of the key is not who the homeserver says.
-    SenderMismatch {
-        /// Whose key it is, where that is known.
-        #[serde(default)]
-        owner: Option<OwnedUserId>,
-    },
-    /// The key was given in the name of a device that is not its owner.
-    SenderUnattributed,
-    /// What was inside is state of a room, which is never encrypted: nobody may change a room in this way.
-    StateEvent,
-    /// What was inside is encrypted again.
-    NestedEncryption,
-    /// It came as plaintext into a room that is encrypted, and only messages of known devices are accepted.
-    Plaintext,
 }
 
 /// An event that waited for its key and is given up.

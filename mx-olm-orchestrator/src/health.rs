@@ -5,6 +5,18 @@ use serde::Serialize;
 use crate::{Orchestrator, Result};
 
 /// How the device is.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+/// use mx_olm_orchestrator::Health;
+///
+/// if let Health::Degraded { problems } = device.health().await? {
+///     for problem in problems {
+///         println!("{} [{}]", problem.advice, problem.code);
+///     }
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Serialize, PartialEq, Eq)]
 #[serde(tag = "health", rename_all = "snake_case")]
 pub enum Health {

@@ -8,12 +8,12 @@
 mod bundle;
 mod create;
 mod error;
-mod own;
+pub(crate) mod own;
 mod recover;
 mod set_up;
 mod status;
 
-pub(crate) use self::own::note_own_identity;
+pub(crate) use self::{create::backup_not_kept, own::note_own_identity};
 pub use self::{
     error::IdentityError,
     own::IdentityStanding,

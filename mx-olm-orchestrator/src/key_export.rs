@@ -48,6 +48,14 @@ impl KeyFileError {
 }
 
 /// A key file, as it is to be written.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), Box<dyn std::error::Error>> {
+/// let file = device.export_room_keys("correct horse battery staple", None).await?;
+/// std::fs::write("/mnt/safe/room-keys.txt", &file.text)?;
+/// println!("{} room keys", file.room_keys);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct KeyFile {
@@ -58,6 +66,14 @@ pub struct KeyFile {
 }
 
 /// What became of room keys that came from a file or a backup.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator, file: &str) -> Result<(), mx_olm_orchestrator::Error> {
+/// let taken = device.import_room_keys(file, "correct horse battery staple").await?;
+/// println!("{} of {} are new, {} cannot be used", taken.imported, taken.total, taken.unusable);
+/// println!("{} events that waited were tried again", taken.retried);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RoomKeyImport {

@@ -5,6 +5,7 @@
 
 pub(crate) mod conflict;
 mod fallback;
+mod inspect;
 mod pace;
 mod status;
 mod upload;
@@ -20,13 +21,17 @@ use mx_crypto_store::{Family, RecordId};
 use ruma::{OwnedUserId, TransactionId};
 
 use self::pace::Pace;
-pub use self::status::KeyStatus;
 pub(crate) use self::status::PublicKeys;
+pub use self::{
+    inspect::{KeyInspection, ShownDevice},
+    status::KeyStatus,
+};
 use crate::{
     Orchestrator, ProgressStep, Result,
     backup::BackupPace,
     claims::Backoff,
     devices::OwnDevice,
+    history::Inviting,
     machine::Ending,
     outgoing::{self, Answer},
 };
@@ -66,6 +71,11 @@ pub(crate) struct Keeping {
     /// The last sync showed that somebody used our fallback key.
     fallback_used: AtomicBool,
     pub(crate) backup: BackupPace,
+    /// Held while history is given or taken.
+    pub(crate) history: tokio::sync::Mutex<()>,
+    pub(crate) inviting: Inviting,
+    /// Held while a dehydrated device is opened, made or deleted.
+    pub(crate) dehydration: tokio::sync::Mutex<()>,
 }
 
 /// Set once the homeserver has our device's keys.
@@ -129,8 +139,8 @@ impl Orchestrator {
             .await
     }
 
-    /// Send what the engine wants sent, until it wants nothing, or what is left waits for a better time. One at a time: the engine forgets which questions are
-    /// under way when it is asked for its requests again (reference: engine, gap B13).
+    /// Send what the engine wants sent, until it wants nothing, or what is left waits for a better time. One at a time: the
+    /// engine forgets which questions are under way when it is asked for its requests again (reference: engine, gap B13).
     ///
     /// # Errors
     /// The first error; the other requests are tried all the same, and everything is tried again next time.

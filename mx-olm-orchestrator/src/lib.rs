@@ -36,18 +36,23 @@
 //!
 //! # What is absent on purpose
 //! No code here opens a socket or a file, and none of it does cryptography: the engine does, and only
-//! `machine.rs`, `outgoing.rs`, `rollback.rs`, `error.rs`, `imported.rs`, and `keys.rs`, `devices.rs`, `claims.rs`,
-//! `receive.rs`, `send.rs`, `identity.rs`, `secrets.rs`, `backup.rs`, `trust_manifest.rs`, `key_export.rs` and
+//! `machine.rs`, `outgoing.rs`, `rollback.rs`, `error.rs`, `imported.rs`, `adopt.rs`, and `keys.rs`, `devices.rs`, `claims.rs`,
+//! `receive.rs`, `send.rs`, `identity.rs`, `secrets.rs`, `backup.rs`, `history.rs`, `dehydrated.rs`, `trust_manifest.rs`,
+//! `key_export.rs` and
 //! `verification.rs` with their parts name it.
 
+mod adopt;
 mod backup;
 mod claims;
 mod clock;
+mod dehydrated;
+mod departure;
 mod devices;
 mod ended;
 mod error;
 mod event;
 mod health;
+mod history;
 mod identity;
 mod imported;
 mod key_export;
@@ -67,22 +72,26 @@ mod unusable;
 mod verification;
 
 pub use self::{
+    adopt::{AdoptedDevice, AdoptedRoomKey, AdoptedSender, AdoptedSession, KnownOthers},
     backup::{BackupError, BackupHalt, BackupOnServer, BackupStatus},
     clock::Clock,
-    devices::{DeviceTrust, UserIdentityStatus},
+    dehydrated::{DehydrationError, DehydrationStatus, Rehydrated},
+    departure::Departure,
+    devices::{DeviceTrust, ListedDevice, UserDevices, UserIdentityStatus},
     error::{Error, Result},
     event::{
-        BackupStopped, DeviceRejected, Encryption, EncryptionTampered, Event, Gap, IdentityChanged, Invite, Lost,
-        LostBecause, Malformed, Message, OwnIdentity, Rejected, RejectedReason, SendRefused, Trust, TrustDrift,
-        Undecryptable, UndecryptableReason,
+        BackupStopped, DeviceRejected, Encryption, EncryptionTampered, Event, Gap, HistoryNotShared, HistoryReceived,
+        HistoryRefused, HistoryRefusedReason, IdentityChanged, Invite, Lost, LostBecause, Malformed, Message,
+        OwnIdentity, Rejected, RejectedReason, SendRefused, Trust, TrustDrift, Undecryptable, UndecryptableReason,
     },
     health::{Health, Problem},
+    history::{HistoryError, HistoryShared},
     identity::{
         IdentityError, IdentityProblem, IdentityStanding, IdentityStatus, KeepRecoveryKey, Recovered,
         SecretStorageStatus, SetUp, SetUpIdentity,
     },
     key_export::{KeyFile, KeyFileError, RoomKeyImport},
-    keys::KeyStatus,
+    keys::{KeyInspection, KeyStatus, ShownDevice},
     orchestrator::{Options, Orchestrator},
     receive::{
         Accept, Delivery, Explanation, KeyRequests, SyncSource, SyncSummary, ToDeviceRejected, ToDeviceRejectedReason,
@@ -91,13 +100,14 @@ pub use self::{
     rooms::EncryptionChange,
     secrets::{SecretStorage, SecretStorageError},
     send::{
-        Device, DeviceOutcome, DeviceReceipt, Outgoing, Progress, ProgressStep, Recipients, RoomPolicy, RotationReason,
+        Device, DeviceOutcome, DeviceReceipt, Outgoing, Outlook, Progress, ProgressStep, Reader, ReaderDevice,
+        ReaderIdentity, ReaderTrust, Readership, Recipients, Refusal, RoomKeyStatus, RoomPolicy, RotationReason,
         SendReceipt, Warning,
     },
     trust_manifest::{Drift, ListedUser, ManifestError, TrustManifest, Unlisted},
     unusable::UnusableReason,
     verification::{
-        SasEmoji, Verification, VerificationEnded, VerificationError, VerificationId, VerificationKeys,
-        VerificationOutcome, VerificationQr, VerificationRequested, VerificationState,
+        SasEmoji, VerificationEnded, VerificationError, VerificationId, VerificationKeys, VerificationOutcome,
+        VerificationQr, VerificationRequested, VerificationShown, VerificationState,
     },
 };

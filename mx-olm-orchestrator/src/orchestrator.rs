@@ -22,6 +22,19 @@ use crate::{
 };
 
 /// How one device behaves.
+///
+/// ```
+/// use std::time::Duration;
+/// use mx_olm_orchestrator::{Accept, KeyRequests, Options, Recipients, SyncSource};
+///
+/// let mut options = Options::default();
+/// options.recipients = Recipients::OnlyTrusted;
+/// options.accept = Accept::CrossSigned;
+/// options.key_requests = KeyRequests::Verified;
+/// options.sync_source = SyncSource::SlidingWhereOffered;
+/// options.undecryptable_after = Duration::from_secs(300);
+/// # drop(options);
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
@@ -49,6 +62,9 @@ pub struct Options {
     pub key_file_rounds: u32,
     /// Which other devices of our own user are given the room keys that they ask for. Default: none.
     pub key_requests: KeyRequests,
+    /// Take room keys of the time before we came from who invited us, up to a day after we joined. What they open is marked
+    /// as [`Trust::Imported`](crate::Trust::Imported). Default: yes.
+    pub accept_history: bool,
     /// Where the time is read.
     pub clock: Clock,
 }
@@ -67,12 +83,32 @@ impl Default for Options {
             sync_source: SyncSource::default(),
             key_file_rounds: 500_000,
             key_requests: KeyRequests::default(),
+            accept_history: true,
             clock: Clock::system(),
         }
     }
 }
 
 /// One device. Cheap to clone; all clones are the same device.
+///
+/// ```no_run
+/// # async fn example(homeserver: mx_transport::Homeserver) -> Result<(), Box<dyn std::error::Error>> {
+/// use std::{sync::Arc, time::Duration};
+/// use mx_crypto_store::{KeySource, PickleStore, backend::Memory};
+/// use mx_olm_orchestrator::{Options, Orchestrator};
+///
+/// let store = PickleStore::open(Arc::new(Memory::new()), KeySource::File("pickle.key".into())).await?;
+/// let user = ruma::user_id!("@bot:example.org");
+/// let device = Orchestrator::open(homeserver, store, user, "BOT".into(), Options::default()).await?;
+/// device.publish_keys().await?;
+/// device.sync(Duration::from_secs(30)).await?;
+/// for delivery in device.inbox(None, 100).await? {
+///     println!("{:?}", delivery.event);
+///     device.acknowledge(&[delivery]).await?;
+/// }
+/// device.close().await?;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Orchestrator(Arc<Inner>);
 
@@ -163,6 +199,18 @@ impl Orchestrator {
     }
 
     /// At most `limit` events that are not acknowledged, oldest first, after `after`.
+    ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+    /// let mut last = None;
+    /// loop {
+    ///     let page = device.inbox(last.as_ref(), 100).await?;
+    ///     let Some(newest) = page.last().cloned() else { break };
+    ///     println!("{} events that wait", page.len());
+    ///     last = Some(newest);
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Of the store.

@@ -2,6 +2,7 @@
 //! at all.
 
 mod backlog;
+mod before;
 mod catch_up;
 mod copies;
 mod decrypt;
@@ -37,7 +38,7 @@ use std::{
 
 use matrix_sdk_crypto::{DecryptionSettings, OlmMachine, TrustRequirement, types::requests::ToDeviceRequest};
 use mx_crypto_store::{PickleStore, Unit};
-use ruma::{OwnedDeviceId, OwnedRoomId, OwnedUserId, api::client::sync::sync_events::DeviceLists};
+use ruma::{OwnedRoomId, OwnedUserId, api::client::sync::sync_events::DeviceLists};
 
 use self::{backlog::Backlog, filters::Messages, letters::Letters};
 pub use self::{
@@ -62,6 +63,16 @@ use crate::{
 const TO_DEVICE_PAGE: usize = 100;
 
 /// What a sync brought. The events themselves are in the inbox.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+/// let summary = device.sync(std::time::Duration::from_secs(30)).await?;
+/// println!("{} events, {} room keys, {} wait for theirs", summary.events, summary.room_keys, summary.waiting);
+/// for rejected in summary.rejected {
+///     println!("{} of {:?} was not taken: {}", rejected.event_type, rejected.sender, rejected.reason.code());
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct SyncSummary {
@@ -91,7 +102,6 @@ pub struct SyncSummary {
 #[derive(Clone, Debug)]
 pub(crate) struct Context {
     pub(crate) user: OwnedUserId,
-    pub(crate) device: OwnedDeviceId,
     pub(crate) now_ms: u64,
     /// There was no `since`: rooms come with history from before.
     pub(crate) first_sync: bool,
@@ -112,6 +122,8 @@ pub(crate) struct Context {
     pub(crate) device_lists: Option<DeviceLists>,
     pub(crate) verifications: Arc<Verifications>,
     pub(crate) key_requests: KeyRequests,
+    /// Whether room keys of the time before we came are taken of who invited us.
+    pub(crate) accept_history: bool,
 }
 
 /// Which part of what is new an answer is.
@@ -219,7 +231,7 @@ pub(crate) async fn take(
             seen::forget(unit, &room)?;
         }
         timelines.left(&room).await?;
-        rooms::forget_invite(unit, &room).await?;
+        rooms::forget_room(unit, &room).await?;
     }
     let (senders, heard) = timelines.into_heard();
     Box::pin(machine.update_tracked_users(senders.iter().map(AsRef::as_ref))).await?;

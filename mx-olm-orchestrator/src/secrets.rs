@@ -32,6 +32,16 @@ pub(crate) const SECRETS: [SecretName; 4] = [
 ];
 
 /// The key of a user's secret storage, proven or new.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+/// let mut storage = device.open_secret_storage("EsTc …").await?;
+/// let recovered = device.recover_identity(&mut storage).await?;
+/// println!("{}", recovered.standing.code());
+/// // The same storage opens what else is in it.
+/// device.dehydrate(&mut storage).await?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct SecretStorage {
     key: SecretStorageKey,
@@ -159,16 +169,21 @@ impl Orchestrator {
         Ok(Some(Zeroizing::new(text.trim().to_owned())))
     }
 
-    /// Keep a secret. What is kept for other keys goes: it may be another secret by now.
-    pub(crate) async fn keep_secret(&self, storage: &SecretStorage, name: &SecretName, secret: &str) -> Result<()> {
+    /// Keep a secret, beside what is kept for these keys.
+    pub(crate) async fn keep_secret(
+        &self,
+        storage: &SecretStorage,
+        name: &SecretName,
+        secret: &str,
+        mut beside: BTreeMap<String, serde_json::Value>,
+    ) -> Result<()> {
         if !storage.proven {
             return Err(SecretStorageError::WrongKey.into());
         }
         let encrypted = storage.key.encrypt(secret.as_bytes().to_vec(), name);
         let encrypted = serde_json::to_value(&encrypted).map_err(|error| Error::engine(&error))?;
-        let content = Kept {
-            encrypted: BTreeMap::from([(storage.key_id().to_owned(), encrypted)]),
-        };
+        beside.insert(storage.key_id().to_owned(), encrypted);
+        let content = Kept { encrypted: beside };
         self.put_account_data(name.as_str(), &content).await
     }
 
@@ -181,10 +196,19 @@ impl Orchestrator {
         let event_type = format!("m.secret_storage.key.{}", storage.key_id());
         self.put_account_data(&event_type, storage.key.event_content()).await?;
         for (name, secret) in secrets {
-            self.keep_secret(storage, name, secret).await?;
+            // Until others look into the new storage, the old one has to open. What is malformed opens nothing.
+            let kept: Option<serde_json::Value> = self.account_data(name.as_str()).await?;
+            let kept = kept.and_then(|kept| serde_json::from_value::<Kept>(kept).ok());
+            let kept = kept.unwrap_or_default().encrypted;
+            self.keep_secret(storage, name, secret, kept).await?;
         }
         // From here on others look there.
         let default = SecretStorageDefaultKeyEventContent::new(storage.key_id().to_owned());
-        self.put_account_data("m.secret_storage.default_key", &default).await
+        self.put_account_data("m.secret_storage.default_key", &default).await?;
+        // What is kept for other keys goes: it may be another secret by now, and nobody needs it any more.
+        for (name, secret) in secrets {
+            self.keep_secret(storage, name, secret, BTreeMap::new()).await?;
+        }
+        Ok(())
     }
 }

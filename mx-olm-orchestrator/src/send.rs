@@ -21,6 +21,7 @@ mod lanes;
 pub(crate) mod outbox;
 pub(crate) mod policy;
 mod progress;
+pub(crate) mod readership;
 mod receipt;
 mod recipients;
 pub(crate) mod rotation;
@@ -35,6 +36,7 @@ use self::{content::Frame, policy::Care};
 pub use self::{
     policy::{Recipients, RoomPolicy},
     progress::{Progress, ProgressStep},
+    readership::{Outlook, Reader, ReaderDevice, ReaderIdentity, ReaderTrust, Readership, Refusal, RoomKeyStatus},
     receipt::{Device, DeviceOutcome, DeviceReceipt, SendReceipt, Warning},
     rotation::RotationReason,
 };
@@ -44,6 +46,21 @@ use crate::{Error, Orchestrator, Result};
 const ROOMS_AT_ONCE: usize = 8;
 
 /// What is to be sent.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator, room: &ruma::RoomId) -> Result<(), mx_olm_orchestrator::Error> {
+/// use mx_olm_orchestrator::{Outgoing, Recipients};
+///
+/// let reading = Outgoing {
+///     room_id: room.to_owned(),
+///     event_type: "org.example.reading".into(),
+///     content: serde_json::json!({"sensor": "cellar", "celsius": "14.2"}),
+///     recipients: Some(Recipients::OnlyTrusted),
+///     into_tombstoned: false,
+/// };
+/// println!("{}", device.send(reading).await?.event_id);
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct Outgoing {
     /// The room.
@@ -132,6 +149,16 @@ impl Orchestrator {
 
     /// Send what an earlier call, or an earlier process, encrypted and could not confirm: room by room in order, and no
     /// room waits for another. How many were confirmed.
+    ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+    /// // After a start, and before anything else is said.
+    /// match device.flush_outbox().await {
+    ///     Ok(confirmed) => println!("{confirmed} events of before were sent"),
+    ///     Err(error) => println!("some are sent later [{}]", error.code()),
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Error::SendPending`] when the homeserver still does not confirm one; the other rooms are tried all the same.

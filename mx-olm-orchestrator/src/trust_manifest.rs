@@ -12,12 +12,22 @@ use std::{collections::BTreeMap, fmt};
 use ruma::{OwnedDeviceId, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::check::{note_drift, refuse_drift, standing};
+pub(crate) use self::check::{note_drift, refuse_drift, standing, standing_of_nobody};
 
 /// Who is who.
 ///
 /// As JSON: `{"version": 1, "users": {"@bob:example.org": {"master_key": "…", "devices": {"BDEV": "…"}}}}`. A device is
 /// good when it is listed with its fingerprint, or when the identity whose master key is listed has signed it.
+///
+/// ```
+/// use mx_olm_orchestrator::TrustManifest;
+///
+/// let manifest: TrustManifest = serde_json::from_str(
+///     r#"{"version": 1, "users": {"@bob:example.org": {"devices": {"BDEV": "uY7K0dLV0pwK6nrDkNHWKMtCQSyLVb1aXzTpZxB5d9I"}}}}"#,
+/// )?;
+/// assert_eq!(manifest.users.len(), 1);
+/// # Ok::<_, serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
@@ -89,6 +99,18 @@ impl ManifestError {
 }
 
 /// One difference between a manifest and what there is.
+///
+/// ```no_run
+/// # use mx_olm_orchestrator::{Drift, Orchestrator, TrustManifest};
+/// # async fn example(device: Orchestrator, manifest: TrustManifest) -> Result<(), mx_olm_orchestrator::Error> {
+/// for difference in device.check_trust_manifest(&manifest).await? {
+///     match difference {
+///         Drift::DeviceNotListed { user_id, device_id, .. } => println!("{user_id} has a new device {device_id}"),
+///         other => println!("{other}"),
+///     }
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "drift", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -197,6 +219,17 @@ impl TrustManifest {
     }
 
     /// Read a manifest.
+    ///
+    /// ```
+    /// use mx_olm_orchestrator::TrustManifest;
+    ///
+    /// let key = "uY7K0dLV0pwK6nrDkNHWKMtCQSyLVb1aXzTpZxB5d9I";
+    /// let json = serde_json::json!({"version": 1, "users": {"@bob:example.org": {"master_key": key}}});
+    /// assert_eq!(TrustManifest::parse(&json.to_string())?.users.len(), 1);
+    /// let nobody = r#"{"version": 1, "users": {"@bob:example.org": {}}}"#;
+    /// assert_eq!(TrustManifest::parse(nobody).unwrap_err().code(), "trust_manifest_invalid");
+    /// # Ok::<_, mx_olm_orchestrator::ManifestError>(())
+    /// ```
     ///
     /// # Errors
     /// [`ManifestError::Invalid`]: it is not JSON of this form, of another version, or lists a user without any key.

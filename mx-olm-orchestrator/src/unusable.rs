@@ -3,6 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 /// Why a device cannot be given a room key.
+///
+/// ```
+/// use mx_olm_orchestrator::UnusableReason;
+///
+/// assert_eq!(UnusableReason::NoOneTimeKey.code(), "no_one_time_key");
+/// assert_eq!(format!("BOBDEVICE: {}", UnusableReason::NoOneTimeKey.describe()), "BOBDEVICE: it has no one-time key left");
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(tag = "code", rename_all = "snake_case")]
 #[non_exhaustive]

@@ -37,12 +37,12 @@ pub use self::{
     event::{VerificationEnded, VerificationRequested},
     keys::VerificationKeys,
     qr::VerificationQr,
-    state::{SasEmoji, Verification, VerificationId, VerificationOutcome, VerificationState},
+    state::{SasEmoji, VerificationId, VerificationOutcome, VerificationShown, VerificationState},
 };
 pub(crate) use self::{
     guard::{LeftOut, admitted},
     ledger::{Heard, Looked, Scene, look},
-    room::{Hearing, RoomEvent},
+    room::{Attention, Hearing, RoomEvent, is_heard},
 };
 use self::{mail::Outbound, room::Early};
 use crate::Orchestrator;
@@ -54,11 +54,13 @@ const ENDED_KEPT: usize = 100;
 #[derive(Debug)]
 pub(crate) struct Verifications {
     /// As they were after the last unit of work that looked at them.
-    shown: watch::Sender<BTreeMap<VerificationId, Verification>>,
+    shown: watch::Sender<BTreeMap<VerificationId, VerificationShown>>,
     outbound: StdMutex<Outbound>,
     /// Held by whoever sends what is outbound.
     posting: Mutex<()>,
     early: StdMutex<Early>,
+    /// What was heard where nobody looks: when keys came by an import, a backup, or another device.
+    overheard: StdMutex<Heard>,
     /// There may be one under way.
     busy: AtomicBool,
     /// There may be signatures to upload.
@@ -72,6 +74,7 @@ impl Default for Verifications {
             outbound: StdMutex::default(),
             posting: Mutex::default(),
             early: StdMutex::default(),
+            overheard: StdMutex::default(),
             // An earlier process may have left some.
             busy: AtomicBool::new(true),
             unsigned: AtomicBool::new(true),
@@ -86,6 +89,15 @@ impl Verifications {
 
     pub(crate) fn early(&self) -> MutexGuard<'_, Early> {
         self.early.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next sync looks at these, too.
+    pub(crate) fn overhear(&self, heard: Heard) {
+        self.overheard.lock().unwrap_or_else(PoisonError::into_inner).add(heard);
+    }
+
+    fn take_overheard(&self) -> Heard {
+        std::mem::take(&mut *self.overheard.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Send these, too, with what waits to be said.
@@ -121,7 +133,7 @@ impl Verifications {
 }
 
 /// Let go of the oldest of those that have ended.
-fn forget_oldest(shown: &mut BTreeMap<VerificationId, Verification>) {
+fn forget_oldest(shown: &mut BTreeMap<VerificationId, VerificationShown>) {
     let mut ended: Vec<(u64, VerificationId)> = shown
         .values()
         .filter(|one| one.state.is_ended())
@@ -138,8 +150,23 @@ fn forget_oldest(shown: &mut BTreeMap<VerificationId, Verification>) {
 impl Orchestrator {
     /// The verifications that are under way, and the last that have ended, as the last sync or call left them. The receiver
     /// is told of every change.
+    ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) {
+    /// use mx_olm_orchestrator::VerificationState;
+    ///
+    /// let mut all = device.verifications();
+    /// while all.changed().await.is_ok() {
+    ///     for one in all.borrow_and_update().values() {
+    ///         if let VerificationState::Compare { decimals, .. } = one.state {
+    ///             println!("{} shows {decimals:?}", one.id);
+    ///         }
+    ///     }
+    /// }
+    /// # }
+    /// ```
     #[must_use]
-    pub fn verifications(&self) -> watch::Receiver<BTreeMap<VerificationId, Verification>> {
+    pub fn verifications(&self) -> watch::Receiver<BTreeMap<VerificationId, VerificationShown>> {
         self.verification().shown.subscribe()
     }
 }

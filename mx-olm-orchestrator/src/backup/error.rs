@@ -1,6 +1,19 @@
 //! What can go wrong with the key backup.
 
 /// The key backup cannot be used.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+/// use mx_olm_orchestrator::{BackupError, Error};
+///
+/// match device.enable_backup(false).await {
+///     Ok(version) => println!("version {version}"),
+///     Err(Error::Backup(BackupError::KeyMissing { .. })) => println!("recover the identity first"),
+///     Err(Error::Backup(BackupError::Untrusted { version })) => println!("who made version {version}?"),
+///     Err(error) => return Err(error),
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackupError {
@@ -16,8 +29,11 @@ pub enum BackupError {
         /// The version.
         version: String,
     },
-    /// It is ours, and its private key is not here.
-    #[error("this device does not hold the key of version {version} of the key backup: recover the identity")]
+    /// It is ours, or may be, since this device is not part of the account's identity; and its private key is not here.
+    #[error(
+        "this device does not hold the key of version {version} of the key backup: recover the identity, or reset it where its \
+         recovery key is lost"
+    )]
     KeyMissing {
         /// The version.
         version: String,

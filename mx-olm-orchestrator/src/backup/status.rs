@@ -37,6 +37,16 @@ impl BackupHalt {
 }
 
 /// How the backup stands.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+/// let status = device.backup_status().await?;
+/// if !status.enabled && status.on_server.is_none() {
+///     device.enable_backup(false).await?;
+///     println!("{} room keys went into a new backup", device.back_up(usize::MAX).await?);
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct BackupStatus {

@@ -1,7 +1,7 @@
 //! Versions of the backup: which one there is, whether it is ours, and making one.
 
 use matrix_sdk_crypto::{OlmMachine, store::types::BackupDecryptionKey, types::RoomKeyBackupInfo};
-use mx_crypto_store::{RecordId, Unit};
+use mx_crypto_store::{RecordId, StoreError, Unit};
 use mx_transport::RequestError;
 use ruma::{
     api::client::backup::{create_backup_version, delete_backup_version, get_latest_backup_info},
@@ -10,7 +10,12 @@ use ruma::{
 use zeroize::Zeroizing;
 
 use super::{BackupError, BackupHalt, status::halted};
-use crate::{Error, Orchestrator, Result, keys::SETTINGS, machine::Ending};
+use crate::{
+    Error, Orchestrator, Result,
+    identity::{backup_not_kept, own},
+    keys::SETTINGS,
+    machine::Ending,
+};
 
 /// The newest version, as the homeserver shows it.
 #[derive(Clone)]
@@ -27,6 +32,18 @@ pub(super) struct Standing {
     pub(super) is_ours: bool,
     /// Somebody whom we trust signed it: our identity, this device, or a verified one.
     pub(super) is_signed: bool,
+    /// This device may say who signed it: it is part of the account's identity, or there is none.
+    pub(super) is_judged: bool,
+}
+
+/// With which private key a version is used.
+pub(super) enum Key {
+    /// The one that was begun with, or else the one that is here.
+    Held,
+    /// One that was made for it.
+    Made(BackupDecryptionKey),
+    /// One from secret storage, or from another device.
+    Adopted(BackupDecryptionKey),
 }
 
 /// A private key whose backup may not have been made yet.
@@ -54,7 +71,8 @@ impl Orchestrator {
     }
 
     /// Use the account's key backup, or make one: room keys are put into it with every sync. `replace`: make a new one
-    /// when the one that is there is not ours; what is in it can be read with its own key only. Returns its version.
+    /// when the one that is there is not ours; what is in it can be read with its own key only. A device that is not part of the
+    /// account's identity replaces none: it cannot tell whose it is. Returns its version.
     ///
     /// # Errors
     /// [`BackupError::Untrusted`], [`BackupError::KeyMissing`], [`BackupError::Unsupported`]; of the request; of the store.
@@ -67,11 +85,12 @@ impl Orchestrator {
         };
         let standing = self.standing_of(&latest).await?;
         if standing.is_ours {
-            self.use_backup(latest.version.clone(), None).await?;
+            self.use_backup(latest.version.clone(), Key::Held).await?;
             return Ok(latest.version);
         }
         match self.refusal(&latest, standing) {
-            error if !replace => Err(error.into()),
+            // What our other devices put there would be lost to whoever comes later.
+            error if !replace || !standing.is_judged => Err(error.into()),
             _ => self.make_backup().await,
         }
     }
@@ -80,6 +99,7 @@ impl Orchestrator {
     pub(super) fn refusal(&self, latest: &Latest, standing: Standing) -> BackupError {
         let version = latest.version.clone();
         match &latest.info {
+            _ if !standing.is_judged => BackupError::KeyMissing { version },
             RoomKeyBackupInfo::Other { algorithm, .. } => BackupError::Unsupported {
                 algorithm: algorithm.chars().take(64).collect(),
             },
@@ -107,34 +127,39 @@ impl Orchestrator {
         let Some(key) = adopted.filter(|key| key.backup_key_matches(&latest.info)) else {
             let standing = self.standing_of(&latest).await?;
             if standing.is_ours {
-                self.use_backup(latest.version.clone(), None).await?;
+                self.use_backup(latest.version.clone(), Key::Held).await?;
                 return Ok(Some(latest.version));
             }
             return Err(self.refusal(&latest, standing).into());
         };
-        self.use_backup(latest.version.clone(), Some(key)).await?;
+        self.use_backup(latest.version.clone(), Key::Adopted(key)).await?;
         Ok(Some(latest.version))
     }
 
-    /// From now on, put room keys into this version. `key`: another private key than the one that is here.
-    async fn use_backup(&self, version: String, key: Option<BackupDecryptionKey>) -> Result<()> {
+    /// From now on, put room keys into this version.
+    pub(super) async fn use_backup(&self, version: String, key: Key) -> Result<()> {
         self.machine()
             .unit(move |machine, unit| {
                 Box::pin(async move {
                     let backups = machine.backup_machine();
-                    let key = match key {
-                        Some(key) => key,
-                        None => match made(unit).await? {
-                            Some(key) => key,
-                            None => backups
-                                .get_backup_keys()
-                                .await?
-                                .decryption_key
-                                .ok_or(BackupError::KeyMissing {
+                    let (key, is_new) = match key {
+                        Key::Adopted(key) => (key, false),
+                        Key::Made(key) => (key, true),
+                        Key::Held => match made(unit).await? {
+                            Some(key) => (key, true),
+                            None => {
+                                let held = backups.get_backup_keys().await?.decryption_key;
+                                let missing = || BackupError::KeyMissing {
                                     version: version.clone(),
-                                })?,
+                                };
+                                (held.ok_or_else(missing)?, false)
+                            }
                         },
                     };
+                    if is_new {
+                        // The secret storage holds another one, or none.
+                        unit.put(&backup_not_kept(), &true)?;
+                    }
                     let public = key.megolm_v1_public_key();
                     public.set_version(version.clone());
                     backups.save_decryption_key(Some(key), Some(version)).await?;
@@ -150,7 +175,7 @@ impl Orchestrator {
     }
 
     async fn make_backup(&self) -> Result<String> {
-        let info = self
+        let (info, key) = self
             .machine()
             .unit(|machine, unit| {
                 Box::pin(async {
@@ -159,14 +184,14 @@ impl Orchestrator {
                     let mut info = key.to_backup_info();
                     let signed = machine.backup_machine().sign_backup(&mut info).await;
                     signed.map_err(|error| Error::engine(&error))?;
-                    Ok(Ending::Commit(info))
+                    Ok(Ending::Commit((info, key)))
                 })
             })
             .await?;
         let info = Raw::new(&info).map_err(|error| Error::engine(&error))?;
         let request = create_backup_version::v3::Request::new(info.cast());
         let version = self.homeserver().send(request).await?.version;
-        self.use_backup(version.clone(), None).await?;
+        self.use_backup(version.clone(), Key::Made(key)).await?;
         Ok(version)
     }
 
@@ -191,7 +216,11 @@ impl Orchestrator {
 /// A key whose backup was to be made.
 async fn made(unit: &Unit) -> Result<Option<BackupDecryptionKey>> {
     let kept: Option<Zeroizing<String>> = unit.get(&being_made()).await?;
-    Ok(kept.and_then(|kept| BackupDecryptionKey::from_base64(&kept).ok()))
+    let key = kept.map(|kept| BackupDecryptionKey::from_base64(&kept)).transpose();
+    key.map_err(|_| {
+        let what = "the key of a backup that was to be made";
+        StoreError::Corrupt { what }.into()
+    })
 }
 
 async fn standing(machine: &OlmMachine, unit: &Unit, info: RoomKeyBackupInfo) -> Result<Standing> {
@@ -200,11 +229,9 @@ async fn standing(machine: &OlmMachine, unit: &Unit, info: RoomKeyBackupInfo) ->
     // One that was begun and not ended is as good, if it is the one that is there.
     let begun = made(unit).await?.filter(|key| key.backup_key_matches(&info));
     let is_ours = begun.is_some() || held.is_some_and(|key| key.backup_key_matches(&info));
-    if begun.is_none() {
-        unit.delete(&being_made())?;
-    }
     Ok(Standing {
         is_ours,
         is_signed: backups.verify_backup(info, false).await?.trusted(),
+        is_judged: !own::standing(machine).await?.is_outside(),
     })
 }

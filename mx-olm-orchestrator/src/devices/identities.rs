@@ -7,6 +7,15 @@ use serde::Serialize;
 use crate::{IdentityError, Orchestrator, Result, machine::Ending};
 
 /// How another user's identity stands.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+/// let friend = ruma::user_id!("@friend:example.org");
+/// if let Some(identity) = device.user_identity(friend).await?.filter(|identity| identity.verification_lost) {
+///     println!("ask {friend} whether {:?} is the new master key", identity.master_key);
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct UserIdentityStatus {

@@ -6,6 +6,17 @@ use serde::{Deserialize, Serialize};
 use crate::{BackupHalt, Drift, IdentityStanding};
 
 /// A user whose cross-signing identity was replaced.
+///
+/// ```no_run
+/// # use mx_olm_orchestrator::{IdentityChanged, Orchestrator};
+/// # async fn example(device: Orchestrator, changed: IdentityChanged) -> Result<(), mx_olm_orchestrator::Error> {
+/// println!("{} has another identity, was verified: {}", changed.user_id, changed.was_verified);
+/// if let Some(key) = changed.master_key {
+///     // When somebody has asked the user, who says that this is right.
+///     device.acknowledge_identity_change(&changed.user_id, &key).await?;
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct IdentityChanged {
     /// Whose identity.
@@ -39,6 +50,19 @@ pub struct BackupStopped {
 }
 
 /// Differences between the trust manifest and what there is.
+///
+/// ```no_run
+/// # fn example(event: &mx_olm_orchestrator::Event) {
+/// use mx_olm_orchestrator::Event;
+///
+/// match event {
+///     Event::TrustDrift(drift) => drift.differences.iter().for_each(|difference| println!("{difference}")),
+///     Event::OwnIdentity(own) => println!("{}", own.advice),
+///     Event::BackupStopped(stopped) => println!("{}", stopped.advice),
+///     _ => {}
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct TrustDrift {
     /// Each difference.

@@ -99,6 +99,8 @@ impl Orchestrator {
                 standing: self.identity_standing().await?,
                 backup_version: None,
                 backup_error: None,
+                rehydrated: None,
+                dehydration_error: None,
             });
         }
         let keys = PrivateKeys {
@@ -122,6 +124,8 @@ impl Orchestrator {
             standing: self.identity_standing().await?,
             backup_version,
             backup_error,
+            rehydrated: None,
+            dehydration_error: None,
         })
     }
 

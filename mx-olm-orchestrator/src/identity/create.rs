@@ -9,11 +9,16 @@ use ruma::{
 };
 
 use super::{IdentityError, IdentityStanding, recover::PrivateKeys};
-use crate::{Error, Orchestrator, Result, keys::SETTINGS, machine::Ending};
+use crate::{Error, Orchestrator, Result, dehydrated::replace_soon, keys::SETTINGS, machine::Ending};
 
 /// Set while the secrets of a new identity are not kept in secret storage yet.
 pub(super) fn not_kept() -> RecordId {
     RecordId::named(SETTINGS, &[], "secrets-not-kept")
+}
+
+/// Set while the key of a new backup is not.
+pub(crate) fn backup_not_kept() -> RecordId {
+    RecordId::named(SETTINGS, &[], "backup-key-not-kept")
 }
 
 /// The private keys of the identity that a reset is about to replace.
@@ -64,7 +69,10 @@ impl Orchestrator {
                 self.take_back_reset().await?;
             }
         }
-        done
+        done?;
+        self.machine()
+            .unit(|_, unit| Box::pin(async { Ok(Ending::Commit(replace_soon(unit).await?)) }))
+            .await
     }
 
     /// A reset that did not happen has made this device forget the private keys of the identity that is there.

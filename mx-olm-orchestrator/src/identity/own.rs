@@ -8,6 +8,15 @@ use serde::{Deserialize, Serialize};
 use crate::{Event, Orchestrator, OwnIdentity, Problem, Result, keys::SETTINGS, machine::Ending, outgoing};
 
 /// How our own identity stands.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+/// let standing = device.identity_standing().await?;
+/// if !standing.is_good() {
+///     println!("{} [{}]", standing.advice(), standing.code());
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -62,6 +71,11 @@ impl IdentityStanding {
     #[must_use]
     pub const fn is_good(self) -> bool {
         matches!(self, Self::Good)
+    }
+
+    /// There is an identity that this device is not part of: it knows nobody whose signature counts.
+    pub(crate) const fn is_outside(self) -> bool {
+        matches!(self, Self::Unverified | Self::Replaced)
     }
 }
 

@@ -10,7 +10,8 @@ use zeroize::Zeroizing;
 
 use super::{IdentityError, IdentityStanding};
 use crate::{
-    BackupError, Error, Orchestrator, Result, SecretStorage, SecretStorageError, machine::Ending, secrets::SECRETS,
+    BackupError, DehydrationError, Error, Orchestrator, Rehydrated, Result, SecretStorage, SecretStorageError,
+    machine::Ending, secrets::SECRETS,
 };
 
 /// What was recovered.
@@ -23,6 +24,10 @@ pub struct Recovered {
     pub backup_version: Option<String>,
     /// Why the key backup is not used, where there is one.
     pub backup_error: Option<BackupError>,
+    /// What the account's dehydrated device had. `None`: there is none whose key is in the secret storage.
+    pub rehydrated: Option<Rehydrated>,
+    /// Why the dehydrated device was not opened, where there is one. What was begun goes on with the next syncs.
+    pub dehydration_error: Option<Box<Error>>,
 }
 
 /// The private keys of an identity, all three: with fewer the engine would believe a master key that nobody proved.
@@ -100,11 +105,29 @@ impl Orchestrator {
             Err(Error::Backup(error)) => (None, Some(error)),
             Err(error) => return Err(error),
         };
+        let (rehydrated, dehydration_error) = match self.open_dehydrated_device(storage).await {
+            Ok(rehydrated) => (rehydrated, None),
+            Err(error @ Error::Store(_)) => return Err(error),
+            Err(error) => (None, Some(Box::new(error))),
+        };
         Ok(Recovered {
             standing: self.identity_standing().await?,
             backup_version,
             backup_error,
+            rehydrated,
+            dehydration_error,
         })
+    }
+
+    async fn open_dehydrated_device(&self, storage: &mut SecretStorage) -> Result<Option<Rehydrated>> {
+        if !self.adopt_dehydration_key(storage).await? {
+            return Ok(None);
+        }
+        match Box::pin(self.rehydrate()).await {
+            Ok(rehydrated) => Ok(Some(rehydrated)),
+            Err(Error::Dehydration(DehydrationError::Absent | DehydrationError::Unsupported)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Take the private keys of the identity that the homeserver shows, and sign this device.

@@ -4,10 +4,29 @@ use mx_transport::Answers;
 use ruma::events::secret::request::SecretName;
 use zeroize::Zeroizing;
 
-use super::{IdentityError, IdentityStanding, create::not_kept};
-use crate::{BackupError, Error, Orchestrator, Result, SecretStorage, machine::Ending, secrets::SECRETS};
+use super::{
+    IdentityError, IdentityStanding,
+    create::{backup_not_kept, not_kept},
+};
+use crate::{
+    BackupError, Error, Orchestrator, Result, SecretStorage, dehydrated::kept_key, machine::Ending, secrets::SECRETS,
+};
 
 /// How an identity is set up.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+/// use mx_olm_orchestrator::SetUpIdentity;
+/// use mx_transport::Unattended;
+///
+/// let made = device.set_up_identity(SetUpIdentity {
+///     answers: &Unattended::new(),
+///     passphrase: None,
+///     keep_recovery_key: Some(Box::new(|key| std::fs::write("/mnt/safe/recovery.key", key))),
+/// }).await?;
+/// println!("{}; backup {:?}", made.standing.code(), made.backup_version);
+/// # Ok(()) }
+/// ```
 pub struct SetUpIdentity<'a> {
     /// Who answers when the homeserver wants to know who is there.
     pub answers: &'a dyn Answers,
@@ -60,7 +79,9 @@ impl Orchestrator {
             Err(Error::Backup(error)) => (None, Some(error)),
             Err(error) => return Err(error),
         };
-        let recovery_key = if fresh || self.default_key().await?.is_none() {
+        // A backup that was made now has a key that no storage holds.
+        let new_key = self.store().record::<bool>(&backup_not_kept()).await? == Some(true);
+        let recovery_key = if fresh || new_key || self.default_key().await?.is_none() {
             Some(self.change_recovery_key(how.passphrase, how.keep_recovery_key).await?)
         } else {
             None
@@ -81,7 +102,7 @@ impl Orchestrator {
     /// store.
     ///
     /// # Cancel safety
-    /// Until the last request the old storage counts.
+    /// Until others look into the new storage the old one counts, and opens.
     pub async fn change_recovery_key(
         &self,
         passphrase: Option<Zeroizing<String>>,
@@ -99,6 +120,7 @@ impl Orchestrator {
             .unit(|_, unit| {
                 Box::pin(async {
                     unit.delete(&not_kept())?;
+                    unit.delete(&backup_not_kept())?;
                     Ok(Ending::Commit(()))
                 })
             })
@@ -122,6 +144,7 @@ impl Orchestrator {
                     if !missing.is_empty() {
                         return Err(IdentityError::Incomplete { missing }.into());
                     }
+                    secrets.extend(kept_key(machine).await?);
                     Ok(Ending::Commit(secrets))
                 })
             })

@@ -6,8 +6,8 @@ use matrix_sdk_crypto::{OlmMachine, UserIdentity};
 use ruma::{OwnedDeviceId, OwnedUserId};
 use serde::Serialize;
 
-use super::{IdentityStanding, own, set_up::key_name};
-use crate::{BackupStatus, Orchestrator, Result, machine::Ending, secrets::SECRETS};
+use super::{IdentityStanding, create::backup_not_kept, own, set_up::key_name};
+use crate::{BackupStatus, DehydrationStatus, Orchestrator, Result, machine::Ending, secrets::SECRETS};
 
 /// Everything about our own identity.
 #[derive(Clone, Debug, Serialize)]
@@ -33,6 +33,8 @@ pub struct IdentityStatus {
     pub secret_storage: SecretStorageStatus,
     /// The key backup.
     pub backup: BackupStatus,
+    /// The dehydrated device.
+    pub dehydrated_device: DehydrationStatus,
     /// What is missing, the most important first.
     pub problems: Vec<IdentityProblem>,
 }
@@ -103,6 +105,7 @@ impl Orchestrator {
                 holds: holds.iter().map(|name| name.as_str().to_owned()).collect(),
             },
             backup: self.backup_status().await?,
+            dehydrated_device: self.dehydration_status().await?,
             problems: Vec::new(),
         };
         if self.own_device().await?.is_some() {
@@ -113,6 +116,14 @@ impl Orchestrator {
             ));
         }
         status.find_problems();
+        let new_key = self.store().record::<bool>(&backup_not_kept()).await? == Some(true);
+        if new_key && status.secret_storage.key_id.is_some() {
+            status.problems.push(problem(
+                "backup_key_not_kept",
+                "the key of the backup is in no secret storage: when this disk is lost, nothing opens the backup",
+                "mx identity new-recovery-key",
+            ));
+        }
         Ok(status)
     }
 }
@@ -184,6 +195,13 @@ impl IdentityStatus {
                 "mx identity new-recovery-key",
             ));
         }
+        if self.dehydrated_device.enabled && self.dehydrated_device.device_id.is_none() {
+            self.problems.push(problem(
+                "dehydrated_device_missing",
+                "the homeserver has lost the dehydrated device: a device that is set up later cannot read what comes until then",
+                "mx identity dehydrate",
+            ));
+        }
         self.find_problems_of_backup();
     }
 
@@ -200,7 +218,8 @@ impl IdentityStatus {
                 "the account has a key backup whose key is here, and this device does not use it",
                 "mx backup enable",
             ),
-            (Some(on_server), _) if on_server.is_signed => problem(
+            // It may well be ours, where this device cannot say.
+            (Some(on_server), _) if on_server.is_signed || self.standing.is_outside() => problem(
                 "backup_key_missing",
                 "the account has a key backup whose key is not here",
                 "mx identity recover",
@@ -208,7 +227,7 @@ impl IdentityStatus {
             (Some(_), _) => problem(
                 "backup_untrusted",
                 "the account has a key backup that nobody whom this device trusts has signed: it is not used",
-                "mx backup enable --replace",
+                "mx identity recover, or mx backup enable --replace",
             ),
         };
         self.problems.push(found);

@@ -194,17 +194,24 @@ pub(crate) async fn next_epoch(unit: &Unit) -> Result<()> {
     Ok(unit.put(&epoch_id(), &(epoch + 1))?)
 }
 
-/// Whether the room's key is from before an acknowledged conflict. It counts as renewed from then on.
+fn epoch_of(room: &RoomId) -> RecordId {
+    RecordId::named(EPOCHS, &[], room.as_str())
+}
+
+/// Whether the room's key is from before an acknowledged conflict: it encrypts nothing any more.
+pub(crate) async fn is_over(unit: &Unit, room: &RoomId) -> Result<bool> {
+    let epoch = unit.get::<u64>(&epoch_id()).await?;
+    Ok(epoch.is_some() && unit.get::<u64>(&epoch_of(room)).await? != epoch)
+}
+
+/// The same, before another key is made: it counts as renewed from then on.
 pub(crate) async fn is_outdated(unit: &Unit, room: &RoomId) -> Result<bool> {
-    let Some(epoch) = unit.get::<u64>(&epoch_id()).await? else {
-        return Ok(false);
-    };
-    let of_room = RecordId::named(EPOCHS, &[], room.as_str());
-    if unit.get::<u64>(&of_room).await? == Some(epoch) {
-        return Ok(false);
+    let is_over = is_over(unit, room).await?;
+    if is_over {
+        let epoch: u64 = unit.get(&epoch_id()).await?.unwrap_or_default();
+        unit.put(&epoch_of(room), &epoch)?;
     }
-    unit.put(&of_room, &epoch)?;
-    Ok(true)
+    Ok(is_over)
 }
 
 #[cfg(test)]

@@ -9,6 +9,16 @@ use ruma::{
 use crate::{Orchestrator, Result, machine::Ending, outgoing};
 
 /// Our device's keys, here and on the homeserver.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+/// let status = device.key_status().await?;
+/// println!("the fingerprint is {}", status.ed25519);
+/// if !status.published {
+///     device.publish_keys().await?;
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, serde::Serialize)]
 #[non_exhaustive]
 pub struct KeyStatus {

@@ -3,13 +3,13 @@
 //! # Why
 //! `rollback.rs` knows a store that was set back by an event of its own that it has not sent. Such an event is a message,
 //! which a sync for a send does not ask for. So the room that is sent to is asked for our own last messages, and for nothing
-//! else: the key of that room is the one that would be used twice. Where they are not all to be had, the room gets a new key,
-//! which no copy has. What a copy did in other rooms is seen when they are sent
-//! to, or with the next sync that wants messages.
+//! else: the key of that room is the one that would be used twice, and one that the store does not have was made by a copy.
+//! Where they are not all to be had, the room gets a new key, which no copy has. What a copy did in other rooms is seen when
+//! they are sent to, or with the next sync that wants messages.
 
 use mx_transport::Call;
 use ruma::{
-    OwnedEventId, OwnedUserId, RoomId,
+    OwnedDeviceId, OwnedEventId, OwnedUserId, RoomId,
     api::{
         Direction,
         client::{filter::RoomEventFilter, message::get_message_events},
@@ -23,9 +23,9 @@ use super::{
     decrypt::{self, Outcome},
 };
 use crate::{
-    Orchestrator, Result,
+    Orchestrator, Result, UndecryptableReason,
     machine::Ending,
-    rollback,
+    rollback::{self, Unopened},
     rooms::RoomRecord,
     send::rotation::{Due, end_key},
 };
@@ -38,12 +38,24 @@ const PAGE: u32 = 100;
 struct Own {
     event_id: OwnedEventId,
     sender: OwnedUserId,
+    #[serde(default)]
+    origin_server_ts: u64,
     content: Content,
 }
 
 #[derive(Deserialize)]
 struct Content {
     session_id: String,
+    device_id: Option<OwnedDeviceId>,
+}
+
+/// A message that says to be of this device, or that its key encrypted.
+struct Found {
+    event: OwnedEventId,
+    origin_server_ts: u64,
+    /// It says so.
+    is_claimed: bool,
+    raw: Box<RawValue>,
 }
 
 impl Orchestrator {
@@ -59,12 +71,12 @@ impl Orchestrator {
         let Some(key) = RoomRecord::committed(self.store(), room).await?.key else {
             return Ok(());
         };
-        let mut of_key = Vec::new();
+        let mut found = Vec::new();
         let all = self
-            .own_messages_since(room, &backlog.from, &key.session_id, &mut of_key)
+            .own_messages_since(room, &backlog.from, &key.session_id, &mut found)
             .await?;
-        if !of_key.is_empty() {
-            self.hold_against_our_key(room, of_key).await?;
+        if !found.is_empty() {
+            self.hold_against_what_we_sent(room, found).await?;
         }
         if !all {
             self.end_key_unseen(room).await?;
@@ -72,13 +84,13 @@ impl Orchestrator {
         Ok(())
     }
 
-    /// Our own messages that were encrypted with the key, since a token. Returns whether these are all.
+    /// Our own messages that were encrypted with the key, or are of this device, since a token. Returns whether these are all.
     async fn own_messages_since(
         &self,
         room: &RoomId,
         since: &str,
         session: &str,
-        of_key: &mut Vec<(OwnedEventId, Box<RawValue>)>,
+        found: &mut Vec<Found>,
     ) -> Result<bool> {
         let mut from = None;
         for _ in 0..MAX_PAGES {
@@ -102,10 +114,17 @@ impl Orchestrator {
                 }
                 Err(error) => return Err(error.into()),
             };
-            of_key.extend(page.chunk.into_iter().filter_map(|event| {
+            found.extend(page.chunk.into_iter().filter_map(|event| {
                 let own: Own = serde_json::from_str(event.json().get()).ok()?;
-                let is_ours = own.sender == *self.user_id() && own.content.session_id == session;
-                is_ours.then(|| (own.event_id, event.into_json()))
+                let is_claimed = own.content.device_id.as_deref() == Some(self.device_id());
+                let is_of_key = own.content.session_id == session;
+                let is_ours = own.sender == *self.user_id() && (is_claimed || is_of_key);
+                is_ours.then(|| Found {
+                    event: own.event_id,
+                    origin_server_ts: own.origin_server_ts,
+                    is_claimed,
+                    raw: event.into_json(),
+                })
             }));
             from = page.end;
             if from.is_none() {
@@ -128,18 +147,44 @@ impl Orchestrator {
             .await
     }
 
-    async fn hold_against_our_key(&self, room: &RoomId, events: Vec<(OwnedEventId, Box<RawValue>)>) -> Result<()> {
+    async fn hold_against_what_we_sent(&self, room: &RoomId, found: Vec<Found>) -> Result<()> {
         let (room, now_ms) = (room.to_owned(), self.now_ms());
         self.machine()
             .unit(move |machine, unit| {
                 Box::pin(async move {
-                    for (event, raw) in events {
-                        let Outcome::Open(opened) = decrypt::decrypt(machine, &room, &raw).await? else {
-                            continue;
-                        };
-                        let place = &opened.place;
-                        rollback::look_at_own(machine, unit, &room, &place.session, place.index, &event, now_ms)
-                            .await?;
+                    for Found {
+                        event,
+                        origin_server_ts,
+                        is_claimed,
+                        raw,
+                    } in found
+                    {
+                        match decrypt::decrypt(machine, &room, &raw).await? {
+                            Outcome::Open(opened) => {
+                                let place = &opened.place;
+                                rollback::look_at_own(
+                                    machine,
+                                    unit,
+                                    &room,
+                                    &place.session,
+                                    place.index,
+                                    &event,
+                                    now_ms,
+                                )
+                                .await?;
+                            }
+                            Outcome::Closed(closed)
+                                if is_claimed && closed.reason == UndecryptableReason::MissingRoomKey =>
+                            {
+                                let unopened = Unopened {
+                                    room: &room,
+                                    event: &event,
+                                    origin_server_ts,
+                                };
+                                rollback::look_at_unopened(machine, unit, unopened, now_ms).await?;
+                            }
+                            Outcome::Closed(_) => {}
+                        }
                     }
                     Ok(Ending::Commit(()))
                 })

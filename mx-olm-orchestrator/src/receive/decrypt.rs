@@ -13,8 +13,8 @@ use ruma::{OwnedDeviceId, OwnedUserId, RoomId, UserId, serde::Raw};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::decryption_settings;
-use crate::{RejectedReason, Result, Trust, UndecryptableReason, rooms::MEGOLM};
+use super::{decryption_settings, inside};
+use crate::{RejectedReason, Result, Trust, UndecryptableReason, rooms::MEGOLM, verification::is_heard};
 
 /// Where in a Megolm session a message says to be.
 pub(super) struct MessagePlace {
@@ -31,6 +31,14 @@ pub(super) struct Opened {
     pub(super) relation: Option<serde_json::Value>,
     /// How far its device is known.
     pub(super) trust: Trust,
+}
+
+impl Opened {
+    /// Whether it is an event of a verification with `own`, which no app is told.
+    pub(super) fn is_of_a_verification_with(&self, own: &UserId) -> bool {
+        let raw = self.decrypted.event.json();
+        inside::read(raw, None).is_ok_and(|inside| is_heard(&inside.event_type, &inside.content, own))
+    }
 }
 
 pub(super) struct Closed {

@@ -11,6 +11,18 @@ use crate::{Orchestrator, Result, Undecryptable, machine::Ending, rooms::RoomRec
 const OWN_KEYS: Family = Family::new("own-keys");
 
 /// Why an event cannot be read.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+/// let counts = device.waiting_counts().await?;
+/// println!("{} events wait for their keys, {} were reported", counts.waiting, counts.reported);
+/// for event in device.waiting(0, 10).await? {
+///     let explanation = device.explain(&event).await?;
+///     println!("{}: {explanation}", event.event_id);
+///     device.request_key(&event).await?;
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Explanation {

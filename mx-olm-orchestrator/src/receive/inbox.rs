@@ -7,6 +7,20 @@ use crate::{Event, Result};
 const INBOX: Family = Family::new("inbox").passing();
 
 /// An event, and what acknowledges it.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+/// use mx_olm_orchestrator::Event;
+///
+/// for delivery in device.inbox(None, 100).await? {
+///     if let Event::Invite(invite) = &delivery.event {
+///         println!("invited to {}", invite.room_id);
+///     }
+///     // When it was handled: from then on it is not given again.
+///     device.acknowledge(&[delivery]).await?;
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Delivery {
     /// What happened.

@@ -23,6 +23,16 @@ const MOST_IN_A_SYNC: usize = 100;
 
 /// Which other devices of our own user are given the room keys that they ask for. Never a device of somebody else, and never
 /// one that is not verified.
+///
+/// ```
+/// use mx_olm_orchestrator::{KeyRequests, Options};
+/// use ruma::owned_device_id;
+///
+/// // One other device of the account, where somebody looks into what the bot was told.
+/// let mut options = Options::default();
+/// options.key_requests = KeyRequests::Only([owned_device_id!("OPERATOR")].into());
+/// # drop(options);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyRequests {

@@ -24,7 +24,7 @@ use super::{
     unwedge,
 };
 use crate::{
-    Result,
+    Result, history,
     sync_response::SyncResponse,
     verification::{Heard, admitted},
 };
@@ -222,6 +222,12 @@ impl<'a> Letters<'a> {
                         // Nobody asked for it, or not of whom it comes from.
                         let reason = ToDeviceRejectedReason::Unsolicited;
                         self.rejections.add(Some(sender.clone()), &inside.event_type, reason);
+                    }
+                } else if let (Some(room), Some(sender)) = (inside.bundle(), &inside.sender) {
+                    if self.context.accept_history {
+                        history::came(self.unit, self.store, &room, sender, self.context.now_ms).await?;
+                    } else {
+                        self.store.forget_key_bundle(&room, sender).await?;
                     }
                 } else if !to_device::is_known(&inside.event_type) {
                     self.taken.summary.to_device_custom += 1;

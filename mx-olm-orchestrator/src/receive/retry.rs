@@ -32,7 +32,7 @@ impl Orchestrator {
                         for waiting in page {
                             timelines.retry_one(waiting).await?;
                         }
-                        drop(timelines);
+                        context.verifications.overhear(timelines.into_heard().1);
                         inbox::append(unit, &events).await?;
                         Ok(Ending::Commit((events.len(), last)))
                     })

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::{Context, Scope};
 use crate::{
-    EncryptionChange, Event, Invite, Result,
+    EncryptionChange, Event, Invite, Result, history,
     members::{MemberChange, Standing, standing},
     rooms::RoomRecord,
     sync_response::JoinedRoom,
@@ -127,7 +127,10 @@ pub(super) async fn remember(
             }
             shown = true;
             if state.state_key == context.user.as_str() && state.membership() == "join" {
-                forget_invite(unit, room).await?;
+                let inviter = forget_invite(unit, room).await?;
+                if let Some(inviter) = inviter.filter(|_| context.accept_history) {
+                    history::want(unit, room, inviter, context.now_ms)?;
+                }
                 after.joined_ms = after.joined_ms.or_else(|| state.origin_server_ts.as_u64());
             }
             if state.has_left() {
@@ -221,13 +224,21 @@ async fn keep_invites<'a>(unit: &Unit, rooms: impl Iterator<Item = &'a OwnedRoom
     Ok(())
 }
 
+/// We went: nobody invites us any more, or gives us the history.
+pub(super) async fn forget_room(unit: &Unit, room: &RoomId) -> Result<()> {
+    forget_invite(unit, room).await?;
+    history::forget_wanted(unit, room).await
+}
+
 /// We came or went: the next invitation is another one.
-pub(super) async fn forget_invite(unit: &Unit, room: &RoomId) -> Result<()> {
+/// Returns who had invited us.
+async fn forget_invite(unit: &Unit, room: &RoomId) -> Result<Option<OwnedUserId>> {
     let id = invite_id(room);
-    if unit.get::<Option<OwnedUserId>>(&id).await?.is_some() {
+    let known: Option<Option<OwnedUserId>> = unit.get(&id).await?;
+    if known.is_some() {
         unit.delete(&id)?;
     }
-    Ok(())
+    Ok(known.flatten())
 }
 
 fn invite(room_id: OwnedRoomId, state: &[Box<RawValue>], own: &OwnedUserId) -> Invite {

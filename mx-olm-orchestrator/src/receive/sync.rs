@@ -79,6 +79,14 @@ impl Orchestrator {
             Ok(()) => self.tend_backup(total.room_keys).await,
             Err(error) => Err(error),
         };
+        let upkeep = match upkeep {
+            Ok(()) => self.tend_histories().await,
+            Err(error) => Err(error),
+        };
+        let upkeep = match upkeep {
+            Ok(()) => self.tend_dehydrated_device().await,
+            Err(error) => Err(error),
+        };
         if let Err(error) = upkeep {
             if error.ends_receiving() {
                 return Err(error);
@@ -96,6 +104,7 @@ impl Orchestrator {
         if room_keys > 0 {
             self.backup_pace().is_due();
         }
+        self.take_given_backup_key().await?;
         self.back_up_some().await?;
         self.fetch_waiting_keys().await?;
         if self.options().accept != Accept::Everybody && !waiting::none(self.store()).await? {
@@ -191,7 +200,6 @@ impl Orchestrator {
     pub(crate) fn context(&self) -> Context {
         Context {
             user: self.user_id().to_owned(),
-            device: self.device_id().to_owned(),
             now_ms: self.now_ms(),
             first_sync: false,
             first_timeline: usize::try_from(self.options().first_timeline).unwrap_or(usize::MAX),
@@ -206,12 +214,15 @@ impl Orchestrator {
             device_lists: None,
             verifications: Arc::clone(self.verification()),
             key_requests: self.options().key_requests.clone(),
+            accept_history: self.options().accept_history,
         }
     }
 
     /// Sync once without waiting, unless what is known is fresh: who came, went, or has a new device is looked at before
     /// a key is shared. Messages are left where they are, unless somebody listens.
     pub(crate) async fn catch_up(&self) -> Result<()> {
+        // Of many rooms that begin to send at once, one asks: the others find it fresh.
+        let _turn = self.synced().asking.lock().await;
         let listening = self.syncing().try_lock().is_err();
         let limit = if listening { FRESH_WHILE_LISTENING } else { FRESH };
         if !self.synced().within(limit) {
@@ -229,7 +240,11 @@ impl Orchestrator {
 
 /// When syncs ended.
 #[derive(Debug, Default)]
-pub(crate) struct Synced(Mutex<Ends>);
+pub(crate) struct Synced {
+    ends: Mutex<Ends>,
+    /// Held by who syncs before it sends.
+    asking: tokio::sync::Mutex<()>,
+}
 
 #[derive(Debug, Default)]
 struct Ends {
@@ -240,7 +255,7 @@ struct Ends {
 
 impl Synced {
     fn ends(&self) -> MutexGuard<'_, Ends> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note(&self, messages: Messages) {

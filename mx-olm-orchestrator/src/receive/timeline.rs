@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use self::header::{Header, Named};
 use super::{
-    Context, SyncSummary,
+    Context, SyncSummary, before,
     decrypt::{self, Closed, MessagePlace, Opened, Outcome},
     inside,
     replay::{self, Place, Verdict},
@@ -23,9 +23,9 @@ use super::{
 use crate::{
     Event, Lost, LostBecause, Malformed, Rejected, RejectedReason, Result, Undecryptable, UndecryptableReason,
     backup::is_active,
-    rollback,
+    rollback::{self, Unopened},
     rooms::RoomRecord,
-    verification::{Heard, Hearing, RoomEvent, Scene},
+    verification::{Attention, Heard, Hearing, RoomEvent, Scene},
 };
 
 /// The timelines of one sync.
@@ -67,7 +67,7 @@ impl<'a> Timelines<'a> {
     }
 
     /// Take an event of a verification with us: it is nothing to the app.
-    async fn heard(&mut self, event: RoomEvent<'_>) -> Result<bool> {
+    async fn heard(&mut self, event: RoomEvent<'_>) -> Result<Attention> {
         self.hearing
             .hear(Scene::of(self.machine, self.unit, self.context), event)
             .await
@@ -115,6 +115,17 @@ impl<'a> Timelines<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Try an event of before this device: it is delivered, or nothing.
+    pub(super) async fn again(&mut self, room: &RoomId, raw: &RawValue) -> Result<()> {
+        let Ok(header) = serde_json::from_str::<Header>(raw.get()) else {
+            return Ok(());
+        };
+        match self.decrypted(room, &header, raw).await? {
+            Outcome::Open(opened) => self.opened(room, header, *opened, None).await,
+            Outcome::Closed(_) => Ok(()),
+        }
     }
 
     /// We are not in the room any more: no key will come for what waits there.
@@ -193,10 +204,12 @@ impl<'a> Timelines<'a> {
         opened.trust =
             standing::standing(self.machine, self.unit, &self.context.manifest, &header.sender, &opened).await?;
         let is_accepted = self.context.accept.takes(opened.trust)
-            || self.is_own(header, &opened)
+            || standing::is_own(self.machine, &header.sender, &opened.decrypted.encryption_info)
             || decrypt::not_the_senders(self.machine, room, &header.sender, &opened)
                 .await?
-                .is_some();
+                .is_some()
+            // Verifying is how somebody comes to be accepted. It is never told to the app.
+            || opened.is_of_a_verification_with(self.machine.user_id());
         if is_accepted {
             return Ok(Outcome::Open(opened));
         }
@@ -205,12 +218,6 @@ impl<'a> Timelines<'a> {
             rejected: None,
             place: Some(opened.place),
         }))
-    }
-
-    /// Whether this very device sent it.
-    fn is_own(&self, header: &Header, opened: &Opened) -> bool {
-        let device = opened.decrypted.encryption_info.sender_device.as_ref();
-        header.sender == self.context.user && device == Some(&self.context.device)
     }
 
     /// Hold the place of a message against the places that were used before.
@@ -251,7 +258,7 @@ impl<'a> Timelines<'a> {
             self.reject(room, header, reason);
             return Ok(());
         }
-        let own = self.is_own(&header, &opened);
+        let own = standing::is_own(self.machine, &header.sender, &opened.decrypted.encryption_info);
         if own {
             let (place, now_ms) = (&opened.place, self.context.now_ms);
             let look = rollback::look_at_own(
@@ -335,6 +342,9 @@ impl<'a> Timelines<'a> {
     async fn closed(&mut self, room: &RoomId, header: Header, raw: Box<RawValue>, closed: Closed) -> Result<()> {
         if self.context.first_sync && header.origin_server_ts < self.device_since_ms {
             self.summary.before_this_device += 1;
+            if closed.rejected.is_none() && closed.reason.may_still_come() {
+                before::keep(self.unit, room, raw).await?;
+            }
             return Ok(());
         }
         if let Some(reason) = closed.rejected {
@@ -347,6 +357,7 @@ impl<'a> Timelines<'a> {
         {
             return Ok(());
         }
+        self.look_for_a_copy(room, &header, &closed).await?;
         let reason = self.dated(closed.reason, header.origin_server_ts).await?;
         let report = self.report(room, header, reason, closed.place.as_ref());
         if !report.reason.may_still_come() {
@@ -360,5 +371,20 @@ impl<'a> Timelines<'a> {
             self.lost(gone, LostBecause::TooMany);
         }
         Ok(())
+    }
+
+    /// Another copy of this store may have made what is not opened here.
+    async fn look_for_a_copy(&self, room: &RoomId, header: &Header, closed: &Closed) -> Result<()> {
+        let claimed = closed.place.as_ref().and_then(|place| place.claimed_device.as_deref());
+        let is_own = header.sender == self.machine.user_id() && claimed == Some(self.machine.device_id());
+        if !is_own || closed.reason != UndecryptableReason::MissingRoomKey {
+            return Ok(());
+        }
+        let unopened = Unopened {
+            room,
+            event: &header.event_id,
+            origin_server_ts: header.origin_server_ts,
+        };
+        rollback::look_at_unopened(self.machine, self.unit, unopened, self.context.now_ms).await
     }
 }

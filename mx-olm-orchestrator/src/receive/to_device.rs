@@ -274,6 +274,14 @@ struct Named {
 }
 
 impl Inside {
+    /// The room that a bundle of room keys is for.
+    pub(super) fn bundle(&self) -> Option<OwnedRoomId> {
+        if !BUNDLES.contains(&self.event_type.as_str()) {
+            return None;
+        }
+        OwnedRoomId::try_from(self.content.room_id.as_str()?).ok()
+    }
+
     /// The session that a room key is for.
     pub(super) fn room_key(&self) -> Option<(OwnedRoomId, String)> {
         if !matches!(self.event_type.as_str(), "m.room_key" | "m.forwarded_room_key") {
@@ -285,6 +293,9 @@ impl Inside {
         ))
     }
 }
+
+/// A bundle of room keys, by its name and by the one that it had before.
+const BUNDLES: [&str; 2] = ["m.room_key_bundle", "io.element.msc4268.room_key_bundle"];
 
 /// Events that carry secrets, and mean nothing as plaintext.
 const ALWAYS_ENCRYPTED: [&str; 5] = [

@@ -34,16 +34,17 @@ pub(crate) async fn sessions(
     Ok((sessions.collect(), last))
 }
 
-/// Whether the key that is here now is one of what waits for it: each event is opened, or is from before the key begins.
+/// Whether the key that is here now can be the one that is waited for: an event is opened, or none says otherwise. One that is
+/// not opened beside one that is says nothing of the key: anybody in the room can send what no key opens.
 pub(crate) async fn opens(machine: &OlmMachine, unit: &Unit, room: &RoomId, session: &str) -> Result<bool> {
+    let mut failed = false;
     for waiting in undecryptable::waiting_for(unit, room, session).await? {
-        if let Outcome::Closed(closed) = decrypt::decrypt(machine, room, &waiting.raw).await?
-            && closed.reason != UndecryptableReason::KeyStartsLater
-        {
-            return Ok(false);
+        match decrypt::decrypt(machine, room, &waiting.raw).await? {
+            Outcome::Open(_) => return Ok(true),
+            Outcome::Closed(closed) => failed |= closed.reason != UndecryptableReason::KeyStartsLater,
         }
     }
-    Ok(true)
+    Ok(!failed)
 }
 
 /// Try again what waits for the key of a session. What it opens is in the inbox.
@@ -57,6 +58,6 @@ pub(crate) async fn retry(
     let (mut summary, mut events) = (SyncSummary::default(), Vec::new());
     let mut timelines = Timelines::new(machine, unit, context, &mut summary, &mut events);
     timelines.retry(room, session).await?;
-    drop(timelines);
+    context.verifications.overhear(timelines.into_heard().1);
     inbox::append(unit, &events).await
 }

@@ -1,6 +1,17 @@
 //! What can go wrong with secret storage.
 
 /// The secret storage cannot be used. Nothing was changed.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+/// use mx_olm_orchestrator::{Error, SecretStorageError};
+///
+/// match device.open_secret_storage("what somebody typed").await {
+///     Err(Error::SecretStorage(SecretStorageError::WrongKey)) => println!("try again"),
+///     opened => println!("{}", opened?.key_id()),
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SecretStorageError {

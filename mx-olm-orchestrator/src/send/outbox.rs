@@ -90,6 +90,11 @@ pub(super) async fn left(store: &PickleStore) -> Result<Vec<(OwnedRoomId, u64, O
     }
 }
 
+/// How many events wait in the outbox of a store whose device is not open.
+pub(crate) async fn unsent(store: &PickleStore) -> Result<usize> {
+    Ok(left(store).await?.len())
+}
+
 /// How an attempt to put a parcel ended.
 pub(super) enum Attempt {
     /// The homeserver has it.

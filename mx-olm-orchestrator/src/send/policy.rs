@@ -14,6 +14,16 @@ use super::recipients::Readers;
 use crate::{Error, Orchestrator, Result, machine::Ending, rooms::RoomRecord};
 
 /// How careful a send is.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator, room: &ruma::RoomId) -> Result<(), mx_olm_orchestrator::Error> {
+/// use mx_olm_orchestrator::{Recipients, RoomPolicy};
+///
+/// // An alert has to go out, also where somebody's server does not answer; this room alone, and from now on.
+/// let policy = RoomPolicy { recipients: Some(Recipients::BestEffort), ..RoomPolicy::default() };
+/// device.set_room_policy(room, policy).await?;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -34,7 +44,7 @@ impl Recipients {
     }
 
     /// Which devices the engine gives the key to. Neither of the two fails or panics where a user has no identity.
-    pub(super) const fn strategy(self) -> CollectStrategy {
+    pub(crate) const fn strategy(self) -> CollectStrategy {
         match self {
             Self::Strict | Self::BestEffort => CollectStrategy::AllDevices,
             Self::OnlyTrusted => CollectStrategy::OnlyTrustedDevices,
@@ -52,6 +62,14 @@ pub(super) struct Care {
 }
 
 /// For whom messages of one room may be.
+///
+/// ```
+/// use mx_olm_orchestrator::{Recipients, RoomPolicy};
+///
+/// let friends = [ruma::owned_user_id!("@friend:example.org")];
+/// let policy = RoomPolicy { recipients: Some(Recipients::OnlyTrusted), allowed: Some(friends.into()) };
+/// # assert_ne!(policy, RoomPolicy::default());
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoomPolicy {
     /// How careful sends are. `None`: as the client's [`Options::recipients`](crate::Options::recipients) says.
@@ -79,7 +97,7 @@ pub(crate) struct Policy {
 impl Policy {
     /// # Errors
     /// [`Error::RecipientNotAllowed`], with everybody whom a list does not name.
-    pub(super) fn check(&self, room: &RoomId, own: &UserId, users: &BTreeSet<OwnedUserId>) -> Result<()> {
+    pub(crate) fn check(&self, room: &RoomId, own: &UserId, users: &BTreeSet<OwnedUserId>) -> Result<()> {
         let strangers: BTreeSet<OwnedUserId> = users
             .iter()
             .filter(|user| *user != own && self.lists.iter().any(|list| !list.contains(*user)))
@@ -140,7 +158,7 @@ impl Orchestrator {
     }
 
     /// What holds for one send.
-    pub(super) async fn policy(&self, room: &RoomId, of_the_call: Option<Recipients>) -> Result<Policy> {
+    pub(crate) async fn policy(&self, room: &RoomId, of_the_call: Option<Recipients>) -> Result<Policy> {
         let of_room = self.room_policy(room).await?;
         let options = self.options();
         Ok(Policy {

@@ -6,6 +6,18 @@ use tokio::sync::watch;
 use crate::Orchestrator;
 
 /// How far one step of a send is.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator) {
+/// // Beside a send to a large room.
+/// let mut progress = device.progress();
+/// while progress.changed().await.is_ok() {
+///     if let Some(now) = progress.borrow_and_update().as_ref() {
+///         println!("{:?}: {} of {}", now.step, now.done, now.total);
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {

@@ -9,6 +9,20 @@ use super::rotation::RotationReason;
 use crate::{EncryptionChange, UnusableReason};
 
 /// What became of a send.
+///
+/// ```no_run
+/// # async fn example(receipt: mx_olm_orchestrator::SendReceipt) -> Result<(), mx_olm_orchestrator::Error> {
+/// use mx_olm_orchestrator::DeviceOutcome;
+///
+/// println!("{} devices can read {}", receipt.readable_by(), receipt.event_id);
+/// for device in receipt.devices.iter().filter(|device| device.outcome == DeviceOutcome::NoOneTimeKey) {
+///     println!("{} {} cannot: {}", device.user_id, device.device_id, device.outcome.describe());
+/// }
+/// for warning in &receipt.warnings {
+///     println!("look at this: {}", warning.describe());
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct SendReceipt {

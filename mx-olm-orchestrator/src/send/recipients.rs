@@ -99,7 +99,7 @@ impl Orchestrator {
     }
 
     /// Make the devices of `users` known. Returns whose are not: their server did not answer, or left them out.
-    async fn query_devices(
+    pub(crate) async fn query_devices(
         &self,
         users: &BTreeSet<OwnedUserId>,
         failed: &mut BTreeSet<OwnedServerName>,

@@ -15,7 +15,10 @@ use mx_crypto_store::Unit;
 use ruma::{OwnedUserId, RoomId, events::room::history_visibility::HistoryVisibility};
 use serde::{Deserialize, Serialize};
 
-use super::share::{Held, shares};
+use super::{
+    Recipients,
+    share::{Held, shares},
+};
 use crate::{
     Orchestrator, Result,
     keys::conflict::is_outdated,
@@ -27,6 +30,14 @@ use crate::{
 const MOST_NAMED: usize = 1_000;
 
 /// Why a room got a new key.
+///
+/// ```no_run
+/// # fn example(receipt: mx_olm_orchestrator::SendReceipt) {
+/// if let Some(reason) = receipt.rotation {
+///     println!("{} has a new key, for {}", receipt.room_id, reason.describe());
+/// }
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -248,6 +259,48 @@ pub(super) fn why(record: &RoomRecord, before: Option<&RoomKey>, after: &RoomKey
         RotationReason::VisibilityChanged
     } else {
         found.unwrap_or(RotationReason::Unknown)
+    }
+}
+
+/// Why the engine will make a new key where [`must_renew`] asks for none, as far as that can be seen before.
+pub(super) fn foreseen(
+    record: &RoomRecord,
+    before: Option<&RoomKey>,
+    now: &Now<'_>,
+    recipients: Recipients,
+) -> Option<RotationReason> {
+    let Some(before) = before else {
+        return Some(match (&record.due, &record.key) {
+            (Some(due), _) => due.reason(now.readers),
+            (None, Some(_)) => RotationReason::SessionLost,
+            (None, None) => RotationReason::FirstKey,
+        });
+    };
+    let mut found = None;
+    for ((user, device), share) in shares(&before.pickled) {
+        if !matches!(share, ShareInfo::Shared(_)) {
+            continue;
+        }
+        if !now.readers.contains(&user) {
+            return Some(RotationReason::MemberLeft);
+        }
+        found = match now.held.get(&user).and_then(|devices| devices.get(&device)) {
+            None => Some(RotationReason::DeviceRemoved),
+            Some(held) if held.is_blacklisted() => found.or(Some(RotationReason::DeviceBlocked)),
+            Some(held) if recipients == Recipients::OnlyTrusted && !held.is_verified() => {
+                found.or(Some(RotationReason::Policy))
+            }
+            Some(_) => found,
+        };
+    }
+    if before.pickled.invalidated {
+        Some(RotationReason::Unknown)
+    } else if before.expired {
+        Some(RotationReason::Time)
+    } else if before.pickled.settings.history_visibility != *now.visibility {
+        Some(RotationReason::VisibilityChanged)
+    } else {
+        found
     }
 }
 

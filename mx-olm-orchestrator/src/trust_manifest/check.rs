@@ -115,6 +115,14 @@ pub(crate) async fn standing(
     })
 }
 
+/// What a device is worth that is not the one that is known by its name.
+pub(crate) fn standing_of_nobody(manifest: &Manifest, sender: &UserId, judged: Trust) -> Trust {
+    match manifest {
+        Some(manifest) if manifest.users.contains_key(sender) => Trust::NotListed,
+        _ => judged,
+    }
+}
+
 impl Orchestrator {
     /// Hold the users of a manifest against what the homeserver shows of them now: every difference.
     ///

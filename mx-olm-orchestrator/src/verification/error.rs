@@ -5,6 +5,22 @@ use ruma::{OwnedDeviceId, OwnedUserId};
 use super::VerificationId;
 
 /// Why a step of a verification was not taken. Nothing was changed.
+///
+/// ```
+/// use mx_olm_orchestrator::{Error, VerificationError};
+///
+/// // As what follows from it.
+/// fn then(error: &Error) -> &'static str {
+///     match error {
+///         Error::Verification(VerificationError::NoIdentity { .. }) => "verify one device by its id",
+///         Error::Verification(VerificationError::Busy { .. }) => "wait for the end of the other one",
+///         _ => "give up",
+///     }
+/// }
+/// let busy = VerificationError::Busy { user: ruma::owned_user_id!("@friend:example.org") };
+/// assert_eq!(busy.code(), "verification_busy");
+/// assert_eq!(then(&busy.into()), "wait for the end of the other one");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum VerificationError {

@@ -6,6 +6,17 @@ use serde::{Deserialize, Serialize};
 use super::{VerificationId, VerificationOutcome};
 
 /// Somebody asks to verify us, or another device of ours does.
+///
+/// ```no_run
+/// # use mx_olm_orchestrator::{Event, Orchestrator};
+/// # async fn example(device: Orchestrator, event: &Event) -> Result<(), mx_olm_orchestrator::Error> {
+/// match event {
+///     Event::VerificationRequested(asked) => device.accept_verification(&asked.id).await?,
+///     Event::VerificationEnded(ended) => println!("{}: {:?}", ended.id, ended.outcome),
+///     _ => {}
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct VerificationRequested {
     /// Which verification this is.

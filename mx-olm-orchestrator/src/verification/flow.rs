@@ -17,7 +17,7 @@ use ruma::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Verification, VerificationId, VerificationKeys, VerificationState,
+    VerificationId, VerificationKeys, VerificationShown, VerificationState,
     mail::{Mail, Parcel},
     state::Known,
 };
@@ -43,6 +43,9 @@ pub(super) struct Flow {
     pub(super) began_ms: u64,
     /// The keys that it is about, from the moment on when it started.
     pub(super) keys: Option<VerificationKeys>,
+    /// What was there to compare, once there was: nothing else is confirmed.
+    #[serde(default)]
+    pub(super) compared: Option<String>,
     /// It has ended, and the other side is to be told so.
     pub(super) farewell: Option<Farewell>,
 }
@@ -78,6 +81,20 @@ pub(super) async fn find(unit: &Unit, id: &VerificationId) -> Result<Option<Flow
 }
 
 impl Flow {
+    /// Whether it stands behind where it was when something could be compared, or shows something else to compare.
+    pub(super) fn began_anew(&self, state: &VerificationState, compared: Option<&String>) -> bool {
+        let is_back = matches!(
+            state,
+            VerificationState::Requested
+                | VerificationState::Ready { .. }
+                | VerificationState::Started
+                | VerificationState::ShowingQr
+        );
+        self.compared
+            .as_ref()
+            .is_some_and(|before| is_back || compared.is_some_and(|now| now != before))
+    }
+
     /// Write it, for the first time or again.
     pub(super) async fn keep(&self, unit: &Unit) -> Result<()> {
         let mut ids: Vec<VerificationId> = unit.get(&index()).await?.unwrap_or_default();
@@ -109,8 +126,8 @@ impl Flow {
         }
     }
 
-    pub(super) fn shown(&self, state: VerificationState) -> Verification {
-        Verification {
+    pub(super) fn shown(&self, state: VerificationState) -> VerificationShown {
+        VerificationShown {
             id: self.id.clone(),
             room_id: self.room.clone(),
             device_id: self.device.clone(),

@@ -9,6 +9,19 @@ use serde::{Deserialize, Serialize};
 use crate::Result;
 
 /// The keys that a verification is about, as they were when it started. When one of them changes, it is cancelled.
+///
+/// ```
+/// use mx_olm_orchestrator::VerificationKeys;
+///
+/// let keys = VerificationKeys {
+///     device: Some("the device's key".to_owned()),
+///     master: Some("the user's master key".to_owned()),
+///     device_is_signed: true,
+///     master_is_trusted: false,
+/// };
+/// assert!(keys.are_expected(&["the user's master key".to_owned()].into()));
+/// assert!(!keys.are_expected(&["the device's key".to_owned()].into()), "anybody could put another identity beside it");
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct VerificationKeys {
     /// The Ed25519 key of the other device, in base64.

@@ -8,8 +8,8 @@ use mx_crypto_store::Unit;
 use ruma::{OwnedDeviceId, OwnedUserId, UserId, events::key::verification::cancel::CancelCode};
 
 use super::{
-    Verification, VerificationEnded, VerificationKeys, VerificationOutcome, VerificationRequested, VerificationState,
-    Verifications,
+    VerificationEnded, VerificationKeys, VerificationOutcome, VerificationRequested, VerificationShown,
+    VerificationState, Verifications,
     flow::{self, Farewell, Flow},
     mail::Mail,
     signing,
@@ -66,7 +66,7 @@ impl Heard {
 #[derive(Debug, Default)]
 pub(crate) struct Looked {
     pub(super) live: usize,
-    pub(super) seen: Vec<Verification>,
+    pub(super) seen: Vec<VerificationShown>,
     pub(super) mail: Vec<Mail>,
     pub(super) to_sign: bool,
     /// The engine holds something that keeps others from beginning: build it again.
@@ -152,6 +152,7 @@ impl<'a> Look<'a> {
                 accepted: false,
                 began_ms: now_ms,
                 keys: None,
+                compared: None,
                 farewell: None,
             };
             flow.keep(unit).await?;
@@ -206,6 +207,14 @@ impl<'a> Look<'a> {
             self.cancel(flow, code, reason, told).await?;
             return Ok(false);
         }
+        let compared = state.comparison();
+        if flow.began_anew(&state, compared.as_ref()) {
+            // The engine lets the other side begin again at any time; whoever looks, looks at what was there before.
+            let reason = "it began anew after there was something to compare";
+            self.cancel(flow, CancelCode::UnexpectedMessage, reason, true).await?;
+            return Ok(false);
+        }
+        flow.compared = compared.or(flow.compared);
         if matches!(standing, Standing::Offered)
             && let Some(EngineVerification::SasV1(sas)) = &known.verification
         {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use matrix_sdk_crypto::types::requests::{OutgoingVerificationRequest, RoomMessageRequest, ToDeviceRequest};
+use mx_transport::RequestError;
 use ruma::{OwnedEventId, OwnedRoomId, events::MessageLikeEventContent};
 
 use super::{VerificationId, flow};
@@ -111,17 +112,20 @@ impl Outbound {
         self.0.iter().any(|mail| mail.farewell && mail.id.as_ref() == Some(id))
     }
 
-    fn first(&self) -> Option<Mail> {
-        self.0.front().cloned()
+    /// The oldest of those that do not wait behind one that did not get through, and where it is.
+    fn first_beside(&self, stuck: &[Option<VerificationId>]) -> Option<(usize, Mail)> {
+        let mut waiting = self.0.iter().enumerate();
+        let found = waiting.find(|(_, mail)| !stuck.contains(&mail.id));
+        found.map(|(at, mail)| (at, mail.clone()))
     }
 
-    fn done(&mut self) {
-        self.0.pop_front();
+    fn done(&mut self, at: usize) {
+        self.0.remove(at);
     }
 
-    fn again(&mut self, attempts: u32) {
-        if let Some(first) = self.0.front_mut() {
-            first.attempts = attempts;
+    fn again(&mut self, at: usize, attempts: u32) {
+        if let Some(mail) = self.0.get_mut(at) {
+            mail.attempts = attempts;
         }
     }
 }
@@ -132,14 +136,17 @@ impl Orchestrator {
         self.verification().outbound().add(Mail::of_room(message));
     }
 
-    /// Say what waits, until there is nothing or something does not get through: that is tried again with the next sync.
+    /// Say what waits, each verification's in its order. What does not get through is tried again with the next sync, and
+    /// what comes after it in its verification waits; the other verifications go on, unless the homeserver is out of reach.
     ///
     /// # Errors
     /// Of the store.
     pub(crate) async fn post_verifications(&self) -> Result<()> {
         let _in_order = self.verification().posting.lock().await;
+        let mut stuck = Vec::new();
         loop {
-            let Some(mail) = self.verification().outbound().first() else {
+            // Only this removes anything, and what comes meanwhile comes at the end.
+            let Some((at, mail)) = self.verification().outbound().first_beside(&stuck) else {
                 return Ok(());
             };
             match self.carry(&mail.parcel).await {
@@ -150,13 +157,17 @@ impl Orchestrator {
                         code = error.code(),
                         "a message of a verification did not get through: it is sent again"
                     );
-                    self.verification().outbound().again(mail.attempts + 1);
-                    return Ok(());
+                    self.verification().outbound().again(at, mail.attempts + 1);
+                    if matches!(error, Error::Request(RequestError::Transport(_))) {
+                        return Ok(());
+                    }
+                    stuck.push(mail.id);
+                    continue;
                 }
                 // The verification ends by itself when its time is over.
                 Err(error) => tracing::warn!(code = error.code(), "a message of a verification is given up"),
             }
-            self.verification().outbound().done();
+            self.verification().outbound().done(at);
             if mail.farewell
                 && let Some(id) = mail.id
             {
@@ -213,5 +224,61 @@ impl Orchestrator {
             Err(Error::RoomNotEncrypted { .. }) => self.send_plaintext(outgoing).await,
             Err(error) => Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mail(id: Option<&str>, number: u32) -> Mail {
+        let room = ruma::room_id!("!r:x").to_owned();
+        let parcel = Parcel::Room {
+            room: room.clone(),
+            event_type: number.to_string(),
+            content: serde_json::Value::Null,
+        };
+        Mail {
+            id: id.map(|flow| VerificationId {
+                user_id: ruma::user_id!("@a:x").to_owned(),
+                flow_id: flow.to_owned(),
+            }),
+            parcel,
+            farewell: false,
+            attempts: 0,
+        }
+    }
+
+    fn number(mail: &Mail) -> &str {
+        match &mail.parcel {
+            Parcel::Room { event_type, .. } => event_type,
+            Parcel::ToDevice(_) => "",
+        }
+    }
+
+    #[test]
+    fn one_that_is_refused_holds_up_its_own_verification_and_no_other() {
+        let mut outbound = Outbound::default();
+        outbound.add([
+            mail(Some("a"), 1),
+            mail(Some("b"), 2),
+            mail(Some("a"), 3),
+            mail(None, 4),
+            mail(Some("b"), 5),
+        ]);
+        let mut stuck = Vec::new();
+        let mut said = Vec::new();
+        while let Some((at, mail)) = outbound.first_beside(&stuck) {
+            if mail.id.as_ref().is_some_and(|id| id.flow_id == "a") {
+                outbound.again(at, 1);
+                stuck.push(mail.id);
+            } else {
+                said.push(number(&mail).to_owned());
+                outbound.done(at);
+            }
+        }
+        assert_eq!(said, ["2", "4", "5"]);
+        let left: Vec<_> = outbound.0.iter().map(|mail| (number(mail), mail.attempts)).collect();
+        assert_eq!(left, [("1", 1), ("3", 0)]);
     }
 }

@@ -3,6 +3,17 @@
 use matrix_sdk_crypto::{QrVerification, matrix_sdk_qrcode::qrcode::Color};
 
 /// A code for the other side to scan. It holds a secret of this verification: show it to nobody else.
+///
+/// ```no_run
+/// # use mx_olm_orchestrator::{Orchestrator, VerificationId};
+/// # async fn example(device: Orchestrator, id: VerificationId) -> Result<(), mx_olm_orchestrator::Error> {
+/// let code = device.show_verification_qr(&id).await?;
+/// println!("P1 {0} {0}", code.width()); // a picture in the format PBM
+/// for (x, y) in (0..code.width()).flat_map(|y| (0..code.width()).map(move |x| (x, y))) {
+///     print!("{} ", u8::from(code.is_dark(x, y)));
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct VerificationQr {
     bytes: Vec<u8>,

@@ -200,6 +200,7 @@ impl Orchestrator {
                         accepted: true,
                         began_ms: this.now_ms(),
                         keys: None,
+                        compared: None,
                         farewell: None,
                     };
                     let looked = write_down(machine, unit, &this, flow, message).await?;

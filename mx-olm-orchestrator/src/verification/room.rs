@@ -32,6 +32,17 @@ pub(crate) struct RoomEvent<'a> {
     pub(crate) device: Option<&'a DeviceId>,
 }
 
+/// What an event is to verifications.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attention {
+    /// It is none of one with us.
+    None,
+    /// It is, and it is nothing to the app.
+    Paid,
+    /// It is meant as one, and cannot be used: it has no form, is not of the device that it names, or is one request too many.
+    Refused,
+}
+
 /// Events that came before what they belong to was known.
 #[derive(Debug, Default)]
 pub(crate) struct Early(VecDeque<(String, AnyMessageLikeEvent)>);
@@ -50,6 +61,14 @@ impl Early {
         self.0 = left;
         let taken: VecDeque<(String, AnyMessageLikeEvent)> = taken;
         taken.into_iter().map(|(_, event)| event).collect()
+    }
+
+    /// These were taken, and could not be used yet.
+    pub(super) fn put_back(&mut self, events: Vec<AnyMessageLikeEvent>) {
+        for event in events {
+            let flow = event.event_id().to_string();
+            self.add(&flow, event);
+        }
     }
 
     /// Requests of devices that were not known.
@@ -72,18 +91,18 @@ pub(crate) struct Hearing {
 }
 
 impl Hearing {
-    /// Take an event if it is one of a verification with us. Returns whether it was: it is nothing to the app then.
-    pub(crate) async fn hear(&mut self, scene: Scene<'_>, event: RoomEvent<'_>) -> Result<bool> {
+    /// Take an event if it is one of a verification with us.
+    pub(crate) async fn hear(&mut self, scene: Scene<'_>, event: RoomEvent<'_>) -> Result<Attention> {
         let Scene {
             machine, verifications, ..
         } = scene;
-        let is_request = event.event_type == "m.room.message"
-            && event.content.get("msgtype").and_then(Value::as_str) == Some("m.key.verification.request")
-            && event.content.get("to").and_then(Value::as_str) == Some(machine.user_id().as_str());
-        if !is_request && !event.event_type.starts_with("m.key.verification.") {
-            return Ok(false);
+        let is_request = is_request(event.event_type, event.content, machine.user_id());
+        if !is_request && !is_step(event.event_type) {
+            return Ok(Attention::None);
         }
-        let Some(parsed) = parse(event) else { return Ok(true) };
+        let Some(parsed) = parse(event) else {
+            return Ok(Attention::Refused);
+        };
         if is_request {
             let count = self.requests.entry(event.sender.to_owned()).or_default();
             *count += 1;
@@ -94,15 +113,17 @@ impl Hearing {
                 .unwrap_or_default();
             let from: &DeviceId = from.into();
             if *count > MAX_REQUESTS_OF_USER || event.device.is_some_and(|device| device != from) {
-                return Ok(true);
+                return Ok(Attention::Refused);
             }
             if machine.get_device(event.sender, from, None).await?.is_none() {
                 verifications.early().add(event.event_id.as_str(), parsed);
-                return Ok(true);
+                return Ok(Attention::Paid);
             }
         } else {
             let flow = event.content.pointer("/m.relates_to/event_id").and_then(Value::as_str);
-            let Some(flow) = flow else { return Ok(true) };
+            let Some(flow) = flow else {
+                return Ok(Attention::Refused);
+            };
             if event.sender == machine.user_id() {
                 // The engine looks for it under our own name, where it is not.
                 if matches!(
@@ -111,20 +132,36 @@ impl Hearing {
                 ) {
                     self.heard.elsewhere.insert(flow.to_owned());
                 }
-                return Ok(true);
+                return Ok(Attention::Paid);
             }
             let is_known = machine.get_verification_request(event.sender, flow).is_some()
                 || machine.get_verification(event.sender, flow).is_some();
             if !is_known {
                 // The answer may be faster than the answer to our own request.
                 verifications.early().add(flow, parsed);
-                return Ok(true);
+                return Ok(Attention::Paid);
             }
         }
         self.heard.from.insert(event.sender.to_owned());
         Box::pin(machine.receive_verification_event(&parsed)).await?;
-        Ok(true)
+        Ok(Attention::Paid)
     }
+}
+
+/// Whether an event of this type and content is one of a verification with `own`: [`Hearing::hear`] takes each of those.
+pub(crate) fn is_heard(event_type: &str, content: &Value, own: &UserId) -> bool {
+    is_step(event_type) || is_request(event_type, content, own)
+}
+
+fn is_step(event_type: &str) -> bool {
+    event_type.starts_with("m.key.verification.")
+}
+
+fn is_request(event_type: &str, content: &Value, own: &UserId) -> bool {
+    let text = |name: &str| content.get(name).and_then(Value::as_str);
+    event_type == "m.room.message"
+        && text("msgtype") == Some("m.key.verification.request")
+        && text("to") == Some(own.as_str())
 }
 
 fn parse(event: RoomEvent<'_>) -> Option<AnyMessageLikeEvent> {

@@ -30,7 +30,7 @@ impl std::fmt::Display for VerificationId {
 /// A verification, under way or ended.
 #[derive(Clone, Debug, Serialize, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Verification {
+pub struct VerificationShown {
     /// Which one.
     #[serde(flatten)]
     pub id: VerificationId,
@@ -61,6 +61,21 @@ pub struct SasEmoji {
 }
 
 /// Where a verification stands.
+///
+/// ```
+/// use mx_olm_orchestrator::{VerificationOutcome, VerificationState};
+///
+/// fn line(state: &VerificationState) -> String {
+///     match state {
+///         VerificationState::Compare { emoji: Some(emoji), .. } => emoji.iter().map(|one| format!("{} ", one.symbol)).collect(),
+///         VerificationState::Compare { decimals: [a, b, c], .. } => format!("{a} {b} {c}"),
+///         VerificationState::Ended(VerificationOutcome::Done { user, .. }) => format!("done; the user is verified: {user}"),
+///         VerificationState::Ended(VerificationOutcome::Cancelled { reason, .. }) => reason.clone(),
+///         _ => "wait".to_owned(),
+///     }
+/// }
+/// assert_eq!(line(&VerificationState::Compare { emoji: None, decimals: [1111, 2222, 3333] }), "1111 2222 3333");
+/// ```
 #[derive(Clone, Debug, Serialize, PartialEq, Eq)]
 #[serde(tag = "state", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -96,6 +111,15 @@ pub enum VerificationState {
 }
 
 impl VerificationState {
+    /// What people compare, as one word.
+    pub(super) fn comparison(&self) -> Option<String> {
+        match self {
+            Self::Compare { decimals, .. } => Some(format!("{decimals:?}")),
+            Self::QrScanned => Some("code".to_owned()),
+            _ => None,
+        }
+    }
+
     /// Nothing happens any more.
     #[must_use]
     pub const fn is_ended(&self) -> bool {

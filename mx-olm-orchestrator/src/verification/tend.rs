@@ -38,15 +38,15 @@ impl Orchestrator {
     pub(crate) async fn tend_verifications(&self) -> Result<()> {
         let early = self.verification().early().take_requests();
         let asking: BTreeSet<_> = early.iter().map(|event| event.sender().to_owned()).collect();
-        for user in &asking {
-            self.ask_again(&BTreeSet::from([user.clone()]), &mut BTreeSet::new())
-                .await?;
+        if !asking.is_empty()
+            && let Err(error) = self.ask_again(&asking, &mut BTreeSet::new()).await
+        {
+            self.verification().early().put_back(early);
+            return Err(error);
         }
-        if !early.is_empty() || self.verification().is_busy() {
-            let heard = Heard {
-                from: asking,
-                ..Heard::default()
-            };
+        let mut heard = self.verification().take_overheard();
+        if !early.is_empty() || !heard.is_empty() || self.verification().is_busy() {
+            heard.from.extend(asking);
             self.look_again(early, heard).await?;
         }
         self.sign_verified().await

@@ -6,7 +6,7 @@ use super::{Header, Timelines};
 use crate::{
     Encryption, Event, Message, RejectedReason, Result,
     receive::{decrypt::Opened, inside::Inside},
-    verification::RoomEvent,
+    verification::{Attention, RoomEvent},
 };
 
 impl Timelines<'_> {
@@ -16,9 +16,15 @@ impl Timelines<'_> {
         if history || (own_echo && !self.context.deliver_own) {
             return Ok(());
         }
-        // Where the room is encrypted, anybody on the way could have written it.
-        if !encrypted_room && self.heard(header.as_room_event(room, None)).await? {
-            return Ok(());
+        // Also where the room is encrypted: matrix-js-sdk sends every step so, as the specification lets it. A verification
+        // is made for a way that nobody trusts: what somebody on it writes can cancel one, as he can by dropping it.
+        match self.heard(header.as_room_event(room, None)).await? {
+            Attention::None => {}
+            Attention::Paid => return Ok(()),
+            Attention::Refused => {
+                self.reject(room, header, RejectedReason::UnusableVerification);
+                return Ok(());
+            }
         }
         let plaintext_in_encrypted_room = encrypted_room && header.event_type != "m.room.redaction";
         if plaintext_in_encrypted_room && !self.context.accept.takes_plaintext() {
@@ -64,8 +70,13 @@ impl Timelines<'_> {
             content: &inside.content,
             device: info.sender_device.as_deref(),
         };
-        if self.heard(event).await? {
-            return Ok(());
+        match self.heard(event).await? {
+            Attention::None => {}
+            Attention::Paid => return Ok(()),
+            Attention::Refused => {
+                self.reject(room, header, RejectedReason::UnusableVerification);
+                return Ok(());
+            }
         }
         self.events.push(Event::Message(Message {
             room_id: room.to_owned(),

@@ -1,0 +1,222 @@
+//! Opening the dehydrated device: its events page by page, each page on the disk before the next is asked for.
+//!
+//! # Why
+//! A homeserver may forget a page once the one after it was asked for. So what a page brought, and where to go on, is one
+//! commit, and a process that is killed goes on there.
+
+use std::collections::BTreeSet;
+
+use ruma::{OwnedDeviceId, api::client::dehydrated_device::get_events::unstable as get_events};
+use serde::Serialize;
+
+use super::{
+    DehydrationError,
+    made::{Made, Opening},
+    make::{of_request, refused},
+    page::{self, Open},
+};
+use crate::{Error, Orchestrator, Result, machine::Ending};
+
+/// More pages of events than this are not asked for: as many room keys as nobody sends in a year.
+const MOST_PAGES: usize = 10_000;
+
+/// Nor more room keys taken than this: whoever wants can send a device keys of any room.
+const MOST_ROOM_KEYS: usize = 100_000;
+
+/// Pages that a sync takes, and that are open at a time.
+const PAGES_AT_ONCE: usize = 20;
+
+/// What a dehydrated device had.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Rehydrated {
+    /// The device, which is replaced by a new one.
+    pub device_id: OwnedDeviceId,
+    /// Room keys that are new here.
+    pub room_keys: usize,
+    /// Events that could be told something about with them: of those that waited, and of those that the first sync showed
+    /// and that are older than this device.
+    pub retried: usize,
+    /// The device that was made in its place. `None`: none could be made, and the old one stays.
+    pub new_device_id: Option<OwnedDeviceId>,
+}
+
+impl Orchestrator {
+    /// Open the account's dehydrated device, take the room keys that it was sent, and make a new one in its place. What
+    /// waited for the keys is in the inbox afterwards.
+    ///
+    /// # Errors
+    /// [`DehydrationError`]: of its kinds, `Absent` where there is nothing to open. Of the request; of the store. What was
+    /// taken before stays, and the same again goes on there.
+    ///
+    /// # Cancel safety
+    /// Safe: each page is taken as a whole or not at all, and the same again goes on there.
+    pub async fn rehydrate(&self) -> Result<Rehydrated> {
+        let _alone = self.keeping().dehydration.lock().await;
+        self.open_all().await
+    }
+
+    /// The caller holds the lock.
+    pub(super) async fn open_all(&self) -> Result<Rehydrated> {
+        loop {
+            // Anew from time to time: what is open holds all that it has read.
+            if let Some(all) = Box::pin(self.open_pages(PAGES_AT_ONCE)).await? {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Take so many pages. `None`: there are more.
+    async fn open_pages(&self, most: usize) -> Result<Option<Rehydrated>> {
+        let mut opening = self.opening().await?;
+        let key = self
+            .machine()
+            .unit(|machine, _| {
+                Box::pin(async move {
+                    let devices = machine.dehydrated_devices();
+                    let key = devices.get_dehydrated_device_pickle_key().await.map_err(refused)?;
+                    Ok(Ending::Commit(key))
+                })
+            })
+            .await?;
+        let key = key.ok_or(DehydrationError::KeyMissing)?;
+        let open = match Open::new(self.user_id(), &key, &opening).await {
+            Ok(open) => open,
+            Err(error) => {
+                self.end_opening(None).await?;
+                return Err(error);
+            }
+        };
+        let mut seen = BTreeSet::new();
+        // A token that was given before would bring what was brought before.
+        while self.take_page(&open, &mut opening).await? && seen.insert(opening.next_batch.clone()) {
+            if seen.len() >= most {
+                return Ok(None);
+            }
+        }
+        let retried = self.retry_waiting().await? + self.deliver_before().await?;
+        // Whoever dies now leaves word that it is to be replaced.
+        self.end_opening(Some(Made::used_up(opening.device.clone(), self.now_ms())))
+            .await?;
+        self.backup_pace().is_due();
+        let new_device_id = match Box::pin(self.make_dehydrated_device()).await {
+            Ok(device) => Some(device),
+            Err(error @ Error::Store(_)) => return Err(error),
+            Err(error) => {
+                tracing::warn!(code = error.code(), "no new dehydrated device could be made");
+                None
+            }
+        };
+        Ok(Some(Rehydrated {
+            device_id: opening.device,
+            room_keys: opening.room_keys,
+            retried,
+            new_device_id,
+        }))
+    }
+
+    /// The device that an earlier call began to open, if the homeserver still has it, else the one that it has.
+    async fn opening(&self) -> Result<Opening> {
+        let found = self.dehydrated_device().await?.ok_or(DehydrationError::Absent)?;
+        let begun: Option<Opening> = self.store().record(&Opening::id()).await?;
+        if let Some(begun) = begun.filter(|begun| begun.device == found.device_id) {
+            return Ok(begun);
+        }
+        let opening = Opening::new(found.device_id, found.device_data);
+        let begun = opening.clone();
+        self.machine()
+            .unit(move |_, unit| {
+                Box::pin(async move {
+                    begun.save(unit)?;
+                    Ok(Ending::Commit(()))
+                })
+            })
+            .await?;
+        Ok(opening)
+    }
+
+    /// Returns whether there may be another page.
+    async fn take_page(&self, open: &Open, opening: &mut Opening) -> Result<bool> {
+        if opening.pages >= MOST_PAGES || opening.room_keys >= MOST_ROOM_KEYS {
+            self.end_opening(None).await?;
+            return Err(DehydrationError::Rejected {
+                reason: "the homeserver gives events without an end",
+            }
+            .into());
+        }
+        let mut request = get_events::Request::new(opening.device.clone());
+        request.next_batch.clone_from(&opening.next_batch);
+        let page = self.homeserver().send(request).await.map_err(of_request)?;
+        if page.events.is_empty() {
+            return Ok(false);
+        }
+        let keys = open.read(page.events).await?;
+        let goes_on = page.next_batch.is_some() && page.next_batch != opening.next_batch;
+        let mut after = opening.clone();
+        after.next_batch = page.next_batch;
+        after.pages += 1;
+        let store = self.store().clone();
+        *opening = self
+            .machine()
+            .unit(move |machine, unit| {
+                Box::pin(async move {
+                    after.room_keys += page::keep(machine, unit, &store, keys).await?;
+                    after.save(unit)?;
+                    Ok(Ending::Commit(after))
+                })
+            })
+            .await?;
+        Ok(goes_on)
+    }
+
+    /// What a sync does: go on where an earlier call ended.
+    pub(super) async fn go_on_opening(&self) -> Result<()> {
+        let begun: Option<Opening> = self.store().record(&Opening::id()).await?;
+        let now_ms = self.now_ms();
+        if !begun.is_some_and(|begun| begun.is_due(now_ms)) {
+            return Ok(());
+        }
+        // A sync does not stand still for all of it.
+        let error = match Box::pin(self.open_pages(PAGES_AT_ONCE)).await {
+            Ok(_) => return Ok(()),
+            Err(error @ Error::Store(_)) => return Err(error),
+            Err(error) => error,
+        };
+        tracing::warn!(code = error.code(), "the dehydrated device could not be opened");
+        let is_final = matches!(
+            error,
+            Error::Dehydration(
+                DehydrationError::Absent | DehydrationError::Rejected { .. } | DehydrationError::KeyMissing
+            )
+        );
+        self.machine()
+            .unit(move |_, unit| {
+                Box::pin(async move {
+                    // As far as it came.
+                    if let Some(mut opening) = unit.get::<Opening>(&Opening::id()).await? {
+                        if opening.failed(now_ms) || is_final {
+                            unit.delete(&Opening::id())?;
+                        } else {
+                            opening.save(unit)?;
+                        }
+                    }
+                    Ok(Ending::Commit(()))
+                })
+            })
+            .await
+    }
+
+    async fn end_opening(&self, made: Option<Made>) -> Result<()> {
+        self.machine()
+            .unit(move |_, unit| {
+                Box::pin(async move {
+                    unit.delete(&Opening::id())?;
+                    if let Some(made) = made {
+                        made.save(unit)?;
+                    }
+                    Ok(Ending::Commit(()))
+                })
+            })
+            .await
+    }
+}

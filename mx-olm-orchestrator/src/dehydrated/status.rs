@@ -1,0 +1,55 @@
+//! How the dehydrated device stands, here and on the homeserver.
+
+use ruma::OwnedDeviceId;
+use serde::Serialize;
+
+use super::{DehydrationError, made::Made, make::refused};
+use crate::{Error, Orchestrator, Result, machine::Ending};
+
+/// How the dehydrated device stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct DehydrationStatus {
+    /// The homeserver knows such devices.
+    pub supported: bool,
+    /// The device that the homeserver has.
+    pub device_id: Option<OwnedDeviceId>,
+    /// This device replaces it now and then.
+    pub enabled: bool,
+    /// Since when this device knows it, in milliseconds since the Unix epoch.
+    pub since_ms: Option<u64>,
+    /// Its key is here.
+    pub key_is_here: bool,
+}
+
+impl Orchestrator {
+    /// How the account's dehydrated device stands.
+    ///
+    /// # Errors
+    /// Of the request; of the store.
+    pub async fn dehydration_status(&self) -> Result<DehydrationStatus> {
+        let (supported, device_id) = match self.dehydrated_device().await {
+            Ok(device) => (true, device.map(|device| device.device_id)),
+            Err(Error::Dehydration(DehydrationError::Unsupported)) => (false, None),
+            Err(error) => return Err(error),
+        };
+        let made: Option<Made> = self.store().record(&Made::id()).await?;
+        let key_is_here = self
+            .machine()
+            .unit(|machine, _| {
+                Box::pin(async move {
+                    let devices = machine.dehydrated_devices();
+                    let key = devices.get_dehydrated_device_pickle_key().await.map_err(refused)?;
+                    Ok(Ending::Commit(key.is_some()))
+                })
+            })
+            .await?;
+        Ok(DehydrationStatus {
+            supported,
+            device_id,
+            enabled: made.is_some(),
+            since_ms: made.map(|made| made.since_ms),
+            key_is_here,
+        })
+    }
+}
