@@ -57,6 +57,14 @@ impl fmt::Debug for Origin {
 }
 
 /// As what a file is shown: the `msgtype` of its event.
+///
+/// ```
+/// use mx_e2ee::AttachmentKind;
+///
+/// assert_eq!(AttachmentKind::of_mime("image/png"), AttachmentKind::Image);
+/// assert_eq!(AttachmentKind::of_mime("application/pdf").msgtype(), "m.file");
+/// assert_eq!(AttachmentKind::of_msgtype("m.text"), None);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -117,12 +125,34 @@ impl Attachment {
     }
 
     /// What is in memory, under this name.
+    ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::Attachment;
+    ///
+    /// let report = b"host,load\ndb1,0.3\n".to_vec();
+    /// room.send_attachment(Attachment::from_bytes("load.csv", report).caption("the load of today")).await?;
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn from_bytes(name: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Self {
         Self::from_reader(name, Cursor::new(bytes.into()))
     }
 
     /// What a reader gives, to its end, under this name. It is read once, where blocking is allowed.
+    ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room) -> Result<(), Box<dyn std::error::Error>> {
+    /// use mx_e2ee::Attachment;
+    /// use std::process::{Command, Stdio};
+    ///
+    /// // What a program writes goes through without a file of it in the clear.
+    /// let mut dump = Command::new("pg_dump").arg("app").stdout(Stdio::piped()).spawn()?;
+    /// if let Some(output) = dump.stdout.take() {
+    ///     room.send_attachment(Attachment::from_reader("app.sql", output)).await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn from_reader(name: impl Into<String>, reader: impl Read + Send + 'static) -> Self {
         Self::new(Origin::Reader(Box::new(reader)), name.into())
@@ -157,6 +187,16 @@ impl Attachment {
     }
 
     /// Show it as this, whatever its MIME type.
+    ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::{Attachment, AttachmentKind};
+    /// use std::time::Duration;
+    ///
+    /// let spoken = Attachment::from_path("take-1").name("the weather.ogg").mime("audio/ogg").kind(AttachmentKind::Audio);
+    /// room.send_attachment(spoken.duration(Duration::from_secs(12))).await?;
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub const fn kind(mut self, kind: AttachmentKind) -> Self {
         self.kind = Some(kind);
@@ -185,6 +225,16 @@ impl Attachment {
     }
 
     /// A small picture of it, which is encrypted under a key of its own. Of this, MIME type and dimensions are sent along.
+    ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::Attachment;
+    ///
+    /// let small = Attachment::from_path("eagle-small.jpg").dimensions(320, 180);
+    /// let picture = Attachment::from_path("eagle.jpg").dimensions(1920, 1080).thumbnail(small);
+    /// room.send_attachment(picture).await?;
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn thumbnail(mut self, thumbnail: Self) -> Self {
         self.thumbnail = Some(Box::new(thumbnail));

@@ -1,5 +1,7 @@
 //! The parts of a client: which homeserver, which directory, which store and key; and the login that is there.
 
+mod ending;
+mod rekey;
 mod trust;
 
 use std::{
@@ -16,8 +18,9 @@ use mx_transport::{Discovered, Discovery, Homeserver, OAuthClient, TokenKeeper, 
 use ruma::OwnedUserId;
 
 use crate::{
-    Client, Error, Files, Invites, Result, Session, client,
+    Client, Error, Files, Invites, Result, Session,
     session::{self, SessionKeeper},
+    staging,
 };
 
 /// A homeserver, and an open store with its key.
@@ -37,15 +40,35 @@ pub(crate) struct Held {
 }
 
 /// The parts of a client before it is logged in or opened.
-#[derive(Debug, Default)]
+///
+/// ```no_run
+/// # async fn example() -> mx_e2ee::Result<()> {
+/// use mx_e2ee::{Client, Invites, Recipients, store::KeySource};
+///
+/// let client = Client::builder()
+///     .homeserver("example.org")
+///     .directory("/var/lib/mybot")
+///     .key(KeySource::Credential("store.key".to_owned()))
+///     .device_name("the alert bot")
+///     .recipients(Recipients::OnlyTrusted)
+///     .accept_invites(Invites::of(&["@boss:example.org"])?)
+///     .login("mybot", "password")
+///     .await?;
+/// # drop(client);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, Default)]
 pub struct ClientBuilder {
     pub(crate) homeserver: Option<String>,
     pub(crate) directory: Option<PathBuf>,
     backend: Option<(Arc<dyn Backend>, KeySource)>,
-    key: Option<KeySource>,
+    pub(crate) key: Option<KeySource>,
     transport: Option<Arc<dyn Transport>>,
     pub(crate) device_name: Option<String>,
     in_memory: bool,
+    /// Files beside the store that move with it.
+    #[cfg(feature = "sqlite")]
+    pub(crate) luggage: Vec<String>,
     follow_redirects: bool,
     pub(crate) options: Options,
     pub(crate) invites: Invites,
@@ -91,6 +114,15 @@ impl ClientBuilder {
     }
 
     /// Keep everything in memory: for tests and for devices that are thrown away.
+    ///
+    /// ```no_run
+    /// # use std::sync::Arc;
+    /// # async fn example(transport: Arc<dyn mx_e2ee::transport::Transport>) -> mx_e2ee::Result<()> {
+    /// let bot = mx_e2ee::Client::builder().homeserver("https://hs.test").transport(transport).in_memory();
+    /// let bot = bot.login("bot", "password").await?;
+    /// # drop(bot);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub const fn in_memory(mut self) -> Self {
         self.in_memory = true;
@@ -147,7 +179,20 @@ impl ClientBuilder {
         self
     }
 
-    /// Go on with the login of the directory: the same device, after a restart. Nothing is sent.
+    /// Go on with the login of the directory: the same device, after a restart. Nothing is sent. The homeserver is that of
+    /// the login, whatever the builder was told: its tokens are for no other.
+    ///
+    /// ```no_run
+    /// # async fn example() -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::{Client, Error};
+    ///
+    /// match Client::builder().directory("/var/lib/mybot").open().await {
+    ///     Ok(bot) => println!("{} goes on as {}", bot.user_id(), bot.device_id()),
+    ///     Err(Error::NotLoggedIn { directory }) => println!("log in first: there is nothing in {}", directory.display()),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Error::NotLoggedIn`], [`Error::StoreLost`]; of the store: wrong key, in use, of another device.
@@ -156,75 +201,25 @@ impl ClientBuilder {
         let Some((session, kept)) = session::find(&directory)? else {
             return Err(Error::NotLoggedIn { directory });
         };
-        self.homeserver.get_or_insert_with(|| session.homeserver.clone());
-        let Prepared { homeserver, store, key } = match self.prepare(false).await {
-            Err(Error::Orchestrator(mx_olm_orchestrator::Error::Store(
-                StoreError::Empty | StoreError::StoreMissing { .. },
-            ))) => return Err(Error::StoreLost { directory }),
-            prepared => prepared?,
-        };
+        self.homeserver = Some(session.homeserver.clone());
+        kept.refuse_moved(&directory, &session)?;
+        staging::refuse_unnamed(&directory)?;
+        let prepared = self.prepare(false).await;
+        let Prepared { homeserver, store, key } = prepared.map_err(|error| lost(error, &directory))?;
         if store.device().await?.is_none() {
             return Err(Error::StoreLost { directory });
         }
+        let between_two_keys = kept.is_for_two_keys();
         let Some((safe, credentials)) = session::unlock(&key, &directory, &session, kept).await? else {
             return Err(Error::NotLoggedIn { directory });
         };
+        if between_two_keys {
+            session::settle(&directory, &session, &safe).await?;
+        }
         let keeper = keeper(&directory, &session, safe, &credentials);
         credentials.give_to(&homeserver, Some(keeper));
         let device = Orchestrator::open(homeserver, store, &session.user_id, &session.device_id, self.options).await?;
         Ok(Client::new(device, session, Some(directory), self.invites))
-    }
-
-    /// End the login of the directory, also when its store is in use or cannot be opened. As [`Client::logout`]. The key is
-    /// needed, which opens the tokens.
-    ///
-    /// # Errors
-    /// [`Error::NotLoggedIn`]; of the request; of the key: where it is lost, the login can only be
-    /// [forgotten](Self::forget).
-    pub async fn logout(self) -> Result<Session> {
-        let directory = self.kept_in()?;
-        let held = self.held(directory).await?;
-        if let Some(homeserver) = &held.homeserver {
-            client::end_login(homeserver).await?;
-        }
-        let _locked = session::lock(directory).await?;
-        session::mark_ended(directory, &held.session);
-        session::forget(directory, &held.session)?;
-        Ok(held.session)
-    }
-
-    /// Forget the login of the directory here, without telling the homeserver, as when its key is lost: the device stays
-    /// there until it is deleted elsewhere. Its store is put aside.
-    ///
-    /// # Errors
-    /// [`Error::NotLoggedIn`]; of the directory.
-    pub async fn forget(self) -> Result<Session> {
-        let directory = self.kept_in()?;
-        let (session, _) = session::find(directory)?.ok_or_else(|| not_logged_in(directory))?;
-        let _locked = session::lock(directory).await?;
-        session::forget(directory, &session)?;
-        Ok(session)
-    }
-
-    /// End the login of the directory and destroy its store and key, as [`Client::logout_and_wipe`], also when the store
-    /// cannot be opened. Where there is no login any more, what earlier logouts put aside is destroyed: `None`. A store
-    /// without a login stays, since its device may be logged in.
-    ///
-    /// # Errors
-    /// [`Error::NotLoggedIn`] when nothing is left to be destroyed; of the request, and nothing is destroyed then.
-    pub async fn logout_and_wipe(self) -> Result<Option<Session>> {
-        let directory = self.kept_in()?;
-        let held = match self.held(directory).await {
-            Err(Error::NotLoggedIn { .. }) if session::destroy_aside(directory)? => return Ok(None),
-            held => held?,
-        };
-        if let Some(homeserver) = &held.homeserver {
-            client::end_login_surely(homeserver).await?;
-        }
-        let _locked = session::lock(directory).await?;
-        session::mark_ended(directory, &held.session);
-        session::destroy(directory)?;
-        Ok(Some(held.session))
     }
 
     /// What fetches files with the login of the directory. It needs the key and no store, and works while another process
@@ -264,11 +259,16 @@ impl ClientBuilder {
     }
 
     /// What opens the store of the directory, and the tokens of the login.
-    fn key_of(&self, directory: &Path) -> KeySource {
+    pub(crate) fn key_of(&self, directory: &Path) -> KeySource {
         match (&self.backend, &self.key) {
             (Some((_, key)), _) | (None, Some(key)) => key.clone(),
             (None, None) => KeySource::File(directory.join("pickle.key")),
         }
+    }
+
+    /// Whether the store is one in the directory.
+    pub(crate) const fn keeps_its_store(&self) -> bool {
+        self.backend.is_none() && !self.in_memory
     }
 
     pub(crate) fn kept_in(&self) -> Result<&Path> {
@@ -305,6 +305,13 @@ impl ClientBuilder {
     /// Where the homeserver is that was named: by its address, by a server's name, or by a user id. Nothing is sent for an
     /// address. Show it to whoever logs in: it is where the password goes.
     ///
+    /// ```no_run
+    /// # async fn example() -> mx_e2ee::Result<()> {
+    /// let found = mx_e2ee::Client::builder().homeserver("@bot:example.org").discover().await?;
+    /// println!("the password will go to {}", found.base_url);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Discovery`].
     pub async fn discover(&self) -> Result<Discovered> {
@@ -312,6 +319,11 @@ impl ClientBuilder {
             what: "a client needs the name or the address of its homeserver".to_owned(),
         })?;
         Ok(self.discovery()?.find(given).await?)
+    }
+
+    /// A homeserver that is asked without a login.
+    pub(crate) fn stranger_to(&self, url: &str) -> Result<Homeserver> {
+        Ok(Homeserver::new(url, self.way()?)?)
     }
 
     fn discovery(&self) -> Result<Discovery> {
@@ -332,7 +344,7 @@ impl ClientBuilder {
         })
     }
 
-    async fn own_backend(&self) -> Result<(Arc<dyn Backend>, KeySource)> {
+    pub(crate) async fn own_backend(&self) -> Result<(Arc<dyn Backend>, KeySource)> {
         let directory = session::create_directory(self.kept_in()?)?;
         #[cfg(feature = "sqlite")]
         {
@@ -356,6 +368,28 @@ pub(crate) fn keeper(
     credentials: &session::Credentials,
 ) -> Arc<dyn TokenKeeper> {
     Arc::new(SessionKeeper::new(directory, session, safe, credentials.clone()))
+}
+
+/// The store of a login.
+pub(crate) async fn existing_store(
+    directory: &Path,
+    backend: Arc<dyn Backend>,
+    key: &KeySource,
+) -> Result<PickleStore> {
+    let opened = PickleStore::open_existing(backend, key.clone()).await;
+    opened.map_err(|error| lost(error.into(), directory))
+}
+
+/// A store that is not there was lost: there is a login.
+fn lost(error: Error, directory: &Path) -> Error {
+    match error {
+        Error::Orchestrator(mx_olm_orchestrator::Error::Store(StoreError::Empty | StoreError::StoreMissing { .. })) => {
+            Error::StoreLost {
+                directory: directory.to_owned(),
+            }
+        }
+        error => error,
+    }
 }
 
 pub(crate) fn not_logged_in(directory: &Path) -> Error {

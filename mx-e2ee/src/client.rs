@@ -43,6 +43,28 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 const LONGEST_NAMED: Duration = Duration::from_secs(3600);
 
 /// One device of one user, logged in. Cheap to clone; all clones are the same device.
+///
+/// ```no_run
+/// # async fn example() -> mx_e2ee::Result<()> {
+/// use futures_util::StreamExt;
+/// use mx_e2ee::{Client, Event};
+/// use std::{pin::pin, time::Duration};
+///
+/// let client = Client::builder().directory("/var/lib/mybot").open().await?;
+/// let room = client.room(&client.resolve("#alerts:example.org").await?);
+/// room.send_text("all is well").await?;
+/// for event in client.receive(Duration::from_secs(30)).await? {
+///     if let Event::Message(message) = event {
+///         println!("{}: {}", message.sender, message.body().unwrap_or("…"));
+///     }
+/// }
+/// let mut events = pin!(client.events().take_until(tokio::signal::ctrl_c()));
+/// while let Some(event) = events.next().await {
+///     println!("{event:?}");
+/// }
+/// client.close().await?;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Client(Arc<Inner>);
 
@@ -101,6 +123,11 @@ impl Client {
     #[must_use]
     pub fn orchestrator(&self) -> &Orchestrator {
         &self.0.device
+    }
+
+    /// The directory of the login, where it has one.
+    pub(crate) fn kept_in(&self) -> Option<&std::path::Path> {
+        self.0.directory.as_deref()
     }
 
     /// Where an encrypted file waits for its upload.

@@ -69,6 +69,13 @@ impl Content {
     }
 
     /// HTML of the subset that Matrix allows, and the text for clients that show none.
+    ///
+    /// ```
+    /// use mx_e2ee::Content;
+    ///
+    /// let content = Content::html("3 of 3 are up", "<b>3 of 3</b> are up").notice();
+    /// # assert!(content.to_json().is_ok());
+    /// ```
     pub fn html(body: impl Into<String>, html: impl Into<String>) -> Self {
         Self {
             html: Some(html.into()),
@@ -89,6 +96,16 @@ impl Content {
     }
 
     /// As a reply, for its sender, in the thread that it is in.
+    ///
+    /// ```
+    /// # use mx_e2ee::Message;
+    /// use mx_e2ee::Content;
+    ///
+    /// fn answer(question: &Message) -> Content {
+    ///     Content::markdown("see the *manual*").reply_to(question)
+    /// }
+    /// # let _ = answer;
+    /// ```
     pub fn reply_to(mut self, message: &Message) -> Self {
         if let Some(root) = thread_of(&message.content) {
             self.thread = Some(root);
@@ -134,6 +151,17 @@ impl Content {
     }
 
     /// The content of the event.
+    ///
+    /// ```
+    /// use mx_e2ee::Content;
+    ///
+    /// let json = Content::markdown("**3** of 3 are up").notice().to_json()?;
+    /// assert_eq!(json["msgtype"], "m.notice");
+    /// assert_eq!(json["body"], "**3** of 3 are up");
+    /// assert_eq!(json["formatted_body"], "<strong>3</strong> of 3 are up");
+    /// assert_eq!(Content::text("").to_json().unwrap_err().code(), "configuration");
+    /// # Ok::<_, mx_e2ee::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Configuration`] when there is nothing to say.

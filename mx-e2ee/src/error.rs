@@ -6,18 +6,38 @@ use mx_crypto_store::{StoreError, backend::BackendError};
 use mx_transport::{DiscoveryError, OAuthError, RequestError, TransportError};
 use ruma::{OwnedDeviceId, OwnedRoomId};
 
-use crate::AttachmentError;
+use crate::{AttachmentError, ImportError};
 
 /// Shorthand of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can go wrong.
+///
+/// ```no_run
+/// # use mx_e2ee::Room;
+/// # async fn example(room: Room) -> mx_e2ee::Result<()> {
+/// use mx_e2ee::Error;
+///
+/// match room.send_text("all is well").await {
+///     Ok(sent) => println!("{}", sent.event_id),
+///     // By its code, which stays the same from version to version; most are listed with each method.
+///     Err(error) if error.code() == "recipients_unknown" => println!("nothing was sent: {error}"),
+///     // Or by its kind, where what is in it is needed.
+///     Err(Error::DeviceDeleted { device }) => println!("{device} is gone: log in again"),
+///     Err(error) => return Err(error),
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// Sending or receiving failed; most errors are of this kind.
     #[error(transparent)]
     Orchestrator(mx_olm_orchestrator::Error),
+
+    /// A device of another client is not taken over.
+    #[error(transparent)]
+    Import(#[from] ImportError),
 
     /// A file could not be sent or received.
     #[error(transparent)]
@@ -92,6 +112,34 @@ pub enum Error {
     StoreLost {
         /// Where the store is looked for.
         directory: PathBuf,
+    },
+
+    /// The device of this directory was moved to another place.
+    #[error(
+        "device {device} was moved away from {directory:?} to {to:?} and goes on where that arrived: use it there. Two copies \
+         of one device lose messages of both, so this one does not run"
+    )]
+    Moved {
+        /// The directory that it left.
+        directory: PathBuf,
+        /// The device.
+        device: OwnedDeviceId,
+        /// The file or the directory that it left for.
+        to: String,
+    },
+
+    /// The device of this directory was on its way to another place, and that was interrupted.
+    #[error(
+        "device {device} was on its way from {directory:?} to {to:?} when that was interrupted, and does not run here: move it \
+         there once more, and say `again` if {to:?} is not there and never arrived anywhere"
+    )]
+    MoveUnfinished {
+        /// The directory that it leaves.
+        directory: PathBuf,
+        /// The device.
+        device: OwnedDeviceId,
+        /// The file or the directory that it leaves for.
+        to: String,
     },
 
     /// Another call or a stream of this client receives.
@@ -179,6 +227,7 @@ impl Error {
         match self {
             Self::Orchestrator(error) => error.code(),
             Self::Attachment(error) => error.code(),
+            Self::Import(error) => error.code(),
             Self::WrongPassword => "wrong_password",
             Self::NoPasswordLogin => "no_password_login",
             Self::LoginNotOffered { .. } => "login_not_offered",
@@ -190,6 +239,8 @@ impl Error {
             Self::AlreadyLoggedIn { .. } => "already_logged_in",
             Self::DeviceDeleted { .. } => "device_deleted",
             Self::StoreLost { .. } => "store_lost",
+            Self::Moved { .. } => "device_moved",
+            Self::MoveUnfinished { .. } => "move_unfinished",
             Self::Busy => "busy",
             Self::TokenWithoutDevice => "token_without_device",
             Self::InvalidId { .. } => "invalid_id",
@@ -214,6 +265,18 @@ impl Error {
         }
     }
     /// It may work a little later without anybody doing anything.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
+    /// while let Err(error) = client.sync().await {
+    ///     if !error.is_transient() {
+    ///         return Err(error);
+    ///     }
+    ///     tokio::time::sleep(error.retry_after().unwrap_or(Duration::from_secs(5))).await;
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn is_transient(&self) -> bool {
         let error = match self {

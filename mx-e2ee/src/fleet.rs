@@ -10,6 +10,18 @@ use crate::{Client, ClientBuilder, Error, Result, Session};
 
 /// The bots of an application service. Each is a device with a store of its own, under one directory; all of them use one
 /// transport, and with it its connections.
+///
+/// ```no_run
+/// # use std::sync::Arc;
+/// # async fn example(transport: Arc<dyn mx_e2ee::transport::Transport>) -> mx_e2ee::Result<()> {
+/// use mx_e2ee::{Fleet, ruma::user_id};
+///
+/// let fleet = Fleet::new("https://matrix.example.org", "the as_token", "/var/lib/fleet", transport);
+/// let one = fleet.bot(user_id!("@bot.one:example.org")).await?;
+/// let two = fleet.bot(user_id!("@bot.two:example.org")).await?;
+/// # drop((one, two));
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct Fleet {
     homeserver: String,
@@ -44,6 +56,18 @@ impl Fleet {
     }
 
     /// The same for a bot that is not like the others: `change` sets what it needs.
+    ///
+    /// ```no_run
+    /// # async fn example(fleet: mx_e2ee::Fleet) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::{Invites, ruma::user_id};
+    ///
+    /// let greeter = fleet.bot_with(user_id!("@bot.greeter:example.org"), |bot| {
+    ///     bot.device_name("greeter").accept_invites(Invites::Everybody)
+    /// });
+    /// let greeter = greeter.await?;
+    /// # drop(greeter);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As [`bot`](Self::bot).

@@ -18,6 +18,7 @@ use ruma::{
     },
     thirdparty::Medium,
 };
+use zeroize::Zeroizing;
 
 use crate::{
     Client, ClientBuilder, Error, Result, Session,
@@ -30,6 +31,14 @@ use crate::{
 const DEVICE_NAME: &str = "mx-e2ee";
 
 /// Which logins a homeserver offers.
+///
+/// ```no_run
+/// # async fn example() -> mx_e2ee::Result<()> {
+/// let kinds = mx_e2ee::Client::builder().homeserver("example.org").login_kinds().await?;
+/// println!("by password: {}, in a browser: {}", kinds.password, kinds.sso || kinds.device_code);
+/// println!("all that it names: {}", kinds.names.join(", "));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LoginKinds {
@@ -59,6 +68,18 @@ impl ClientBuilder {
     /// again, as after a token expired. `user` is a user name, a user id, an email address, or a phone number that begins
     /// with `+`.
     ///
+    /// ```no_run
+    /// # async fn example() -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::{Client, Error};
+    ///
+    /// match Client::builder().directory("/var/lib/mybot").login("@mybot:example.org", "password").await {
+    ///     Ok(bot) => println!("logged in as device {}", bot.device_id()),
+    ///     Err(Error::WrongPassword) => println!("that is not the password"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::WrongPassword`], [`Error::AlreadyLoggedIn`], [`Error::DeviceDeleted`]; of the request, of the store.
     pub async fn login(mut self, user: &str, password: &str) -> Result<Client> {
@@ -67,6 +88,42 @@ impl ClientBuilder {
         }
         let password = login::v3::Password::new(identifier(user), password.to_owned());
         self.login_by(login::v3::LoginInfo::Password(password)).await
+    }
+
+    /// [`open`](Self::open) the login of the directory; where there is none, [`login`](Self::login) by the password that
+    /// `password` reads, which ends with its first line: what a bot does at every start, and the password is needed at the
+    /// first one alone.
+    ///
+    /// ```no_run
+    /// # async fn example() -> mx_e2ee::Result<()> {
+    /// let bot = mx_e2ee::Client::builder()
+    ///     .homeserver("example.org")
+    ///     .directory("/var/lib/mybot")
+    ///     .open_or_login("mybot", || std::fs::read_to_string("/run/secrets/mybot"))
+    ///     .await?;
+    /// # drop(bot);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::AlreadyLoggedIn`] when the login of the directory is another user's; [`Error::Configuration`] when the password
+    /// cannot be read; of both calls. A login whose token expired is opened, and refused with the first request:
+    /// [`login`](Self::login) again.
+    pub async fn open_or_login(self, user: &str, password: impl FnOnce() -> std::io::Result<String>) -> Result<Client> {
+        let directory = self.kept_in()?;
+        match Session::of(directory)? {
+            Some(session) if !is_of(&session, user) => Err(Error::AlreadyLoggedIn {
+                directory: directory.to_owned(),
+                user: session.user_id.to_string(),
+            }),
+            Some(_) => self.open().await,
+            None => {
+                let read = password().map(Zeroizing::new).map_err(|error| Error::Configuration {
+                    what: format!("the password of {user} cannot be read: {error}"),
+                })?;
+                self.login(user, read.lines().next().unwrap_or_default()).await
+            }
+        }
     }
 
     /// Log in by a token that single sign-on gave, or another device of the user. It is valid once.
@@ -79,6 +136,14 @@ impl ClientBuilder {
     }
 
     /// Take over a login that was made elsewhere: an access token and the device that it belongs to.
+    ///
+    /// ```no_run
+    /// # async fn example() -> mx_e2ee::Result<()> {
+    /// let builder = mx_e2ee::Client::builder().homeserver("https://matrix.example.org").directory("/var/lib/mybot");
+    /// let bot = builder.login_with_token("syt_…").await?;
+    /// println!("this is device {}", bot.device_id());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Error::TokenWithoutDevice`], [`Error::AlreadyLoggedIn`]; of the request, of the store.
@@ -118,7 +183,7 @@ impl ClientBuilder {
             .await;
         if is_of_another_device(&finished) {
             // The login that was just made is of no use to anybody.
-            client::end_login(&homeserver).await?;
+            end_unused(&homeserver).await;
         }
         finished
     }
@@ -275,10 +340,19 @@ async fn why_no_login(homeserver: &Homeserver, error: RequestError, by_token: bo
     }
 }
 
-fn token(given: &str) -> Result<AccessToken> {
+pub(crate) fn token(given: &str) -> Result<AccessToken> {
     AccessToken::new(given).map_err(|error| Error::Configuration {
         what: error.to_string(),
     })
+}
+
+/// Whether a login is that of a user, as people name them. Whose an address or a number is, the homeserver alone knows.
+fn is_of(session: &Session, user: &str) -> bool {
+    if user.starts_with('@') {
+        session.user_id.as_str().eq_ignore_ascii_case(user)
+    } else {
+        user.contains('@') || user.starts_with('+') || session.user_id.localpart().eq_ignore_ascii_case(user)
+    }
 }
 
 /// Whom somebody means: a phone number, an email address, or a user by name or id.
@@ -300,6 +374,16 @@ fn identifier(user: &str) -> UserIdentifier {
         UserIdentifier::third_party_id(Medium::Email, user.to_owned())
     } else {
         UserIdentifier::Matrix(MatrixUserIdentifier::new(user.to_owned()))
+    }
+}
+
+/// End a login that nobody will use. That it cannot be ended is not what the caller has to know first.
+async fn end_unused(homeserver: &Homeserver) {
+    if let Err(error) = client::end_login(homeserver).await {
+        tracing::warn!(
+            code = error.code(),
+            "a login that nobody uses could not be ended: it is among the devices"
+        );
     }
 }
 

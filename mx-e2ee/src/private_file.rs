@@ -11,6 +11,17 @@ use crate::{Error, Result};
 /// Write a file that only its owner reads (mode 0600). When this returns `Ok` it is on the disk; a process that is killed
 /// before leaves the file as it was, and perhaps one with `.part` added to its name.
 ///
+/// ```
+/// use mx_e2ee::write_private_file;
+///
+/// # let directory = tempfile::tempdir()?;
+/// let file = directory.path().join("recovery.key");
+/// write_private_file(&file, b"EsTc", false)?;
+/// assert_eq!(write_private_file(&file, b"another", false).unwrap_err().code(), "file_exists");
+/// write_private_file(&file, b"another", true)?;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`Error::FileExists`], unless it is to be replaced; [`Error::File`].
 pub fn write_private_file(path: impl AsRef<Path>, contents: &[u8], replace: bool) -> Result<()> {

@@ -2,7 +2,8 @@
 
 pub(crate) mod say;
 
-use mx_olm_orchestrator::{Outgoing, Recipients, RoomPolicy, SendReceipt};
+use mx_olm_orchestrator::{HistoryShared, Outgoing, Readership, Recipients, RoomPolicy, SendReceipt};
+use mx_transport::RequestError;
 use ruma::{
     OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId,
     api::client::{
@@ -17,6 +18,16 @@ use serde_json::{Value, json};
 use crate::{Client, Error, Result};
 
 /// A room of a [`Client`].
+///
+/// ```no_run
+/// # async fn example(room: mx_e2ee::Room) -> mx_e2ee::Result<()> {
+/// use mx_e2ee::Content;
+///
+/// let sent = room.post(Content::markdown("**Disk full** on `db1`").mention_room()).await?;
+/// println!("{} devices can read {}", sent.readable_by(), sent.event_id);
+/// room.edit(&sent.event_id, "db1 is fine again").await?;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Room {
     client: Client,
@@ -24,6 +35,16 @@ pub struct Room {
 }
 
 /// What is different about one send.
+///
+/// ```no_run
+/// # async fn example(room: mx_e2ee::Room) -> mx_e2ee::Result<()> {
+/// use mx_e2ee::{Recipients, SendOptions};
+///
+/// let options = SendOptions { recipients: Some(Recipients::BestEffort), ..SendOptions::default() };
+/// let sent = room.post_with("to whoever can be reached", options).await?;
+/// println!("nothing is known of the devices of {:?}", sent.users_unknown);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SendOptions {
     /// How careful the send is. `None`: as the room's policy says, else the client's.
@@ -55,6 +76,16 @@ impl Room {
     }
 
     /// Whose room this is.
+    ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room, message: mx_e2ee::Message) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::ruma::api::client::receipt::create_receipt::v3::{ReceiptType, Request};
+    ///
+    /// // Any request of the Matrix specification can be made, such as to say that a message was read.
+    /// let read = Request::new(room.id().to_owned(), ReceiptType::Read, message.event_id);
+    /// room.client().homeserver().send(read).await?;
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub const fn client(&self) -> &Client {
         &self.client
@@ -73,6 +104,16 @@ impl Room {
     }
 
     /// Send an event of any type, encrypted, to everybody who may read in the room. The receipt says who can.
+    ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room) -> mx_e2ee::Result<()> {
+    /// let reading = serde_json::json!({"sensor": "cellar", "celsius": "14.2"});
+    /// let sent = room.send("org.example.reading", reading).await?;
+    /// for device in sent.devices.iter() {
+    ///     println!("{} {}: {}", device.user_id, device.device_id, device.outcome.describe());
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// A refusal, with what to do in its text: the room is not encrypted or was replaced, its members are not known for
@@ -129,6 +170,15 @@ impl Room {
 
     /// Say for whom messages of this room may be, from the next send on and after every restart.
     ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::{Recipients, RoomPolicy};
+    ///
+    /// // Only trusted devices are given the key. Everybody in the room may still be a member.
+    /// room.set_policy(RoomPolicy { recipients: Some(Recipients::OnlyTrusted), allowed: None }).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Of the store.
     pub async fn set_policy(&self, policy: RoomPolicy) -> Result<()> {
@@ -143,7 +193,38 @@ impl Room {
         Ok(self.client.orchestrator().rotate_room_key(&self.id).await?)
     }
 
+    /// Who can read the next message, and why not: what a send would refuse, each device with how far it is trusted, and
+    /// how old the room's key is. Nobody is given a key. As
+    /// [`Orchestrator::readership`](mx_olm_orchestrator::Orchestrator::readership).
+    ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room) -> mx_e2ee::Result<()> {
+    /// let readership = room.readership().await?;
+    /// for refusal in &readership.refused {
+    ///     println!("a send would be refused [{}]: {}", refusal.code, refusal.advice);
+    /// }
+    /// for reader in readership.users.iter().filter(|reader| !reader.can_read()) {
+    ///     println!("{} cannot read", reader.user_id);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// `not_in_room`, `members_incomplete`; of the request; of the store.
+    pub async fn readership(&self) -> Result<Readership> {
+        Ok(self.client.orchestrator().readership(&self.id).await?)
+    }
+
     /// Send an event as plaintext, on purpose. Refused in a room that is encrypted.
+    ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room) -> mx_e2ee::Result<()> {
+    /// if !room.is_encrypted().await? {
+    ///     let notice = serde_json::json!({"msgtype": "m.notice", "body": "anybody can read this"});
+    ///     room.send_plaintext("m.room.message", notice).await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Of the request; `room_is_encrypted`.
@@ -176,13 +257,26 @@ impl Room {
         }
         let content = RoomEncryptionEventContent::with_recommended_defaults();
         let request = send_state_event::v3::Request::new(self.id.clone(), &EmptyStateKey, &content)
-            .map_err(mx_transport::RequestError::build)?;
+            .map_err(RequestError::build)?;
         self.client.homeserver().send(request).await?;
         // Now it is known here too, before any sync.
         self.is_encrypted().await.map(drop)
     }
 
-    /// Invite somebody.
+    /// Invite somebody. They can read what is said from now on; for what was said before, see
+    /// [`invite_with_history`](Self::invite_with_history).
+    ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::ruma::user_id;
+    ///
+    /// let room = client.create_room(Some("Operations"), &[]).await?;
+    /// room.invite(user_id!("@boss:example.org")).await?;
+    /// for member in room.members().await? {
+    ///     println!("{}: {}", member.user_id, member.membership);
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Of the request.
@@ -194,6 +288,45 @@ impl Room {
             .send(invite_user::v3::Request::new(self.id.clone(), recipient))
             .await?;
         Ok(())
+    }
+
+    /// Invite somebody, and give them the room keys of what was said before, as far as the room let newcomers read then.
+    /// What is given cannot be taken back, and reaches every device that the user's identity has signed. Whether it may be
+    /// given is looked at before the invitation.
+    ///
+    /// # Errors
+    /// As [`share_history`](Self::share_history). Where it is of the request that invites, or of what is looked at before it,
+    /// nobody was invited and nothing is given. After that the user is invited, and where another attempt may help, the next
+    /// syncs make it; the last one is told as [`Event::HistoryNotShared`](crate::Event::HistoryNotShared).
+    ///
+    /// # Cancel safety
+    /// Safe: a history that was noted is given by the next syncs, if the user was invited.
+    pub async fn invite_with_history(&self, user: &UserId) -> Result<HistoryShared> {
+        let device = self.client.orchestrator();
+        device.may_share_history(&self.id, user).await?;
+        device.intend_history(&self.id, user).await?;
+        if let Err(error) = self.invite(user).await {
+            // Whether a request that got lost has invited somebody, the next syncs see.
+            if matches!(
+                error,
+                Error::Orchestrator(mx_olm_orchestrator::Error::Request(RequestError::Api { .. }))
+            ) {
+                device.forget_history(&self.id, user).await?;
+            }
+            return Err(error);
+        }
+        self.share_history(user).await
+    }
+
+    /// Give somebody who is in the room, or invited to it, the room keys of what was said before. As
+    /// [`Orchestrator::share_history`](mx_olm_orchestrator::Orchestrator::share_history).
+    ///
+    /// # Errors
+    /// `history_not_cross_signed`, `history_not_for_newcomers`, `history_not_invited`, `history_no_devices`,
+    /// `history_too_large`, `recipient_not_allowed`, `recipients_unknown`, `identity_changed`; of the request, and the next
+    /// syncs try again; of the store.
+    pub async fn share_history(&self, user: &UserId) -> Result<HistoryShared> {
+        Ok(self.client.orchestrator().share_history(&self.id, user).await?)
     }
 
     /// Leave the room.

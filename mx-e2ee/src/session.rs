@@ -3,6 +3,7 @@
 mod credentials;
 mod ending;
 mod keeper;
+mod rekey;
 mod safe;
 
 use std::{
@@ -15,13 +16,15 @@ use ruma::{OwnedDeviceId, OwnedUserId, serde::Base64};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use self::credentials::Written;
 pub(crate) use self::{
-    credentials::{Credentials, Kind, masquerade},
+    credentials::{Credentials, Kind, Written, masquerade},
     ending::{destroy, destroy_aside, forget},
     keeper::{SessionKeeper, lock},
-    safe::{Safe, unlock},
+    rekey::rekey,
+    safe::{Safe, settle, unlock},
 };
+#[cfg(feature = "sqlite")]
+pub(crate) use self::{keeper::Locked, safe::unlock_held};
 use crate::{Error, Result};
 
 const FILE: &str = "session.json";
@@ -29,6 +32,19 @@ const FILE: &str = "session.json";
 const LOCK: &str = "session.lock";
 
 /// A login, without its token.
+///
+/// ```
+/// use mx_e2ee::Session;
+///
+/// # let directory = tempfile::tempdir()?;
+/// # let directory = directory.path();
+/// match Session::of(directory)? {
+///     Some(login) => println!("{} as {} at {}", login.user_id, login.device_id, login.homeserver),
+///     None => println!("log in first"),
+/// }
+/// # assert_eq!(Session::of(directory)?, None);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
     /// The homeserver's address.
@@ -43,24 +59,59 @@ impl Session {
     /// The login that a directory holds, also while another process uses its store. `None`: there is none.
     ///
     /// # Errors
-    /// [`Error::SessionFile`], [`Error::SessionFilePermissions`].
+    /// [`Error::SessionFile`], [`Error::SessionFilePermissions`]; [`Error::Moved`], [`Error::MoveUnfinished`].
     pub fn of(directory: impl AsRef<Path>) -> Result<Option<Self>> {
-        let found = find(directory.as_ref())?;
-        Ok(found
-            .filter(|(_, kept)| !matches!(kept, Kept::Ended))
-            .map(|(session, _)| session))
+        match find(directory.as_ref())? {
+            None | Some((_, Kept::Ended)) => Ok(None),
+            Some((session, kept)) => kept.refuse_moved(directory.as_ref(), &session).map(|()| Some(session)),
+        }
     }
 }
 
 /// What a file keeps of a login's tokens.
 #[derive(Debug)]
 pub(crate) enum Kept {
-    /// Sealed with the key of the store.
-    Sealed(Vec<u8>),
+    /// Sealed with the key of the store. While the store is given another key, sealed with that one too.
+    Sealed(Vec<Vec<u8>>),
     /// In the clear, by a version before this one.
     Plain(Written),
     /// Nothing: the login was ended on the homeserver, and its files are on their way out.
     Ended,
+    /// The device leaves this directory for there, and does not run here. Sealed, until all of it is there.
+    Leaving(Vec<Vec<u8>>, String),
+    /// Nothing: the device left this directory, and all of it was there.
+    Left(String),
+}
+
+impl Kept {
+    /// The store was about to be given another key, and whoever did that died.
+    pub(crate) fn is_for_two_keys(&self) -> bool {
+        matches!(self, Self::Sealed(sealed) if sealed.len() > 1)
+    }
+
+    /// # Errors
+    /// [`Error::Moved`], [`Error::MoveUnfinished`].
+    pub(crate) fn refuse_moved(&self, directory: &Path, session: &Session) -> Result<()> {
+        let (directory, device) = (directory.to_owned(), session.device_id.clone());
+        match self {
+            Self::Left(to) => Err(Error::Moved {
+                directory,
+                device,
+                to: to.clone(),
+            }),
+            Self::Leaving(_, to) => Err(Error::MoveUnfinished {
+                directory,
+                device,
+                to: to.clone(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The device leaves, or left.
+    pub(crate) const fn is_moved(&self) -> bool {
+        matches!(self, Self::Leaving(..) | Self::Left(_))
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -70,8 +121,20 @@ struct Stored {
     device_id: OwnedDeviceId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sealed_tokens: Option<Base64>,
+    /// The same, sealed with the key that the store is about to have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sealed_tokens_next: Option<Base64>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     ended: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    moved: Option<Moved>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Moved {
+    Leaving { to: String },
+    Left { to: String },
 }
 
 /// The login of a directory. `None`: there is none.
@@ -95,10 +158,19 @@ pub(crate) fn find(directory: &Path) -> Result<Option<(Session, Kept)>> {
     }
     // serde_json's error would quote the file, which may hold a token.
     let stored: Stored = serde_json::from_str(&text).map_err(|_| damaged(directory))?;
-    let kept = match (stored.ended, stored.sealed_tokens) {
-        (true, _) => Kept::Ended,
-        (false, Some(sealed)) => Kept::Sealed(sealed.into_inner()),
-        (false, None) => Kept::Plain(serde_json::from_str(&text).map_err(|_| damaged(directory))?),
+    let kept = match (stored.ended, stored.moved, stored.sealed_tokens) {
+        (true, ..) => Kept::Ended,
+        (false, Some(Moved::Left { to }), _) => Kept::Left(to),
+        (false, moved, Some(sealed)) => {
+            let next = stored.sealed_tokens_next;
+            let sealed = [sealed].into_iter().chain(next).map(Base64::into_inner).collect();
+            match moved {
+                Some(Moved::Leaving { to }) => Kept::Leaving(sealed, to),
+                _ => Kept::Sealed(sealed),
+            }
+        }
+        (false, Some(Moved::Leaving { .. }), None) => return Err(damaged(directory)),
+        (false, None, None) => Kept::Plain(serde_json::from_str(&text).map_err(|_| damaged(directory))?),
     };
     let session = Session {
         homeserver: stored.homeserver,
@@ -108,7 +180,7 @@ pub(crate) fn find(directory: &Path) -> Result<Option<(Session, Kept)>> {
     Ok(Some((session, kept)))
 }
 
-fn damaged(directory: &Path) -> Error {
+pub(crate) fn damaged(directory: &Path) -> Error {
     Error::SessionFile {
         path: directory.join(FILE),
         source: io::Error::new(io::ErrorKind::InvalidData, "it is not a login, or was changed"),
@@ -124,17 +196,24 @@ fn context(session: &Session) -> Vec<u8> {
 }
 
 /// Replace the login of a directory: the old one or the new one is on the disk, never half of one.
-fn save(directory: &Path, session: &Session, kept: &Kept) -> Result<()> {
+pub(crate) fn save(directory: &Path, session: &Session, kept: &Kept) -> Result<()> {
     let path = directory.join(FILE);
+    let mut sealed = match kept {
+        Kept::Sealed(sealed) | Kept::Leaving(sealed, _) => sealed.iter().cloned().map(Base64::new),
+        Kept::Plain(_) | Kept::Ended | Kept::Left(_) => [].iter().cloned().map(Base64::new),
+    };
     let stored = Stored {
         homeserver: session.homeserver.clone(),
         user_id: session.user_id.clone(),
         device_id: session.device_id.clone(),
-        sealed_tokens: match kept {
-            Kept::Sealed(sealed) => Some(Base64::new(sealed.clone())),
-            Kept::Plain(_) | Kept::Ended => None,
-        },
+        sealed_tokens: sealed.next(),
+        sealed_tokens_next: sealed.next(),
         ended: matches!(kept, Kept::Ended),
+        moved: match kept {
+            Kept::Left(to) => Some(Moved::Left { to: to.clone() }),
+            Kept::Leaving(_, to) => Some(Moved::Leaving { to: to.clone() }),
+            _ => None,
+        },
     };
     write(directory, &path, &stored).map_err(|source| Error::SessionFile { path, source })
 }

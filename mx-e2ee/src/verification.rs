@@ -9,7 +9,7 @@ mod way;
 use std::collections::BTreeSet;
 
 use futures_util::{Stream, StreamExt, stream};
-use mx_olm_orchestrator::{Verification as Shown, VerificationId, VerificationQr, VerificationState};
+use mx_olm_orchestrator::{VerificationId, VerificationQr, VerificationShown, VerificationState};
 use ruma::{DeviceId, RoomId, UserId};
 
 #[cfg(feature = "pictures")]
@@ -23,6 +23,22 @@ use crate::{Client, Result};
 /// running. Whoever asked, either side may [`start`](Self::start) to compare once it is
 /// [`Ready`](VerificationState::Ready). The engine ends a comparison where nothing comes from the other side for a minute,
 /// and all of it after five.
+///
+/// ```no_run
+/// # use mx_e2ee::Client;
+/// # async fn example(client: Client, ask: impl AsyncFn(&[mx_e2ee::SasEmoji]) -> bool) -> mx_e2ee::Result<()> {
+/// use mx_e2ee::{VerificationState, ruma::user_id};
+///
+/// let verification = client.verify_user(user_id!("@friend:example.org")).await?;
+/// verification.wait_until(|state| matches!(state, VerificationState::Ready { .. })).await;
+/// verification.start().await?;
+/// let compare = verification.wait_until(|state| matches!(state, VerificationState::Compare { .. })).await;
+/// if let Some(VerificationState::Compare { emoji: Some(emoji), .. }) = compare {
+///     // Somebody looks at both screens.
+///     if ask(&emoji).await { verification.confirm().await? } else { verification.mismatch().await? }
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Verification {
     client: Client,
@@ -38,7 +54,7 @@ impl Verification {
 
     /// With whom, where, since when, and how it stands. `None`: it is not under way, or has long ended.
     #[must_use]
-    pub fn shown(&self) -> Option<Shown> {
+    pub fn shown(&self) -> Option<VerificationShown> {
         self.client
             .orchestrator()
             .verifications()
@@ -54,6 +70,17 @@ impl Verification {
     }
 
     /// How it stands now and after every change, until it has ended.
+    ///
+    /// ```no_run
+    /// # async fn example(verification: mx_e2ee::Verification) {
+    /// use futures_util::StreamExt;
+    ///
+    /// let mut changes = std::pin::pin!(verification.changes());
+    /// while let Some(state) = changes.next().await {
+    ///     println!("{}: {state:?}", verification.id());
+    /// }
+    /// # }
+    /// ```
     pub fn changes(&self) -> impl Stream<Item = VerificationState> + Send + use<> {
         let (receiver, id) = (self.client.orchestrator().verifications(), self.id.clone());
         let start = (receiver, id, None::<VerificationState>);
@@ -106,6 +133,16 @@ impl Verification {
 
     /// A code for the other side to scan: draw it, or hand its bytes on.
     ///
+    /// ```no_run
+    /// # async fn example(verification: mx_e2ee::Verification) -> mx_e2ee::Result<()> {
+    /// let code = verification.show_qr().await?;
+    /// for y in 0..code.width() {
+    ///     let row: String = (0..code.width()).map(|x| if code.is_dark(x, y) { "██" } else { "  " }).collect();
+    ///     println!("{row}");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`accept`](Self::accept).
     pub async fn show_qr(&self) -> Result<VerificationQr> {
@@ -129,6 +166,15 @@ impl Verification {
     }
 
     /// Confirm it if every key that it would verify is among `expected`, which their owners gave us; else cancel it.
+    ///
+    /// ```no_run
+    /// # async fn example(verification: mx_e2ee::Verification) -> mx_e2ee::Result<()> {
+    /// let expected = ["the master key in base64 that its owner told us".to_owned()].into();
+    /// if let Err(error) = verification.confirm_if(&expected).await {
+    ///     println!("somebody shows other keys [{}]: {error}", error.code());
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As [`accept`](Self::accept); `verification_unexpected_keys` when it was cancelled.
@@ -176,6 +222,15 @@ impl Client {
 
     /// Ask one device of a user, or another one of ours, to verify.
     ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::ruma::{device_id, user_id};
+    ///
+    /// let verification = client.verify_device(user_id!("@friend:example.org"), device_id!("PHONE")).await?;
+    /// println!("asked, in {}", verification.id());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// `verification_no_device`, `verification_busy`; of the request, of the store.
     pub async fn verify_device(&self, user: &UserId, device: &DeviceId) -> Result<Verification> {
@@ -184,6 +239,14 @@ impl Client {
     }
 
     /// Ask our other devices to verify this one, or to be verified by it.
+    ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
+    /// // Element, where the account is open too, asks its user whether this is right.
+    /// let verification = client.verify_own_devices().await?;
+    /// println!("{:?}", verification.state());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// `verification_no_identity`, `verification_busy`; of the request, of the store.
@@ -202,6 +265,16 @@ impl Client {
     }
 
     /// The verifications that are under way.
+    ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
+    /// // Before the program ends: nobody is left to wait.
+    /// for verification in client.verifications() {
+    ///     println!("{} is not done: {:?}", verification.id(), verification.state());
+    ///     verification.cancel().await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn verifications(&self) -> Vec<Verification> {
         let shown = self.orchestrator().verifications();
@@ -217,6 +290,22 @@ impl Client {
     /// What others ask us to verify, each once, as long as it waits for us: what is there, and what comes. They are
     /// events too ([`Event::VerificationRequested`](crate::Event::VerificationRequested)), which survive a restart; the
     /// verifications themselves do not.
+    ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
+    /// use futures_util::StreamExt;
+    ///
+    /// // Beside a loop that receives.
+    /// let mut requests = std::pin::pin!(client.verification_requests());
+    /// while let Some(request) = requests.next().await {
+    ///     if request.id().user_id == "@boss:example.org" {
+    ///         request.accept().await?;
+    ///     } else {
+    ///         request.cancel().await?;
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn verification_requests(&self) -> impl Stream<Item = Verification> + Send + use<> {
         let start = (self.clone(), self.orchestrator().verifications(), BTreeSet::new());
         stream::unfold(start, |(client, mut receiver, mut given)| async move {

@@ -19,6 +19,18 @@ const MOST_ALIKE: u32 = 10_000;
 
 /// What fetches files. It needs a login and no store: a client gives it, and so does a
 /// [`ClientBuilder`](crate::ClientBuilder::files) while another process uses the store.
+///
+/// ```no_run
+/// # async fn example(message: mx_e2ee::Message) -> mx_e2ee::Result<()> {
+/// use mx_e2ee::{Client, ReceivedFile};
+///
+/// // Beside a process that has the store open.
+/// let files = Client::builder().directory("/var/lib/mybot").files().await?.max_bytes(10 << 20);
+/// if let Some(file) = ReceivedFile::of(&message)? {
+///     println!("{}", files.download_into(&file, "/var/lib/mybot/files").await?.display());
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Files {
     homeserver: Homeserver,
@@ -33,6 +45,16 @@ impl Client {
     }
 
     /// Fetch a file, decrypt it, and keep it under this path. As [`Files::download`].
+    ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client, file: mx_e2ee::ReceivedFile) -> mx_e2ee::Result<()> {
+    /// match client.download(&file, "/var/lib/mybot/config.toml").await {
+    ///     Ok(bytes) => println!("{bytes} bytes"),
+    ///     Err(error) if error.code() == "file_exists" => println!("there is one, and it stays"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As [`Files::download`].

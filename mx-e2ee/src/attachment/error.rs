@@ -3,6 +3,19 @@
 use std::{io, path::PathBuf};
 
 /// A file could not be sent or received.
+///
+/// ```
+/// use mx_e2ee::{AttachmentError, Error};
+///
+/// fn answer(error: &Error) -> &'static str {
+///     match error {
+///         Error::Attachment(AttachmentError::NotEncrypted) => "I take no file that came without encryption",
+///         Error::Attachment(AttachmentError::TooLarge { .. }) => "that is too large for me",
+///         _ => "that did not work",
+///     }
+/// }
+/// assert_eq!(answer(&AttachmentError::NotEncrypted.into()), "I take no file that came without encryption");
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AttachmentError {

@@ -11,6 +11,19 @@ use super::{AttachmentError, AttachmentKind, name};
 
 /// A file that somebody sent, encrypted, in an encrypted event. Everything that it says of itself is the sender's word,
 /// and may be wrong; what is fetched is compared with its hash.
+///
+/// ```no_run
+/// # async fn example(client: mx_e2ee::Client, message: mx_e2ee::Message) -> mx_e2ee::Result<()> {
+/// use mx_e2ee::{AttachmentKind, ReceivedFile};
+///
+/// if let Some(file) = ReceivedFile::of(&message)?
+///     && file.kind == Some(AttachmentKind::Image)
+/// {
+///     let path = client.files().max_bytes(10 << 20).download_into(&file, "/var/lib/mybot/pictures").await?;
+///     println!("{:?} is kept as {}", file.claimed_name, path.display());
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, PartialEq)]
 pub struct ReceivedFile {
     /// As what it is shown. `None`: it is a thumbnail.
@@ -63,6 +76,16 @@ impl ReceivedFile {
     }
 
     /// The file that the content of an `m.room.message` speaks of, which must have been encrypted. `None`: it has none.
+    ///
+    /// ```
+    /// use mx_e2ee::ReceivedFile;
+    /// use serde_json::json;
+    ///
+    /// assert!(ReceivedFile::of_content(&json!({"msgtype": "m.text", "body": "hello"}))?.is_none());
+    /// let plain = json!({"msgtype": "m.file", "body": "a.txt", "url": "mxc://example.org/a"});
+    /// assert_eq!(ReceivedFile::of_content(&plain).unwrap_err().code(), "attachment_not_encrypted");
+    /// # Ok::<_, mx_e2ee::AttachmentError>(())
+    /// ```
     ///
     /// # Errors
     /// As [`of`](Self::of).
@@ -123,6 +146,19 @@ impl ReceivedFile {
     }
 
     /// A name under which it can be kept in a directory: no path, nothing that hides what it is, no device, no option.
+    ///
+    /// ```
+    /// # use mx_e2ee::ReceivedFile;
+    /// # let content = serde_json::json!({"msgtype": "m.file", "body": "../../etc/passwd", "info": {}, "file": {
+    /// #     "v": "v2", "url": "mxc://localhost/file", "iv": "8PHy8/T19vf4+fr7/P3+/w",
+    /// #     "key": {"kty": "oct", "alg": "A256CTR", "ext": true, "key_ops": ["encrypt", "decrypt"],
+    /// #         "k": "YD3rEBXKcb4rc67whX13gR81LAc7YQjXLZgQowkU3_Q"},
+    /// #     "hashes": {"sha256": "ZjExoH6exWoMfQZrvET9Tu+kuul87rJwH1PSFT6C/6U"}}});
+    /// # let Some(file) = ReceivedFile::of_content(&content)? else { unreachable!() };
+    /// assert_eq!(file.claimed_name, "../../etc/passwd");
+    /// assert_eq!(file.safe_name(), "passwd");
+    /// # Ok::<_, mx_e2ee::AttachmentError>(())
+    /// ```
     #[must_use]
     pub fn safe_name(&self) -> String {
         name::safe(&self.claimed_name)

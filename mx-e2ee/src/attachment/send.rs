@@ -17,6 +17,17 @@ impl Room {
     /// it is uploaded, without a name, so that nothing of it is left however this ends. An upload is tried again with the
     /// same bytes. The homeserver learns how large the file is, and neither its name nor its kind.
     ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::Attachment;
+    ///
+    /// match room.send_attachment(Attachment::from_path("/var/log/backup.log")).await {
+    ///     Err(error) if error.code() == "too_large" => drop(room.post("the log is too large for this homeserver").await?),
+    ///     sent => println!("{} devices can read it", sent?.readable_by()),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// `too_large` where the homeserver takes no file of this size, before it is uploaded (a thumbnail comes after its file);
     /// `file_unreadable`,

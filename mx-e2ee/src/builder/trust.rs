@@ -9,6 +9,16 @@ use super::ClientBuilder;
 impl ClientBuilder {
     /// Who is who: nothing is sent to a room while a reader differs from this list, and differences are told. Give it again
     /// whenever the client is opened. Messages of others are still given out: see [`accept`](Self::accept).
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use mx_e2ee::{Accept, Client, TrustManifest};
+    ///
+    /// let manifest = TrustManifest::parse(&std::fs::read_to_string("/etc/mybot/trust.json")?)?;
+    /// let bot = Client::builder().directory("/var/lib/mybot").trust_manifest(manifest).accept(Accept::Verified).open().await?;
+    /// # drop(bot);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn trust_manifest(mut self, manifest: TrustManifest) -> Self {
         self.options.trust_manifest = Some(Arc::new(manifest));

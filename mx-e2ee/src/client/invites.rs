@@ -15,6 +15,15 @@ const MOST: Duration = Duration::from_secs(30);
 const AT_ONCE: usize = 4;
 
 /// Whose invitations are accepted while receiving. Every invitation is an [`Event`] too.
+///
+/// ```
+/// use mx_e2ee::Invites;
+///
+/// assert_eq!(Invites::of(&["everybody"])?, Invites::Everybody);
+/// assert!(matches!(Invites::of(&["@boss:example.org"])?, Invites::From(_)));
+/// assert!(matches!(Invites::of(&["example.org"])?, Invites::FromServers(_)));
+/// # Ok::<_, mx_e2ee::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Invites {
@@ -58,6 +67,20 @@ impl Invites {
     }
 
     /// Whether we join.
+    ///
+    /// ```
+    /// use mx_e2ee::{Invite, Invites, ruma::{owned_room_id, owned_user_id}};
+    ///
+    /// let invite = Invite {
+    ///     room_id: owned_room_id!("!ops:example.org"),
+    ///     inviter: Some(owned_user_id!("@boss:example.org")),
+    ///     name: None,
+    ///     joined: false,
+    /// };
+    /// assert!(Invites::of(&["example.org"])?.accept(&invite));
+    /// assert!(!Invites::default().accept(&invite));
+    /// # Ok::<_, mx_e2ee::Error>(())
+    /// ```
     #[must_use]
     pub fn accept(&self, invite: &Invite) -> bool {
         match (self, &invite.inviter) {
@@ -74,6 +97,15 @@ impl Client {
     /// Join where the policy says so, and say so in the invitations: for those who read the inbox of the
     /// [orchestrator](Self::orchestrator) themselves, since [`receive`](Self::receive) and [`events`](Self::events) do it.
     /// Rooms that let nobody in keep nothing else from being received for longer than half a minute, all together.
+    ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
+    /// let device = client.orchestrator();
+    /// let mut deliveries = device.inbox(None, 100).await?;
+    /// client.answer_invites(&mut deliveries).await;
+    /// device.acknowledge(&deliveries).await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Cancel safety
     /// Safe: whoever has joined joins again without harm.

@@ -8,6 +8,13 @@ impl Client {
     /// Delete this device on the homeserver and forget the login here. The store, which is of no more use, is put aside
     /// into the directory's `logged-out`: a new login starts with an empty one.
     ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
+    /// // `close` would leave the device as it is, for the next start. This ends it.
+    /// client.logout().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Of the request. A token that is not valid any more is no error.
     pub async fn logout(self) -> Result<()> {
@@ -30,6 +37,16 @@ impl Client {
     /// What is destroyed is unlinked, and not overwritten, which on today's disks is no promise: only a disk that is
     /// encrypted as a whole makes sure that nobody finds it. A key that is not in the directory, and an engine that the app
     /// brought, are the app's to destroy.
+    ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
+    /// let (user, device) = (client.user_id().to_owned(), client.device_id().to_owned());
+    /// match client.logout_and_wipe().await {
+    ///     Ok(()) => println!("{user} has no device {device} any more, and its keys are gone from here"),
+    ///     Err(error) => println!("nothing is destroyed, try again [{}]: {error}", error.code()),
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Of the request, and nothing is destroyed then. A token that expired is one too (`soft_logged_out`): the device is

@@ -14,6 +14,19 @@ impl Client {
     /// A name is looked for in the rooms that we are in, with one request a room, and has to be theirs to the letter.
     /// Anybody with permission can name a room anything: for what must not go astray, take the id.
     ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::Error;
+    ///
+    /// match client.resolve("Operations").await {
+    ///     Ok(id) => drop(client.room(&id).send_text("all is well").await?),
+    ///     Err(Error::RoomNameAmbiguous { rooms, .. }) => println!("which one of {rooms:?}?"),
+    ///     Err(Error::NoSuchRoom { .. }) => drop(client.join("#operations:example.org").await?),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::InvalidId`], [`Error::NoSuchRoom`], [`Error::RoomNameAmbiguous`]; of the request.
     pub async fn resolve(&self, room: &str) -> Result<OwnedRoomId> {

@@ -5,7 +5,7 @@ use ruma::{DeviceId, OwnedDeviceId, api::client::account::whoami};
 
 use super::{is_of_another_device, known_device};
 use crate::{
-    Client, ClientBuilder, Error, Result, client,
+    Client, ClientBuilder, Error, Result,
     session::{Credentials, Kind},
 };
 
@@ -15,6 +15,17 @@ impl ClientBuilder {
     ///
     /// `registration` is what the person is told about us. The name that the authorization server gives us is kept with the
     /// login, and used again.
+    ///
+    /// ```no_run
+    /// # async fn example() -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::{Client, transport::ClientRegistration};
+    ///
+    /// let us = ClientRegistration::new("My bot", "https://example.org/mybot");
+    /// let builder = Client::builder().homeserver("example.org").directory("/var/lib/mybot");
+    /// let login = builder.login_with_oauth(us, |code| println!("type {} at {}", code.user_code, code.verification_uri));
+    /// println!("{} is logged in", login.await?.user_id());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Error::OAuth`], [`Error::AlreadyLoggedIn`], [`Error::DeviceDeleted`]; of the request, of the store.
@@ -40,12 +51,12 @@ impl ClientBuilder {
         credentials.clone().give_to(&homeserver, None);
         let who = homeserver.send(whoami::v3::Request::new()).await?;
         if who.device_id.as_ref() != Some(&device) {
-            client::end_login(&homeserver).await?;
+            super::end_unused(&homeserver).await;
             return Err(Error::OAuth(OAuthError::OtherDevice));
         }
         let finished = self.finish(prepared, who.user_id, device, credentials).await;
         if is_of_another_device(&finished) {
-            client::end_login(&homeserver).await?;
+            super::end_unused(&homeserver).await;
         }
         finished
     }

@@ -19,8 +19,18 @@ impl ClientBuilder {
     /// Where the homeserver lets the service make a device (MSC4190, Matrix 1.17), every request is made with the service's
     /// token as that device. Where it does not, the user is logged in, and has a token of its own.
     ///
+    /// ```no_run
+    /// # async fn example() -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::{Client, ruma::owned_user_id};
+    ///
+    /// let builder = Client::builder().homeserver("https://matrix.example.org").directory("/var/lib/fleet/one");
+    /// let bot = builder.login_as_service("the as_token", owned_user_id!("@bot.one:example.org")).await?;
+    /// # drop(bot);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
-    /// [`Error::AlreadyLoggedIn`](crate::Error::AlreadyLoggedIn); of the request: of its codes, `m_exclusive` where the
+    /// [`Error::AlreadyLoggedIn`](crate::Error::AlreadyLoggedIn); of the request: of its codes, `exclusive` where the
     /// service does not own the user; of the store.
     pub async fn login_as_service(self, as_token: &str, user: OwnedUserId) -> Result<Client> {
         let prepared = self.prepare_login().await?;

@@ -21,6 +21,20 @@ const DONE: &str = "You are logged in. This page can be closed.";
 const NOT_HERE: &str = "There is nothing here.";
 
 /// Where a browser comes back to after single sign-on: an address of this machine that nobody else knows, until it is dropped.
+///
+/// ```no_run
+/// # async fn example() -> mx_e2ee::Result<()> {
+/// use mx_e2ee::{Client, SsoListener};
+/// use std::time::Duration;
+///
+/// let listener = SsoListener::start().await?;
+/// let builder = || Client::builder().homeserver("example.org").directory("/var/lib/mybot");
+/// println!("open {}", builder().sso_page(listener.address()).await?);
+/// let token = listener.token(Duration::from_secs(300)).await?;
+/// let client = builder().login_with_login_token(&token).await?;
+/// # drop(client);
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct SsoListener {
     listener: TcpListener,

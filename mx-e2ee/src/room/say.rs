@@ -12,6 +12,17 @@ use super::Room;
 use crate::{Content, Result, SendOptions, content};
 
 /// What anybody in a room sees of an event, encrypted or not.
+///
+/// ```no_run
+/// # use mx_e2ee::{Room, ruma::EventId};
+/// # async fn example(room: Room, event: &EventId) -> mx_e2ee::Result<()> {
+/// use mx_e2ee::Content;
+///
+/// // Only the id is known, as from a link. The reply calls who wrote it, and stays in the thread.
+/// let head = room.event_head(event).await?;
+/// room.post(Content::text("done").reply_to_head(&head)).await?;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventHead {
     /// The event's id.
@@ -24,6 +35,16 @@ pub struct EventHead {
 
 impl Room {
     /// Send a message, encrypted.
+    ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room, message: mx_e2ee::Message) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::Content;
+    ///
+    /// room.post("text is enough").await?;
+    /// room.post(Content::markdown("**on it**").reply_to(&message)).await?;
+    /// room.post(Content::text("step 1 of 3").in_thread(&message.event_id)).await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -47,6 +68,13 @@ impl Room {
     }
 
     /// Say something else in place of a message of ours. Who has read it has read it.
+    ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room) -> mx_e2ee::Result<()> {
+    /// let sent = room.post("0 % done").await?;
+    /// room.edit(&sent.event_id, "100 % done").await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -77,6 +105,12 @@ impl Room {
     /// React to an event, with an emoji as a rule. The reaction is encrypted too; to which event it belongs is not, as with
     /// every relation.
     ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room, message: mx_e2ee::Message) -> mx_e2ee::Result<()> {
+    /// room.react(&message.event_id, "👀").await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`send`](Self::send).
     ///
@@ -99,6 +133,13 @@ impl Room {
     }
 
     /// Redact an event: the homeserver forgets its content, and tells the others to. The reason is not encrypted.
+    ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room, message: mx_e2ee::Message) -> mx_e2ee::Result<()> {
+    /// // The reason can be read by the homeserver: it does not repeat what was said.
+    /// room.redact(&message.event_id, Some("off topic")).await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Of the request: only moderators may redact what others said.

@@ -77,7 +77,7 @@ impl Credentials {
         }
     }
 
-    pub(super) fn written(&self) -> Written {
+    pub(crate) fn written(&self) -> Written {
         let expires_at = self.tokens.expires_at;
         let expires_at = expires_at.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
         let refresh = self.tokens.refresh.as_ref();
@@ -103,7 +103,7 @@ impl Credentials {
 
 impl Written {
     /// `None`: it is damaged.
-    pub(super) fn credentials(self, session: &Session) -> Option<Credentials> {
+    pub(crate) fn credentials(self, session: &Session) -> Option<Credentials> {
         let expires_at = self.access_token_expires_at_ms;
         let tokens = Tokens {
             access: AccessToken::new(self.access_token.as_str()).ok()?,

@@ -51,7 +51,7 @@ fn put_store_aside(directory: &Path, device: &DeviceId) -> Result<()> {
             continue;
         }
         create_directory(&aside)?;
-        for part in [STORE, "pickle.key"] {
+        for part in [&[STORE][..], &KEYS].concat() {
             match fs::rename(directory.join(part), aside.join(part)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
                 _ => {}

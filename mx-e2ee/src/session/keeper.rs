@@ -110,6 +110,10 @@ impl KeeperTurn for Turn {
         } = &self.keeper;
         let found = super::find(directory)?.filter(|(found, _)| found == session);
         let Some((_, kept)) = found else { return Ok(None) };
+        if kept.is_for_two_keys() {
+            // Who renewed them now would seal them with one of the two, which may be the one that opens nothing any more.
+            return Err("the store is between two keys: open it, which ends that".into());
+        }
         let credentials = safe.read(directory, session, kept).await?;
         Ok(credentials.map(|credentials| credentials.tokens))
     }
@@ -132,7 +136,7 @@ mod tests {
     use mx_transport::{AccessToken, RefreshToken};
 
     use super::*;
-    use crate::session::{find, forget, mark_ended};
+    use crate::session::{Kept, find, forget, mark_ended, settle};
 
     fn session(device: &str) -> Session {
         Session {
@@ -195,6 +199,26 @@ mod tests {
             find(here.path()).unwrap().is_none(),
             "what was ended does not come back"
         );
+    }
+
+    #[tokio::test]
+    async fn between_two_keys_nobody_renews_until_the_store_was_opened() {
+        let here = tempfile::tempdir().unwrap();
+        let session = session("DEVICE");
+        let sealed = async |number: u32| {
+            save(here.path(), "DEVICE", number).await;
+            match find(here.path()).unwrap().unwrap().1 {
+                Kept::Sealed(mut parts) => parts.remove(0),
+                kept => unreachable!("{kept:?}"),
+            }
+        };
+        // What a rekey leaves that was killed between its steps.
+        let both = vec![sealed(1).await, sealed(1).await];
+        crate::session::save(here.path(), &session, &Kept::Sealed(both)).unwrap();
+        let keeper = keeper(here.path()).await;
+        assert!(keeper.turn().await.unwrap().kept().await.is_err());
+        settle(here.path(), &session, &safe().await).await.unwrap();
+        assert_eq!(kept(&keeper).await.as_deref(), Some("access-1"));
     }
 
     #[tokio::test]

@@ -197,3 +197,70 @@ async fn a_damaged_login_is_an_error_that_quotes_nothing() {
     let error = unlock(&key(), here.path(), &found, kept).await.map(|_| ()).unwrap_err();
     assert_eq!(error.code(), "session_file");
 }
+
+/// A rekeying that dies between two of its steps: what is on the disk then opens with the key that opens the store.
+#[tokio::test]
+async fn a_rekeying_leaves_tokens_that_the_key_of_the_store_opens_wherever_it_dies() {
+    use std::sync::Arc;
+
+    use mx_crypto_store::{
+        PickleStore, StoreError,
+        backend::{Memory, MemoryDisk},
+    };
+
+    let here = tempfile::tempdir().unwrap();
+    let file = KeySource::File(here.path().join("pickle.key"));
+    let disk = MemoryDisk::new();
+    let open = async || {
+        PickleStore::open(Arc::new(Memory::open(&disk).unwrap()), file.clone())
+            .await
+            .unwrap()
+    };
+    let store = open().await;
+    let credentials = Credentials::native(tokens(1));
+    let safe = Safe::create(file.clone()).await.unwrap();
+    safe.save(here.path(), &session(), &credentials).unwrap();
+    let access = async || {
+        let (found, kept) = find(here.path()).unwrap().unwrap();
+        let (_, credentials) = unlock(&file, here.path(), &found, kept).await?.unwrap();
+        Ok::<_, Error>(credentials.tokens.access.expose().to_owned())
+    };
+    // It dies after the tokens are sealed with both keys, before the store has the new one.
+    let died = store.sealed().rekey_with(&file, |key| {
+        safe::save_for_both(here.path(), &session(), (&safe, &credentials), key).map_err(|_| StoreError::WrongKey)?;
+        Err::<(), _>(StoreError::WrongKey)
+    });
+    assert!(died.await.is_err());
+    store.shutdown().await.unwrap();
+    drop(store);
+    assert_eq!(access().await.unwrap(), "access-1", "with both keys beside each other");
+    let store = open().await;
+    assert_eq!(access().await.unwrap(), "access-1", "with the former key alone");
+    // It dies after the store has the new one, before the tokens are sealed with it alone.
+    let former = fs::read(here.path().join("pickle.key")).unwrap();
+    let died = store.sealed().rekey_with(&file, |key| {
+        safe::save_for_both(here.path(), &session(), (&safe, &credentials), key).map(drop)
+    });
+    died.await.unwrap();
+    assert_ne!(fs::read(here.path().join("pickle.key")).unwrap(), former);
+    assert_eq!(access().await.unwrap(), "access-1", "with the new key");
+    // All of it, and once more: the key is another one each time, and nothing of before is left.
+    for _ in 0..2 {
+        rekey(here.path(), &store, &file, &file).await.unwrap();
+        assert_eq!(access().await.unwrap(), "access-1");
+        let text = fs::read_to_string(here.path().join(FILE)).unwrap();
+        assert!(!text.contains("sealed_tokens_next"), "{text}");
+    }
+    // A process that began before goes on: it reads with the new key, and keeps with it.
+    let (found, kept) = find(here.path()).unwrap().unwrap();
+    safe.read(here.path(), &found, kept).await.unwrap().unwrap();
+    safe.save(here.path(), &session(), &Credentials::native(tokens(2)))
+        .unwrap();
+    assert_eq!(access().await.unwrap(), "access-2");
+    let passphrase = KeySource::Passphrase(mx_crypto_store::Passphrase::new("another"));
+    rekey(here.path(), &store, &file, &passphrase).await.unwrap();
+    assert!(access().await.is_err(), "the former key opens nothing any more");
+    let (found, kept) = find(here.path()).unwrap().unwrap();
+    let (_, credentials) = unlock(&passphrase, here.path(), &found, kept).await.unwrap().unwrap();
+    assert_eq!(credentials.tokens.access.expose(), "access-2");
+}

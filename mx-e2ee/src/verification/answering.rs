@@ -10,7 +10,7 @@ use futures_util::{
     future::BoxFuture,
     stream::{self, FuturesUnordered},
 };
-use mx_olm_orchestrator::{Verification as Shown, VerificationId, VerificationState};
+use mx_olm_orchestrator::{VerificationId, VerificationShown, VerificationState};
 use tokio::sync::watch;
 
 use super::{Decision, VerificationPolicy};
@@ -22,9 +22,9 @@ type Deed = BoxFuture<'static, Result<()>>;
 struct Answering {
     client: Client,
     policy: Arc<VerificationPolicy>,
-    receiver: watch::Receiver<BTreeMap<VerificationId, Shown>>,
+    receiver: watch::Receiver<BTreeMap<VerificationId, VerificationShown>>,
     seen: BTreeMap<VerificationId, VerificationState>,
-    news: VecDeque<Shown>,
+    news: VecDeque<VerificationShown>,
     deeds: FuturesUnordered<Deed>,
 }
 
@@ -35,9 +35,31 @@ impl Client {
     ///
     /// It moves on while the client receives: poll it beside [`receive`](Self::receive) or [`events`](Self::events).
     ///
+    /// ```no_run
+    /// # use mx_e2ee::{Client, VerificationPolicy};
+    /// # async fn example(client: Client, policy: VerificationPolicy) {
+    /// use futures_util::StreamExt;
+    ///
+    /// let mut news = std::pin::pin!(client.answer_verifications(policy));
+    /// let mut events = std::pin::pin!(client.events());
+    /// loop {
+    ///     tokio::select! {
+    ///         Some(event) = events.next() => println!("{event:?}"),
+    ///         Some(one) = news.next() => match one {
+    ///             Ok(one) => println!("{}: {:?}", one.id, one.state),
+    ///             Err(error) => println!("{error}"),
+    ///         },
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    ///
     /// # Cancel safety
     /// Safe: what is dropped is decided by nobody, and ends by itself.
-    pub fn answer_verifications(&self, policy: VerificationPolicy) -> impl Stream<Item = Result<Shown>> + Send + use<> {
+    pub fn answer_verifications(
+        &self,
+        policy: VerificationPolicy,
+    ) -> impl Stream<Item = Result<VerificationShown>> + Send + use<> {
         let answering = Answering {
             client: self.clone(),
             policy: Arc::new(policy),
@@ -54,7 +76,7 @@ impl Client {
 }
 
 impl Answering {
-    async fn next(&mut self) -> Option<Result<Shown>> {
+    async fn next(&mut self) -> Option<Result<VerificationShown>> {
         self.look();
         loop {
             if let Some(news) = self.news.pop_front() {
@@ -74,7 +96,7 @@ impl Answering {
 
     /// What has changed, and what is to be done about it.
     fn look(&mut self) {
-        let now: Vec<Shown> = self.receiver.borrow_and_update().values().cloned().collect();
+        let now: Vec<VerificationShown> = self.receiver.borrow_and_update().values().cloned().collect();
         self.seen.retain(|id, _| now.iter().any(|shown| shown.id == *id));
         for shown in now {
             let before = self.seen.insert(shown.id.clone(), shown.state.clone());
@@ -88,7 +110,7 @@ impl Answering {
         }
     }
 
-    fn deed(&self, shown: &Shown) -> Option<Deed> {
+    fn deed(&self, shown: &VerificationShown) -> Option<Deed> {
         let verification = self.client.verification(shown.id.clone());
         let user = &shown.id.user_id;
         let is_welcome = self.policy.answers(user, self.client.user_id());

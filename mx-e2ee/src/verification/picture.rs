@@ -32,6 +32,17 @@ struct Grey {
 
 /// A code as a PNG.
 ///
+/// ```no_run
+/// # async fn example(verification: mx_e2ee::Verification) -> Result<(), Box<dyn std::error::Error>> {
+/// use mx_e2ee::{qr_to_png, qr_to_text, write_private_file};
+///
+/// let code = verification.show_qr().await?;
+/// println!("{}", qr_to_text(&code));
+/// // It holds a secret of this verification.
+/// write_private_file("code.png", &qr_to_png(&code)?, true)?;
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// [`Error::Configuration`] when it cannot be drawn.
 pub fn qr_to_png(code: &VerificationQr) -> Result<Vec<u8>> {
@@ -85,6 +96,13 @@ pub fn qr_to_text(code: &VerificationQr) -> String {
 }
 
 /// The bytes of the one code in a picture, PNG or JPEG.
+///
+/// ```no_run
+/// # async fn example(verification: mx_e2ee::Verification) -> Result<(), Box<dyn std::error::Error>> {
+/// let photo = std::fs::read("photo.jpg")?;
+/// verification.scan(&mx_e2ee::qr_from_picture(&photo)?).await?;
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 /// [`Error::Configuration`] when it is no such picture, or there is no code in it, or more than one.

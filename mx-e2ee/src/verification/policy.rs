@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use matrix_sdk_crypto::vodozemac::Ed25519PublicKey;
-use mx_olm_orchestrator::Verification as Shown;
+use mx_olm_orchestrator::VerificationShown;
 use ruma::{OwnedUserId, UserId};
 use serde::Deserialize;
 
@@ -26,7 +26,7 @@ pub enum Decision {
     Nothing,
 }
 
-type Decide = Arc<dyn Fn(Verification, Shown) -> BoxFuture<'static, Decision> + Send + Sync>;
+type Decide = Arc<dyn Fn(Verification, VerificationShown) -> BoxFuture<'static, Decision> + Send + Sync>;
 
 /// Who may verify us when nobody is there, and what is taken for a confirmation.
 ///
@@ -35,6 +35,16 @@ type Decide = Arc<dyn Fn(Verification, Shown) -> BoxFuture<'static, Decision> + 
 /// anybody's name. What confirms is a truth that did not come through the homeserver: keys that their owners gave
 /// ([`expect`](Self::expect)), or somebody who looks at both sides ([`decide`](Self::decide)). Without one of the two,
 /// a policy confirms nothing, and a [`Compare`](mx_olm_orchestrator::VerificationState::Compare) waits for another program.
+///
+/// ```
+/// use mx_e2ee::{VerificationPolicy, ruma::user_id};
+///
+/// // A master key that its owner told us by another way than the homeserver.
+/// let key = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+/// let policy = VerificationPolicy::new().expect(user_id!("@friend:example.org"), [key])?;
+/// # drop(policy);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Default)]
 pub struct VerificationPolicy {
     users: BTreeSet<OwnedUserId>,
@@ -80,6 +90,16 @@ impl VerificationPolicy {
 
     /// Read a policy from JSON: `{"accept": ["@user:server", …], "accept_own_devices": false, "decline_others": false,
     /// "expect": {"@user:server": ["Ed25519 key in base64", …]}}`, all of it optional, nothing else allowed.
+    ///
+    /// ```
+    /// use mx_e2ee::VerificationPolicy;
+    ///
+    /// let json = r#"{"accept": ["@boss:example.org"], "decline_others": true}"#;
+    /// let policy = VerificationPolicy::from_json(json)?;
+    /// # drop(policy);
+    /// # assert!(VerificationPolicy::from_json(r#"{"acept": []}"#).is_err());
+    /// # Ok::<_, mx_e2ee::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Configuration`] with what is wrong.
@@ -150,10 +170,25 @@ impl VerificationPolicy {
 
     /// Ask this when something is to be compared and no keys are expected of the user. It gets what our side shows, and
     /// answers what somebody says who sees the other side.
+    ///
+    /// ```
+    /// use mx_e2ee::{Decision, VerificationPolicy, VerificationState, ruma::owned_user_id};
+    ///
+    /// let policy = VerificationPolicy::new().accept_users([owned_user_id!("@boss:example.org")]).decide(|_, shown| {
+    ///     Box::pin(async move {
+    ///         // Ask whoever sees the other side, as in a chat of the operators; here nobody is.
+    ///         if let VerificationState::Compare { decimals, .. } = shown.state {
+    ///             println!("{} compares {decimals:?}", shown.id);
+    ///         }
+    ///         Decision::Nothing
+    ///     })
+    /// });
+    /// # drop(policy);
+    /// ```
     #[must_use]
     pub fn decide<F>(mut self, decide: F) -> Self
     where
-        F: Fn(Verification, Shown) -> BoxFuture<'static, Decision> + Send + Sync + 'static,
+        F: Fn(Verification, VerificationShown) -> BoxFuture<'static, Decision> + Send + Sync + 'static,
     {
         self.decide = Some(Arc::new(decide));
         self
@@ -173,6 +208,17 @@ impl VerificationPolicy {
     }
 
     /// Whether it decides what this user's keys are, so that nobody is to be asked.
+    ///
+    /// ```
+    /// use mx_e2ee::{VerificationPolicy, ruma::{owned_user_id, user_id}};
+    ///
+    /// let (boss, friend) = (owned_user_id!("@boss:example.org"), user_id!("@friend:example.org"));
+    /// let key = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+    /// let policy = VerificationPolicy::new().accept_users([boss.clone()]).expect(friend, [key])?;
+    /// assert!(policy.decides(friend));
+    /// assert!(!policy.decides(&boss), "the boss is answered, and somebody has to look");
+    /// # Ok::<_, mx_e2ee::Error>(())
+    /// ```
     #[must_use]
     pub fn decides(&self, user: &UserId) -> bool {
         self.expected.contains_key(user) || self.decide.is_some()
@@ -186,7 +232,11 @@ impl VerificationPolicy {
         self.expected.get(user)
     }
 
-    pub(super) fn decision(&self, verification: Verification, shown: Shown) -> Option<BoxFuture<'static, Decision>> {
+    pub(super) fn decision(
+        &self,
+        verification: Verification,
+        shown: VerificationShown,
+    ) -> Option<BoxFuture<'static, Decision>> {
         self.decide.as_ref().map(|decide| decide(verification, shown))
     }
 }

@@ -1,10 +1,14 @@
 //! What can be typed.
 
+mod appservice;
+mod doctor;
 mod identity;
+mod import;
 mod keys;
 mod manifest;
 mod messages;
 mod rooms;
+mod store;
 pub(crate) mod verify;
 
 use std::path::PathBuf;
@@ -12,11 +16,15 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use self::{
+    appservice::AppServiceCommand,
+    doctor::Doctor,
     identity::{BackupCommand, BundleCommand, IdentityCommand, Password, Recovery},
+    import::{ImportCommand, ImportedLogin},
     keys::{ExportKeys, ImportKeys, KeysCommand, Passphrase},
     manifest::ManifestCommand,
-    messages::{Care, Download, Listen, React, Redact, Send},
+    messages::{Care, Download, Listen, React, Redact, Send, Since},
     rooms::{DeviceCommand, Policy, RoomCommand},
+    store::{ExportStore, ImportStore, Man, StoreCommand, StoreKeySource, UndecryptableCommand},
 };
 
 const EXAMPLES: &str = "\
@@ -34,6 +42,11 @@ Files:
   mx send '!room:example.org' --file eagle.jpg --caption 'it has landed'
   mx listen --save ~/Downloads
   mx listen --json > events;  mx download --to ~/Downloads < events
+
+Events into programs:
+  mx listen --exec 'jq -r .content.body >> log'   one run for each, acknowledged where it ends with 0
+  mx listen --json --ack                          a line on stdin acknowledges: the number in \"ack\"
+  mx listen --since 2h                            what is older is passed over
 
 Other ways to log in:
   mx login --homeserver example.org --offered     which ones there are
@@ -58,7 +71,10 @@ Exit codes:
      file that is none, or another passphrase
   9  ended by a signal before it was done
  10  files here: cannot be read or written, or exist already
- 11  nothing was verified: cancelled, not the same, too late, or not the expected keys";
+ 11  nothing was verified: cancelled, not the same, too late, or not the expected keys
+ 12  mx doctor: warnings
+ 13  mx doctor: errors
+ 14  mx listen --exec, --ack: an event was not handled, and comes again";
 
 const SECRETS: &str = "\
 The password is never an argument, which every process of the machine could see. It comes from the
@@ -66,6 +82,9 @@ environment variable MX_PASSWORD, from --password-file, or from a prompt.
 
 A login whose token expired is made again with the same command: the same device, the same keys. Where the
 homeserver gives tokens that can be renewed, that is done without anybody.";
+
+/// The heading of the options that all commands have.
+const EVERYWHERE: &str = "Options of every command";
 
 const WIPING: &str = "\
 With --wipe nothing of the profile is left that could be read: the key is removed first, then the store. Nothing
@@ -75,6 +94,14 @@ which also destroys what earlier logouts put aside where there is no login any m
 Removing is not overwriting, which on today's disks is no promise: only a disk that is encrypted as a whole makes
 sure that nobody finds what was there.";
 
+const COMPLETIONS: &str = "\
+bash:  mx completions bash > ~/.local/share/bash-completion/completions/mx
+zsh:   mx completions zsh > ~/.zfunc/_mx        (with fpath+=~/.zfunc before compinit)
+fish:  mx completions fish > ~/.config/fish/completions/mx.fish";
+
+const MANUAL: &str = "\
+mx man ~/.local/share/man/man1;  man mx";
+
 /// End-to-end encrypted Matrix for a shell: log in once, then a send is one command and a receive is one command.
 #[derive(Debug, Parser)]
 #[command(name = "mx", version, after_help = EXAMPLES, propagate_version = true)]
@@ -83,6 +110,7 @@ pub(crate) struct Cli {
     #[arg(
         long,
         global = true,
+        help_heading = EVERYWHERE,
         env = "MX_PROFILE",
         default_value = "default",
         value_name = "NAME"
@@ -90,20 +118,26 @@ pub(crate) struct Cli {
     pub(crate) profile: String,
 
     /// Keep the profile in this directory instead of the platform's usual one.
-    #[arg(long, global = true, env = "MX_DIRECTORY", value_name = "PATH")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, env = "MX_DIRECTORY", value_name = "PATH")]
     pub(crate) directory: Option<PathBuf>,
 
+    /// What opens the profile's store and login, where that is not a key file in its directory: `file:PATH`, with 32 raw
+    /// bytes; `credential:NAME`, of the service manager (systemd's LoadCredential=); `passphrase-file:PATH`, whose first
+    /// line is a passphrase.
+    #[arg(long, global = true, help_heading = EVERYWHERE, env = "MX_STORE_KEY", value_name = "SOURCE")]
+    pub(crate) store_key: Option<StoreKeySource>,
+
     /// Write one JSON object a line.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub(crate) json: bool,
 
     /// Ask the homeserver for news by simplified sliding sync, where it offers that. A send asks for messages then, too,
     /// which wait for `mx listen`.
-    #[arg(long, global = true, env = "MX_SLIDING_SYNC")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, env = "MX_SLIDING_SYNC")]
     pub(crate) sliding_sync: bool,
 
     /// Say more on stderr; twice for even more.
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, help_heading = EVERYWHERE, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
 
     #[command(subcommand)]
@@ -121,13 +155,14 @@ pub(crate) enum Command {
     /// Show who is logged in, as which device.
     Whoami,
     /// Make, list, join rooms; see and invite members.
-    #[command(subcommand)]
+    #[command(subcommand, visible_alias = "rooms")]
     Room(RoomCommand),
     /// Encrypt a message for everybody in a room and send it. Prints the event's id.
     Send(Box<Send>),
     /// React to an event, encrypted. Prints the reaction's id.
     React(React),
-    /// Take back an event: the homeserver forgets what it said. Prints the redaction's id.
+    /// Take back an event: the homeserver forgets what it said. Edits are events of their own, and are taken back each by
+    /// itself. Prints the redaction's id.
     Redact(Redact),
     /// Print what arrives, decrypted, until stopped. What was printed is never printed again.
     Listen(Listen),
@@ -135,10 +170,19 @@ pub(crate) enum Command {
     ///
     /// It works while another mx uses the profile.
     Download(Download),
-    /// Show the events that wait for their keys, oldest first, and why each cannot be read.
-    Waiting(Waiting),
-    /// Block and trust devices of others, and other devices of ours.
+    /// Find out why somebody cannot read us, or we cannot read somebody, and what mends it.
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(Doctor),
+    /// See which events cannot be read and why, and try them again.
     #[command(subcommand)]
+    Undecryptable(UndecryptableCommand),
+    /// Another name of `mx undecryptable list`.
+    Waiting(Waiting),
+    /// Look after the store: whether it is whole, its key, its space; move the device to another place.
+    #[command(subcommand)]
+    Store(StoreCommand),
+    /// List, block and trust devices of others, and other devices of ours.
+    #[command(subcommand, visible_alias = "devices")]
     Device(DeviceCommand),
     /// Verify users and devices: emoji, numbers, codes, or keys that their owners gave.
     #[command(subcommand, after_help = verify::EXAMPLES)]
@@ -155,6 +199,21 @@ pub(crate) enum Command {
     /// Keep room keys on the homeserver, encrypted, and get them back.
     #[command(subcommand)]
     Backup(BackupCommand),
+    /// Go on with a device that another client held.
+    #[command(subcommand)]
+    Import(ImportCommand),
+    /// Let one token speak for many users, as for a fleet of bots: what the homeserver is given for that.
+    #[command(subcommand)]
+    Appservice(AppServiceCommand),
+    /// Print what completes commands in a shell.
+    #[command(after_help = COMPLETIONS)]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a directory.
+    #[command(after_help = MANUAL)]
+    Man(Man),
 }
 
 #[derive(Debug, Args)]
@@ -211,7 +270,7 @@ pub(crate) struct LoginKind {
     #[arg(long)]
     pub(crate) oauth: bool,
 
-    /// Log a user of an application service in: read its registration, or only its token, from this file.
+    /// Log a user of an application service in: read its registration (YAML or JSON), or only its token, from this file.
     #[arg(long, value_name = "PATH", requires = "user")]
     pub(crate) appservice: Option<PathBuf>,
 
@@ -240,6 +299,34 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// clap takes the value of an argument for that of a global one of the same name, and says nothing.
+    #[test]
+    fn no_argument_has_the_name_of_a_global_one() {
+        fn look(command: &clap::Command, global: &[&clap::Id]) {
+            for own in command.get_arguments().filter(|own| !own.is_global_set()) {
+                assert!(
+                    !global.contains(&own.get_id()),
+                    "{}: {}",
+                    command.get_name(),
+                    own.get_id()
+                );
+            }
+            for below in command.get_subcommands() {
+                look(below, global);
+            }
+        }
+        let command = Cli::command();
+        let global: Vec<_> = command
+            .get_arguments()
+            .filter(|own| own.is_global_set())
+            .map(clap::Arg::get_id)
+            .collect();
+        assert!(global.len() > 4, "{global:?}");
+        look(&command, &global);
+        let parsed = Cli::try_parse_from(["mx", "import", "mx-client", "theirs"]).unwrap();
+        assert_eq!(parsed.directory, None);
     }
 
     #[test]

@@ -1,28 +1,35 @@
 //! One file a subcommand.
 
+mod appservice;
 mod backup;
 mod device;
+pub(crate) mod doctor;
 mod download;
 mod identity;
+mod import;
 mod keys;
 mod listen;
 mod login;
 pub(crate) mod manifest;
+mod manual;
 mod person;
 mod room;
 mod say;
 mod secret;
 mod send;
+mod store;
+mod undecryptable;
 mod verify;
-mod waiting;
 
 use anyhow::Result;
+pub(crate) use listen::NotHandled;
 use mx_e2ee::{Error, Session};
+pub(crate) use secret::first_line;
 use serde_json::json;
 pub(crate) use verify::NotVerified;
 
 use crate::{
-    cli::{Cli, Command},
+    cli::{Cli, Command, UndecryptableCommand},
     output::Output,
     profile, signals,
 };
@@ -47,12 +54,22 @@ async fn dispatch(cli: &Cli, output: &Output) -> Result<()> {
         Command::Redact(redact) => say::redact(cli, redact, *output).await,
         Command::Listen(listen) => listen::run(cli, listen, *output).await,
         Command::Download(download) => download::run(cli, download, *output).await,
-        Command::Waiting(waiting) => waiting::run(cli, waiting, *output).await,
+        Command::Doctor(options) => doctor::run(cli, options, *output).await,
+        Command::Waiting(waiting) => {
+            let list = UndecryptableCommand::List { limit: waiting.limit };
+            undecryptable::run(cli, &list, *output).await
+        }
+        Command::Undecryptable(command) => undecryptable::run(cli, command, *output).await,
+        Command::Store(command) => store::run(cli, command, *output).await,
+        Command::Completions { shell } => manual::completions(*shell),
+        Command::Man(man) => manual::pages(man, *output),
         Command::Device(device) => device::run(cli, device, *output).await,
         Command::Verify(command) => verify::run(cli, command, *output).await,
         Command::Keys(keys) => keys::run(cli, keys, *output).await,
         Command::Identity(identity) => identity::run(cli, identity, *output).await,
         Command::TrustManifest(manifest) => manifest::run(cli, manifest, *output).await,
+        Command::Import(command) => import::run(cli, command, *output).await,
+        Command::Appservice(command) => appservice::run(command, *output),
         Command::Backup(backup) => backup::run(cli, backup, *output).await,
     }
 }

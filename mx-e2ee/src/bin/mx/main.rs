@@ -6,7 +6,7 @@ mod output;
 mod profile;
 mod signals;
 
-use std::{process::ExitCode, time::Duration};
+use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
 use clap::Parser;
 
@@ -45,6 +45,13 @@ fn start_log(verbose: u8) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(is_coloured())
         .with_target(false)
         .init();
+}
+
+/// Colours are for a terminal, and for nobody who says `NO_COLOR` (no-color.org).
+fn is_coloured() -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    std::io::stderr().is_terminal() && !refused
 }

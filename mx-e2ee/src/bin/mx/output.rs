@@ -10,7 +10,10 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use crate::{commands::NotVerified, signals::Ended};
+use crate::{
+    commands::{NotHandled, NotVerified, doctor::Unwell},
+    signals::Ended,
+};
 
 /// How results are shown.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +75,10 @@ impl Output {
             "ended"
         } else if error.is::<NotVerified>() {
             "not_verified"
+        } else if error.is::<NotHandled>() {
+            "not_handled"
+        } else if let Some(unwell) = error.downcast_ref::<Unwell>() {
+            unwell.code()
         } else {
             error
                 .downcast_ref::<mx_e2ee::Error>()
@@ -105,6 +112,8 @@ fn is_of_account(code: &str) -> bool {
                 | "soft_logged_out"
                 | "device_deleted"
                 | "device_mismatch"
+                | "device_moved"
+                | "move_unfinished"
                 | "token_without_device"
                 | "device_keys_mismatch"
                 | "one_time_key_conflict"
@@ -112,47 +121,70 @@ fn is_of_account(code: &str) -> bool {
                 | "token_not_kept"
                 | "consent_not_given"
                 | "exclusive"
+                | "import_other_device"
         )
 }
 
+/// The homeserver cannot be reached, or fails; or what was begun goes on later.
+fn is_of_the_network(code: &str) -> bool {
+    matches!(
+        code,
+        "unreachable"
+            | "timeout"
+            | "interrupted"
+            | "tls"
+            | "redirect"
+            | "homeserver_failed"
+            | "rate_limited"
+            | "unreadable_answer"
+            | "malformed_sync"
+            | "discovery_failed"
+            | "discovery_redirected"
+            | "no_homeserver"
+            | "send_pending"
+            | "earlier_send_pending"
+            | "unsent_events"
+            | "devices_unknown"
+            | "key_share_incomplete"
+            | "answer_too_large"
+    )
+}
+
 /// The exit code of an error; `mx --help` lists them.
-fn exit_code(code: &str) -> u8 {
+pub(crate) fn exit_code(code: &str) -> u8 {
     match code {
         code if is_of_account(code) => 3,
-        "unreachable"
-        | "timeout"
-        | "interrupted"
-        | "tls"
-        | "redirect"
-        | "homeserver_failed"
-        | "rate_limited"
-        | "unreadable_answer"
-        | "malformed_sync"
-        | "discovery_failed"
-        | "discovery_redirected"
-        | "no_homeserver"
-        | "send_pending"
-        | "earlier_send_pending"
-        | "key_share_incomplete"
-        | "answer_too_large" => 4,
+        code if is_of_the_network(code) => 4,
         "recipients_unknown"
         | "no_usable_recipients"
         | "claim_failed"
         | "identity_changed"
         | "members_incomplete"
         | "recipient_not_allowed"
+        | "history_no_devices"
         | "trust_manifest_drift" => 5,
         "not_in_room"
         | "room_not_encrypted"
         | "room_is_encrypted"
         | "room_tombstoned"
+        | "history_not_for_newcomers"
+        | "history_not_invited"
         | "unsupported_algorithm"
         | "forbidden"
         | "no_such_room"
         | "room_name_ambiguous"
         | "not_found" => 6,
-        "bad_content" | "too_large" | "key_file_rejected" | "key_file_wrong_passphrase" | "no_secrets_bundle" => 8,
+        "bad_content"
+        | "too_large"
+        | "history_too_large"
+        | "key_file_rejected"
+        | "key_file_wrong_passphrase"
+        | "no_secrets_bundle"
+        | "import_foreign" => 8,
         "ended" => 9,
+        "doctor_warnings" => 12,
+        "doctor_errors" => 13,
+        "not_handled" => 14,
         code if is_about_identity(code) => 3,
         code if code == "not_verified" || code.starts_with("verification_") => 11,
         code if code.starts_with("attachment_") => 8,
@@ -161,7 +193,9 @@ fn exit_code(code: &str) -> u8 {
         | "file_unreadable"
         | "file_not_writable"
         | "file_exists"
-        | "file_name" => 10,
+        | "file_name"
+        | "import_unreadable"
+        | "import_not_empty" => 10,
         code if code.starts_with("store_") => 7,
         "invalid_id" | "configuration" | "invalid_homeserver" | "trust_manifest_invalid" => 2,
         _ => 1,
@@ -174,6 +208,11 @@ fn is_about_identity(code: &str) -> bool {
         code,
         "identity_exists"
             | "no_identity"
+            | "history_not_cross_signed"
+            | "no_dehydrated_device"
+            | "dehydration_key_missing"
+            | "dehydration_not_signed"
+            | "dehydrated_device_rejected"
             | "identity_mismatch"
             | "identity_incomplete"
             | "identity_unknown"
@@ -208,7 +247,7 @@ fn cleaned_lines(text: &str) -> String {
 
 /// JSON that says exactly the same and that a terminal can be shown: what is harmful is inside strings, and is written as
 /// JSON's own escapes.
-fn escaped(json: &Value) -> String {
+pub(crate) fn escaped(json: &Value) -> String {
     let mut shown = String::new();
     for char in json.to_string().chars() {
         if is_harmful(char) {
@@ -278,6 +317,11 @@ mod tests {
             ("backup_untrusted", 3),
             ("wrong_recovery_key", 3),
             ("trust_manifest_drift", 5),
+            ("history_no_devices", 5),
+            ("history_not_for_newcomers", 6),
+            ("history_not_cross_signed", 3),
+            ("doctor_warnings", 12),
+            ("doctor_errors", 13),
             ("engine", 1),
         ] {
             assert_eq!(exit_code(code), expected, "{code}");

@@ -2,11 +2,24 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context, Result, bail};
-use mx_e2ee::{Client, ClientBuilder, SyncSource, TrustManifest};
+use anyhow::{Context, Result};
+use mx_e2ee::{
+    Client, ClientBuilder, SyncSource, TrustManifest,
+    store::{KeySource, Passphrase},
+};
 use tokio::time::Instant;
 
-use crate::{cli::Cli, commands, output::Output};
+use crate::{
+    cli::{Cli, StoreKeySource},
+    commands,
+    output::Output,
+};
+
+/// The trust manifest that the profile uses; it moves with it.
+const MANIFEST: &str = "trust-manifest.json";
+
+/// What a command finds in its environment that a listener runs: which profile is in use.
+pub(crate) const HELD: &str = "MX_LISTENING";
 
 /// The first and the longest pause between two looks at a profile that is in use.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -20,7 +33,8 @@ pub(crate) fn directory(cli: &Cli) -> Result<PathBuf> {
     let name = &cli.profile;
     let plain = |char: char| char.is_ascii_alphanumeric() || matches!(char, '-' | '_' | '.');
     if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
-        bail!("a profile's name is made of letters, digits, '-', '_' and '.': {name:?} is not");
+        let what = format!("a profile's name is made of letters, digits, '-', '_' and '.': {name:?} is not");
+        return Err(mx_e2ee::Error::Configuration { what }.into());
     }
     let base =
         directories::ProjectDirs::from("", "", "mx").context("this user has no home directory: use --directory")?;
@@ -29,7 +43,7 @@ pub(crate) fn directory(cli: &Cli) -> Result<PathBuf> {
 
 /// Where the profile keeps the trust manifest that it uses.
 pub(crate) fn manifest_file(cli: &Cli) -> Result<PathBuf> {
-    Ok(directory(cli)?.join("trust-manifest.json"))
+    Ok(directory(cli)?.join(MANIFEST))
 }
 
 /// The trust manifest that the profile uses. One that cannot be read is not taken for none.
@@ -44,15 +58,45 @@ pub(crate) fn manifest(cli: &Cli) -> Result<Option<TrustManifest>> {
 
 /// What opens the profile's client.
 pub(crate) fn builder(cli: &Cli) -> Result<ClientBuilder> {
+    let manifest = manifest(cli)?;
+    let builder = builder_without_manifest(cli)?;
+    Ok(match manifest {
+        Some(manifest) => builder.trust_manifest(manifest),
+        None => builder,
+    })
+}
+
+/// The same where the manifest cannot be read: for looking, and never for sending.
+pub(crate) fn builder_without_manifest(cli: &Cli) -> Result<ClientBuilder> {
     let source = if cli.sliding_sync {
         SyncSource::SlidingWhereOffered
     } else {
         SyncSource::Sync
     };
-    let builder = Client::builder().directory(directory(cli)?).sync_source(source);
-    Ok(match manifest(cli)? {
-        Some(manifest) => builder.trust_manifest(manifest),
+    Ok(bare_builder(cli)?.sync_source(source))
+}
+
+/// Only where the profile is and what opens it: for what needs no store.
+pub(crate) fn bare_builder(cli: &Cli) -> Result<ClientBuilder> {
+    let builder = Client::builder().directory(directory(cli)?).take_along(MANIFEST);
+    Ok(match &cli.store_key {
+        Some(source) => builder.key(key(source)?),
         None => builder,
+    })
+}
+
+/// The key of a store.
+pub(crate) fn key(source: &StoreKeySource) -> Result<KeySource> {
+    Ok(match source {
+        StoreKeySource::File(path) => KeySource::File(path.clone()),
+        StoreKeySource::Credential(name) => KeySource::Credential(name.clone()),
+        StoreKeySource::PassphraseFile(path) if path.as_os_str() == "-" => {
+            let what = "the passphrase of a store is read more than once: give a file".to_owned();
+            return Err(mx_e2ee::Error::Configuration { what }.into());
+        }
+        StoreKeySource::PassphraseFile(path) => {
+            KeySource::Passphrase(Passphrase::new(commands::first_line(path)?.as_str()))
+        }
     })
 }
 
@@ -63,7 +107,9 @@ pub(crate) async fn open(cli: &Cli) -> Result<Client> {
 
 /// As [`open`], and wait this long for another process that uses the profile.
 pub(crate) async fn open_within(cli: &Cli, wait: Duration, output: Output) -> Result<Client> {
-    let end = Instant::now() + wait;
+    // Whom we wait for would wait for us.
+    let is_held = std::env::var_os(HELD).is_some_and(|held| directory(cli).is_ok_and(|here| held == here.as_os_str()));
+    let end = Instant::now() + if is_held { Duration::ZERO } else { wait };
     let mut pause = FIRST_PAUSE;
     loop {
         match builder(cli)?.open().await {

@@ -7,11 +7,14 @@ use anyhow::Result;
 use crate::output::Output;
 
 /// How long a command may still take. A service manager waits longer before it kills.
-const GRACE: Duration = Duration::from_secs(5);
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
 /// A signal came before the command was done.
 #[derive(Debug, thiserror::Error)]
-#[error("ended by a signal; a message that was encrypted already is sent by the next command of this profile")]
+#[error(
+    "ended by a signal: what was under way is done or not begun; a message that was encrypted already is sent by the next \
+     command of this profile, and a device that was on its way goes on with the same command"
+)]
 pub(crate) struct Ended;
 
 /// Run a command. When it is asked to end, it may finish within the grace; what it holds is dropped then, and what is

@@ -49,6 +49,17 @@ pub(crate) enum IdentityCommand {
         #[arg(long)]
         yes: bool,
     },
+    /// Make a device on the homeserver that takes room keys while this one is lost, for the one that recovers the identity
+    /// afterwards. `mx listen` replaces it every week.
+    Dehydrate {
+        /// Read the recovery key, or the passphrase, from the first line of this file; `-`: of stdin. Without it, it is
+        /// asked for.
+        #[arg(long, value_name = "PATH")]
+        recovery_key_file: Option<PathBuf>,
+        /// Delete it instead, and make none any more.
+        #[arg(long, conflicts_with = "recovery_key_file")]
+        delete: bool,
+    },
     /// Carry the secrets of the identity in a file.
     #[command(subcommand)]
     Bundle(BundleCommand),

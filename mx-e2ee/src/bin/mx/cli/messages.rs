@@ -1,8 +1,9 @@
 //! What can be typed about sending and receiving.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, str::FromStr};
 
 use clap::Args;
+use jiff::{Span, Timestamp, tz::TimeZone};
 
 #[derive(Debug, Args)]
 pub(crate) struct Send {
@@ -146,6 +147,26 @@ pub(crate) struct Download {
     pub(crate) max: u64,
 }
 
+/// From when on, in milliseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Since(pub(crate) u64);
+
+impl FromStr for Since {
+    type Err = &'static str;
+
+    fn from_str(given: &str) -> Result<Self, Self::Err> {
+        let utc = TimeZone::UTC;
+        let ago = |ago: Span| utc.to_timestamp(utc.to_datetime(Timestamp::now()).checked_sub(ago.abs())?);
+        let at = given
+            .parse::<Timestamp>()
+            .or_else(|_| given.parse().and_then(ago))
+            .map_err(|_| "give a time ago (2h, 3 days) or a moment (2026-11-28T07:00:00Z)")?;
+        u64::try_from(at.as_millisecond())
+            .map(Self)
+            .map_err(|_| "this is before 1970")
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Listen {
     /// Stop after this many events.
@@ -155,6 +176,23 @@ pub(crate) struct Listen {
     /// Print what is there, without waiting for more.
     #[arg(long)]
     pub(crate) once: bool,
+
+    /// Run this command for each event instead of printing it, one after the other: the event is on its stdin as a JSON line,
+    /// and MX_EVENT_KIND, MX_EVENT_ID, MX_EVENT_TYPE, MX_ROOM_ID and MX_SENDER are in its environment, as they came from the
+    /// network. Where it ends with anything but 0, mx ends with 14, and the event comes again. It cannot use this profile,
+    /// which is in use: answer from another one, or from a program on mx-e2ee. Asked to end, mx waits five seconds for it.
+    #[arg(long, value_name = "COMMAND", conflicts_with = "ack")]
+    pub(crate) exec: Option<String>,
+
+    /// Wait after each event until a line on stdin says that it was handled: the number in its `ack`. Needs --json. Where stdin
+    /// ends, so does mx, and the event comes again.
+    #[arg(long)]
+    pub(crate) ack: bool,
+
+    /// Pass over what was sent before: a time ago (`2h`, `3 days`), or a moment (`2026-11-28T07:00:00Z`). By the clock of the
+    /// senders' homeservers. What is passed over does not come again.
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) since: Option<Since>,
 
     /// Join the rooms that these invite us to: a user (@…:server), a server, or `everybody`. May be given several times,
     /// for users or for servers. Invitations are printed all the same.
@@ -169,7 +207,34 @@ pub(crate) struct Listen {
     #[arg(long)]
     pub(crate) only_cross_signed: bool,
 
-    /// Keep the files that arrive in this directory. Names are made harmless, and nothing is replaced.
+    /// Keep the files that arrive in this directory, which is made where it is missing. Names are made harmless, and nothing
+    /// is replaced.
     #[arg(long, value_name = "DIRECTORY")]
     pub(crate) save: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_a_moment_or_ago() {
+        let since = |given: &str| given.parse::<Since>().map(|since| since.0);
+        assert_eq!(since("1970-01-01T00:00:01.5Z"), Ok(1_500));
+        assert_eq!(since("2026-11-28T09:00:00+02:00"), since("2026-11-28T07:00:00Z"));
+        let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap();
+        for (given, hours) in [
+            ("2h", 2),
+            ("90 minutes", 1),
+            ("3 days", 72),
+            ("1 week", 168),
+            ("-2h", 2),
+        ] {
+            let ago = (now - since(given).unwrap()) / 3_600_000;
+            assert_eq!(ago, hours, "{given}");
+        }
+        for wrong in ["", "yesterday", "2", "1969-01-01T00:00:00Z", "99999 years"] {
+            assert!(since(wrong).is_err(), "{wrong:?}");
+        }
+    }
 }

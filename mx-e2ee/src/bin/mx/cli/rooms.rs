@@ -1,5 +1,7 @@
 //! What can be typed about rooms, and about devices of those who are in them.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 
 use super::Care;
@@ -8,6 +10,19 @@ use super::Care;
 pub(crate) enum RoomCommand {
     /// List the rooms that we are in: id, whether it is encrypted, name.
     List,
+    /// Show who can read a room's next message and why not: users, devices, trust, the age of the room's key.
+    ///
+    /// Members and devices are asked for as with a send. Nobody is given a key.
+    Show {
+        /// Room id (!…), alias (#…), or name.
+        room: String,
+        /// Draw it as a page into this file, too, which needs nothing beside itself.
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
+        /// Replace the file, where there is one.
+        #[arg(long, requires = "html")]
+        force: bool,
+    },
     /// Make a private, encrypted room. Prints its id.
     Create {
         /// The room's name. It is not encrypted.
@@ -31,6 +46,9 @@ pub(crate) enum RoomCommand {
         room: String,
         /// User id (@…:server).
         user: String,
+        /// Give them the keys of what was said before, too, as far as the room let newcomers read. This cannot be undone.
+        #[arg(long)]
+        share_history: bool,
     },
     /// Mark a room as encrypted. This cannot be undone.
     Encrypt {
@@ -70,10 +88,10 @@ pub(crate) struct Policy {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeviceCommand {
-    /// List what was decided about a user's devices.
+    /// List a user's devices: id, fingerprint, how far each is trusted, what its owner calls it.
     List {
-        /// User id (@…:server).
-        user: String,
+        /// User id (@…:server). Left out: ourselves.
+        user: Option<String>,
     },
     /// Give the device no room key any more. Rooms whose key it has get a new one.
     Block {

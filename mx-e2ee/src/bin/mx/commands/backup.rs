@@ -16,8 +16,9 @@ pub(crate) async fn run(cli: &Cli, command: &BackupCommand, output: Output) -> R
     }
     let client = profile::open(cli).await?;
     let done = carry_out(&client, command, output).await;
-    client.close().await?;
-    done
+    let closed = client.close().await;
+    done?;
+    Ok(closed?)
 }
 
 async fn carry_out(client: &Client, command: &BackupCommand, output: Output) -> Result<()> {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use mx_e2ee::{Client, Files, Message, ReceivedFile};
+use mx_e2ee::{Files, Message, ReceivedFile};
 use serde_json::{Value, json};
 
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
 };
 
 pub(crate) async fn run(cli: &Cli, download: &Download, output: Output) -> Result<()> {
-    let files = Client::builder().directory(profile::directory(cli)?).files().await?;
+    let files = profile::bare_builder(cli)?.files().await?;
     let files = files.max_bytes(download.max.saturating_mul(1024 * 1024));
     let mut failed = None;
     for line in BufReader::new(std::io::stdin()).lines() {

@@ -1,13 +1,16 @@
 //! `mx identity`.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 use mx_e2ee::{
-    Client, IdentityStatus, Recovered, RecoveryKeeping, SetUp,
+    Client, DehydrationStatus, IdentityStatus, Recovered, RecoveryKeeping, SetUp,
     ruma::api::client::uiaa::{MatrixUserIdentifier, UserIdentifier},
     transport::{Answers, Unattended},
     write_private_file,
 };
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use super::{backup, person::Person, secret};
 use crate::{
@@ -22,8 +25,9 @@ pub(crate) async fn run(cli: &Cli, command: &IdentityCommand, output: Output) ->
     }
     let client = profile::open(cli).await?;
     let done = carry_out(&client, command, output).await;
-    client.close().await?;
-    done
+    let closed = client.close().await;
+    done?;
+    Ok(closed?)
 }
 
 async fn carry_out(client: &Client, command: &IdentityCommand, output: Output) -> Result<()> {
@@ -43,10 +47,7 @@ async fn carry_out(client: &Client, command: &IdentityCommand, output: Output) -
             show_set_up(&set_up, recovery, output)
         }
         IdentityCommand::Recover { recovery_key_file } => {
-            let key = match recovery_key_file {
-                Some(file) => secret::first_line(file)?,
-                None => secret::asked_for("recovery key or passphrase")?,
-            };
+            let key = recovery_key(recovery_key_file.as_deref())?;
             let progress = output.progress("recovering the identity");
             let recovered = client.recover_identity(&key).await?;
             progress.finish_and_clear();
@@ -60,8 +61,34 @@ async fn carry_out(client: &Client, command: &IdentityCommand, output: Output) -
             let key = client.change_recovery_key(keeping(recovery)?).await?;
             show_recovery_key(&key, recovery, output)
         }
+        IdentityCommand::Dehydrate {
+            recovery_key_file,
+            delete,
+        } => dehydrate(client, recovery_key_file.as_deref(), *delete, output).await,
         IdentityCommand::Bundle(command) => carry(client, command, output).await,
     }
+}
+
+fn recovery_key(file: Option<&Path>) -> Result<Zeroizing<String>> {
+    match file {
+        Some(file) => secret::first_line(file),
+        None => secret::typed(
+            "recovery key or passphrase: ",
+            "the recovery key",
+            "use --recovery-key-file",
+        ),
+    }
+}
+
+async fn dehydrate(client: &Client, key: Option<&Path>, delete: bool, output: Output) -> Result<()> {
+    if delete {
+        let device = client.delete_dehydrated_device().await?;
+        let line = clean(&format!("the dehydrated device {device} is deleted"));
+        return Ok(output.show(&json!({"deleted": device}), &line)?);
+    }
+    let device = client.dehydrate(&recovery_key(key)?).await?;
+    let line = clean(&format!("the dehydrated device {device} takes room keys from now on"));
+    Ok(output.show(&json!({"device_id": device}), &line)?)
 }
 
 async fn carry(client: &Client, command: &BundleCommand, output: Output) -> Result<()> {
@@ -155,10 +182,21 @@ fn show_recovered(recovered: &Recovered, output: Output) -> Result<()> {
     if let Some(error) = &recovered.backup_error {
         output.note(&format!("mx: {error} [{}]", error.code()));
     }
+    if let Some(error) = &recovered.dehydration_error {
+        output.note(&format!("mx: {error} [{}]", error.code()));
+    }
+    if let Some(rehydrated) = &recovered.rehydrated {
+        output.note(&format!(
+            "{} room key(s) came while no device was there",
+            rehydrated.room_keys
+        ));
+    }
     let json = json!({
         "standing": recovered.standing,
         "backup_version": recovered.backup_version,
         "backup_error": recovered.backup_error.as_ref().map(mx_e2ee::BackupError::code),
+        "rehydrated": recovered.rehydrated,
+        "dehydration_error": recovered.dehydration_error.as_ref().map(|error| error.code()),
     });
     let line = match (recovered.standing.is_good(), &recovered.backup_version) {
         (true, Some(_)) => "this device is verified, and uses the key backup: mx backup restore brings all of its keys",
@@ -166,6 +204,17 @@ fn show_recovered(recovered: &Recovered, output: Output) -> Result<()> {
         (false, _) => "the secrets are here, and the homeserver shows no identity: run mx identity setup",
     };
     Ok(output.show(&json, line)?)
+}
+
+fn dehydrated(status: &DehydrationStatus) -> String {
+    match (&status.device_id, status.supported) {
+        (Some(device), _) if status.enabled => {
+            format!("{}, replaced by this device every week", clean(device.as_str()))
+        }
+        (Some(device), _) => format!("{}, which another device made", clean(device.as_str())),
+        (None, true) => "none: mx identity dehydrate makes one".to_owned(),
+        (None, false) => "the homeserver does not support it".to_owned(),
+    }
 }
 
 fn described(status: &IdentityStatus) -> String {
@@ -202,6 +251,7 @@ fn described(status: &IdentityStatus) -> String {
             }
         ),
         format!("key backup       {}", backup::described(&status.backup)),
+        format!("dehydrated       {}", dehydrated(&status.dehydrated_device)),
     ];
     lines.extend(status.problems.iter().map(|problem| {
         let command = if problem.command.is_empty() {

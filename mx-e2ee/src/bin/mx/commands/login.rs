@@ -8,13 +8,14 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use mx_e2ee::{
-    Client, ClientBuilder, Error, SsoListener,
+    Client, ClientBuilder, Error, Session, SsoListener,
     ruma::OwnedUserId,
-    transport::{AppServiceRegistration, ClientRegistration, DeviceAuthorization},
+    transport::{ClientRegistration, DeviceAuthorization},
 };
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use super::{appservice, secret::typed};
 use crate::{
     cli::{Cli, Login, Logout},
     output::{Output, clean},
@@ -26,8 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(10 * 60);
 
 pub(crate) async fn login(cli: &Cli, login: &Login, output: Output) -> Result<()> {
     let directory = profile::directory(cli)?;
-    let mut builder = Client::builder()
-        .directory(&directory)
+    let mut builder = profile::bare_builder(cli)?
         .device_name(&login.device_name)
         .follow_redirects(login.follow_redirects);
     let of_user = login.user.as_deref().filter(|user| user.starts_with('@'));
@@ -98,7 +98,7 @@ async fn log_in(builder: ClientBuilder, login: &Login, output: Output) -> Result
             progress,
         )
     } else if let Some(file) = &kind.appservice {
-        let token = as_token(file)?;
+        let token = appservice::token(file)?;
         let user = OwnedUserId::try_from(login.user.as_deref().unwrap_or_default()).map_err(|_| Error::InvalidId {
             given: login.user.clone().unwrap_or_default(),
             wanted: "a whole user id (@bot:example.org)",
@@ -174,28 +174,21 @@ fn pasted_token(line: &str) -> Option<Zeroizing<String>> {
     (!token.is_empty()).then(|| Zeroizing::new(token))
 }
 
-/// The token in the registration of an application service, or in a file that holds nothing else.
-fn as_token(file: &Path) -> Result<Zeroizing<String>> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
-    let text = Zeroizing::new(text);
-    if let Ok(registration) = serde_json::from_str::<AppServiceRegistration>(&text) {
-        return Ok(Zeroizing::new(registration.as_token()?.expose().to_owned()));
-    }
-    Ok(Zeroizing::new(first_line(file)?))
-}
-
 fn password(login: &Login, user: &str) -> Result<String> {
     if let Some(file) = &login.kind.password_file {
         return first_line(file);
     }
     match std::env::var("MX_PASSWORD") {
         Ok(password) => Ok(password),
-        Err(_) => rpassword::prompt_password(format!("password of {user}: "))
-            .context("there is no terminal to ask for the password: set MX_PASSWORD or use --password-file"),
+        Err(_) => {
+            let prompt = format!("password of {user}: ");
+            let mut typed = typed(&prompt, "the password", "set MX_PASSWORD or use --password-file")?;
+            Ok(std::mem::take(&mut *typed))
+        }
     }
 }
 
-fn first_line(file: &Path) -> Result<String> {
+pub(super) fn first_line(file: &Path) -> Result<String> {
     let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
     text.lines()
         .next()
@@ -205,13 +198,16 @@ fn first_line(file: &Path) -> Result<String> {
 
 pub(crate) async fn logout(cli: &Cli, logout: &Logout, output: Output) -> Result<()> {
     let directory = profile::directory(cli)?;
-    let builder = Client::builder().directory(&directory);
+    let builder = profile::bare_builder(cli)?;
+    let was_moved = Session::of(&directory).is_err_and(|error| error.code() == "device_moved");
     if logout.wipe {
-        return wipe(builder, output).await;
+        return wipe(builder, was_moved, output).await;
     }
     if logout.forget {
         let session = builder.forget().await?;
-        output.note("the device is still on the homeserver: delete it there, from another device of the user");
+        if !was_moved {
+            output.note("the device is still on the homeserver: delete it there, from another device of the user");
+        }
         let line = format!("{} device {} is forgotten here", session.user_id, session.device_id);
         let json =
             json!({"user_id": session.user_id, "logged_out": null, "forgotten": session.device_id, "wiped": false});
@@ -230,8 +226,15 @@ pub(crate) async fn logout(cli: &Cli, logout: &Logout, output: Output) -> Result
     Ok(())
 }
 
-async fn wipe(builder: ClientBuilder, output: Output) -> Result<()> {
+async fn wipe(builder: ClientBuilder, was_moved: bool, output: Output) -> Result<()> {
     let (json, line) = match builder.logout_and_wipe().await? {
+        Some(session) if was_moved => (
+            json!({"user_id": session.user_id, "logged_out": null, "wiped": true}),
+            format!(
+                "what {} device {} left here is destroyed; it goes on where it was moved to",
+                session.user_id, session.device_id
+            ),
+        ),
         Some(session) => (
             json!({"user_id": session.user_id, "logged_out": session.device_id, "wiped": true}),
             format!(

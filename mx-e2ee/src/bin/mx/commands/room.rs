@@ -1,5 +1,7 @@
 //! `mx room`.
 
+mod show;
+
 use anyhow::Result;
 use mx_e2ee::{Client, Error, Recipients, Room, RoomPolicy, ruma::OwnedUserId};
 use serde_json::json;
@@ -13,6 +15,9 @@ use crate::{
 pub(crate) async fn run(cli: &Cli, command: &RoomCommand, output: Output) -> Result<()> {
     let client = profile::open(cli).await?;
     match command {
+        RoomCommand::Show { room, html, force } => {
+            show::run(&client, room, html.as_deref().map(|path| (path, *force)), output).await?;
+        }
         RoomCommand::List => list(&client, output).await?,
         RoomCommand::Create {
             name,
@@ -28,10 +33,18 @@ pub(crate) async fn run(cli: &Cli, command: &RoomCommand, output: Output) -> Res
             shown(&room, output)?;
         }
         RoomCommand::Join { room } => shown(&client.join(room).await?, output)?,
-        RoomCommand::Invite { room, user } => {
+        RoomCommand::Invite {
+            room,
+            user,
+            share_history,
+        } => {
             let room = by_name(&client, room).await?;
-            room.invite(&user_id(user)?).await?;
-            output.note(&format!("{user} is invited"));
+            if *share_history {
+                invite_with_history(&room, &user_id(user)?, output).await?;
+            } else {
+                room.invite(&user_id(user)?).await?;
+                output.note(&format!("{user} is invited"));
+            }
         }
         RoomCommand::Encrypt { room } => {
             let room = by_name(&client, room).await?;
@@ -54,6 +67,16 @@ pub(crate) async fn run(cli: &Cli, command: &RoomCommand, output: Output) -> Res
         RoomCommand::Policy(policy) => self::policy(&client, policy, output).await?,
     }
     client.close().await?;
+    Ok(())
+}
+
+async fn invite_with_history(room: &Room, user: &OwnedUserId, output: Output) -> Result<()> {
+    let shared = room.invite_with_history(user).await?;
+    let line = format!(
+        "{user} is invited, and {} of their devices can have {} room keys ({} withheld)",
+        shared.devices, shared.room_keys, shared.withheld
+    );
+    output.show(&json!({"user_id": user, "history": shared}), &clean(&line))?;
     Ok(())
 }
 

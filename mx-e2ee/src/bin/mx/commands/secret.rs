@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use mx_e2ee::Error;
 use zeroize::Zeroizing;
 
 use crate::cli::Passphrase;
@@ -28,13 +29,19 @@ pub(super) fn new_passphrase(from: &Passphrase, what: &str) -> Result<Zeroizing<
 }
 
 pub(super) fn asked_for(what: &str) -> Result<Zeroizing<String>> {
-    let typed = rpassword::prompt_password(format!("{what}: "))
-        .context("there is no terminal to ask for the passphrase: use --passphrase-file")?;
+    typed(&format!("{what}: "), "the passphrase", "use --passphrase-file")
+}
+
+/// What somebody types who does not see it. `instead` says how it gets in where nobody is there.
+pub(super) fn typed(prompt: &str, what: &str, instead: &str) -> Result<Zeroizing<String>> {
+    let typed = rpassword::prompt_password(prompt).map_err(|error| Error::Configuration {
+        what: format!("there is no terminal to ask for {what} ({error}): {instead}"),
+    })?;
     Ok(Zeroizing::new(typed))
 }
 
 /// The first line of a file, without what ends it; `-`: of stdin. Blanks are part of a passphrase.
-pub(super) fn first_line(file: &Path) -> Result<Zeroizing<String>> {
+pub(crate) fn first_line(file: &Path) -> Result<Zeroizing<String>> {
     let mut line = Zeroizing::new(String::new());
     let read = if file.as_os_str() == "-" {
         io::stdin().lock().read_line(&mut line)

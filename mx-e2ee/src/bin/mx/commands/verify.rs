@@ -3,13 +3,13 @@
 mod show;
 mod steps;
 
-use std::{fs::OpenOptions, io::Write, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use futures_util::StreamExt;
 use mx_e2ee::{
-    Client, Error, Verification, VerificationId, VerificationOutcome, VerificationPolicy, VerificationState,
-    orchestrator::Verification as Shown, qr_from_picture, qr_to_png, qr_to_text, ruma::OwnedDeviceId,
+    Client, Error, Verification, VerificationId, VerificationOutcome, VerificationPolicy, VerificationShown,
+    VerificationState, qr_from_picture, qr_to_png, qr_to_text, ruma::OwnedDeviceId, write_private_file,
 };
 use serde_json::json;
 
@@ -40,14 +40,18 @@ pub(crate) async fn run(cli: &Cli, command: &VerifyCommand, output: Output) -> R
         biased;
         done = Box::pin(verify(&client, command, output)) => done,
         failed = Box::pin(follow(&client, output)) => failed,
-        () = crate::signals::asked_to_end() => Ok(()),
+        () = crate::signals::asked_to_end() => match command {
+            VerifyCommand::Listen { once: false, .. } => Ok(()),
+            _ => Err(NotVerified("it was ended before".to_owned()).into()),
+        },
     };
     // The last word to the other side leaves, also when it was said just now.
     if let Err(error) = client.sync().await {
         output.note(&format!("mx: {error}"));
     }
-    client.close().await?;
-    done
+    let closed = client.close().await;
+    done?;
+    Ok(closed?)
 }
 
 /// Receive for as long as somebody verifies. Messages stay in the inbox, for `mx listen`.
@@ -165,7 +169,7 @@ impl Session<'_> {
                             self.output.note(&format!("mx: {error} [{}]", error.code()));
                             continue;
                         }
-                        None => return Ok(()),
+                        None => return Err(NotVerified("nothing more is told".to_owned()).into()),
                     };
                     if one.is_some_and(|one| *one != shown.id) {
                         continue;
@@ -193,7 +197,7 @@ impl Session<'_> {
     }
 
     /// What the command line says about this state, or a question.
-    async fn go_on(&mut self, shown: &Shown, decided: bool) -> Result<()> {
+    async fn go_on(&mut self, shown: &VerificationShown, decided: bool) -> Result<()> {
         let verification = self.client.verification(shown.id.clone());
         match &shown.state {
             VerificationState::Requested if !shown.by_us && self.is_asked => {
@@ -221,7 +225,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn ask(&mut self, shown: &Shown, question: &str, yes: Step, no: Step) {
+    fn ask(&mut self, shown: &VerificationShown, question: &str, yes: Step, no: Step) {
         if self.output.is_json() {
             return;
         }
@@ -267,10 +271,6 @@ impl Session<'_> {
 
     async fn show_code(&self, verification: &Verification) -> Result<()> {
         let code = verification.show_qr().await?;
-        if let Some(path) = &self.how.qr_png {
-            write_new(path, &qr_to_png(&code)?).with_context(|| format!("the code cannot be written to {path:?}"))?;
-            self.output.note(&format!("the code is in {}", path.display()));
-        }
         let id = verification.id();
         let modules: Vec<String> = (0..code.width())
             .map(|y| {
@@ -281,6 +281,11 @@ impl Session<'_> {
             .collect();
         let json = json!({"user_id": id.user_id, "flow_id": id.flow_id, "qr_modules": modules});
         self.output.show(&json, &qr_to_text(&code))?;
+        if let Some(path) = &self.how.qr_png {
+            // For its owner only: who has the code can answer in the other side's place.
+            write_private_file(path, &qr_to_png(&code)?, false)?;
+            self.output.note(&format!("the code is in {}", path.display()));
+        }
         Ok(())
     }
 
@@ -297,13 +302,4 @@ fn ended(outcome: &VerificationOutcome) -> Result<()> {
         VerificationOutcome::Cancelled { code, reason, .. } => Err(NotVerified(format!("{reason} ({code})")).into()),
         _ => Err(NotVerified("it ended".to_owned()).into()),
     }
-}
-
-/// A file of its own: nothing is replaced, and only this user can read it.
-fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)?.write_all(bytes)
 }

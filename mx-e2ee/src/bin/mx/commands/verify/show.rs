@@ -2,16 +2,16 @@
 
 use std::io;
 
-use mx_e2ee::{VerificationOutcome, VerificationState, orchestrator::Verification as Shown};
+use mx_e2ee::{VerificationOutcome, VerificationShown, VerificationState};
 use serde_json::json;
 
 use crate::output::{Output, clean};
 
-pub(super) fn show(shown: &Shown, output: Output) -> io::Result<()> {
+pub(super) fn show(shown: &VerificationShown, output: Output) -> io::Result<()> {
     output.show(&json!(shown), &lines(shown))
 }
 
-fn lines(shown: &Shown) -> String {
+fn lines(shown: &VerificationShown) -> String {
     let device = shown
         .device_id
         .as_ref()
