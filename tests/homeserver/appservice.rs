@@ -129,6 +129,23 @@ impl State {
 
 impl Homeserver {
     /// Register an application service: its token, its own user, and how the localparts of all its users begin.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use mx_e2ee::Fleet;
+    /// use ruma::user_id;
+    ///
+    /// let server = mx_test_homeserver::Homeserver::new();
+    /// server.add_appservice("as_token", "bots", "bot.");
+    /// # let directory = tempfile::tempdir()?;
+    /// # let directory = directory.path();
+    /// let fleet = Fleet::new("http://localhost", "as_token", directory, server.transport());
+    /// let one = fleet.bot(user_id!("@bot.one:localhost")).await?;
+    /// assert!(server.has_user(one.user_id()));
+    /// one.close().await?;
+    /// # Ok(()) }
+    /// ```
     pub fn add_appservice(&self, as_token: &str, sender_localpart: &str, prefix: &str) {
         let mut state = lock(&self.0.state);
         let sender = state.register_user(sender_localpart, "");

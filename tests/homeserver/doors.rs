@@ -1,4 +1,6 @@
-//! The two ways in: a `Transport` in the process, and a socket through wiremock.
+//! The two ways in: a `Transport` in the process, and a socket.
+
+pub(crate) mod socket;
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,16 +8,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use mx_transport::{Deadline, Phase, Sink, Source, Streams, Transport, TransportError, TransportErrorKind};
-use wiremock::{Mock, MockServer, Respond, ResponseTemplate, matchers::any};
 
 use crate::{
     Homeserver,
     faults::{Outcome, Told},
+    lock,
 };
-
-/// wiremock answers one request after the other, so that a socket cannot wait for news: an empty sync is held back
-/// this long, and asked again by the client.
-const SOCKET_WAIT: Duration = Duration::from_millis(100);
 
 /// The door without a socket gives an exchange without a deadline up after this long, as HTTP clients do.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -36,9 +34,12 @@ pub(crate) struct InProcess(pub(crate) Homeserver);
 #[async_trait]
 impl Transport for InProcess {
     async fn send(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>, TransportError> {
-        tokio::time::timeout(patience(&request), self.exchange(&request))
-            .await
-            .unwrap_or_else(|_| Err(TransportError::new(TransportErrorKind::Timeout(Phase::Total))))
+        let failed = |kind| Err(TransportError::new(kind));
+        match tokio::time::timeout(patience(&request), self.0.exchange(&request)).await {
+            Ok(Outcome::Answer(response)) => Ok(response),
+            Ok(Outcome::Dropped) => failed(TransportErrorKind::Interrupted),
+            Err(_) => failed(TransportErrorKind::Timeout(Phase::Total)),
+        }
     }
 
     fn streams(&self) -> Option<&dyn Streams> {
@@ -85,81 +86,32 @@ fn local(error: std::io::Error) -> TransportError {
     TransportError::with_source(TransportErrorKind::LocalBody, error)
 }
 
-impl InProcess {
-    async fn exchange(&self, request: &http::Request<Bytes>) -> Result<http::Response<Bytes>, TransportError> {
-        let wait = self.0.sync_wait(request);
+impl Homeserver {
+    /// Answer each sync that has nothing new after this long, although it asks to wait longer, as a proxy does that holds no
+    /// request for long.
+    pub fn wait_at_most(&self, wait: Duration) {
+        lock(&self.0.plan).longest_wait = Some(wait);
+    }
+
+    /// Answer when there is something to say.
+    async fn exchange(&self, request: &http::Request<Bytes>) -> Outcome {
+        let longest = lock(&self.0.plan).longest_wait.unwrap_or(Duration::MAX);
+        let wait = self.sync_wait(request).min(longest);
         let end = tokio::time::Instant::now() + wait;
         loop {
-            let news = self.0.news();
+            let news = self.news();
             let listening = news.notified();
-            if wait.is_zero() || self.0.has_news(request) || tokio::time::Instant::now() >= end {
-                let Told { outcome, after } = self.0.outcome(request);
+            if wait.is_zero() || self.has_news(request) || tokio::time::Instant::now() >= end {
+                let Told { outcome, after } = self.outcome(request);
                 if !after.is_zero() {
                     tokio::time::sleep(after).await;
                 }
-                return match outcome {
-                    Outcome::Answer(response) => Ok(response),
-                    Outcome::Dropped => Err(TransportError::new(TransportErrorKind::Interrupted)),
-                };
+                return outcome;
             }
             tokio::select! {
                 () = listening => {}
                 () = tokio::time::sleep_until(end) => {}
             }
-        }
-    }
-}
-
-/// A homeserver on a socket of 127.0.0.1, until it is dropped.
-#[derive(Debug)]
-pub struct Listening {
-    server: MockServer,
-}
-
-impl Listening {
-    pub(crate) async fn start(homeserver: Homeserver) -> Self {
-        let server = MockServer::start().await;
-        Mock::given(any()).respond_with(Socket(homeserver)).mount(&server).await;
-        Self { server }
-    }
-
-    /// Where it listens, as in `http://127.0.0.1:40123`.
-    #[must_use]
-    pub fn uri(&self) -> String {
-        self.server.uri()
-    }
-}
-
-struct Socket(Homeserver);
-
-impl Respond for Socket {
-    fn respond(&self, request: &wiremock::Request) -> ResponseTemplate {
-        let mut http = http::Request::new(Bytes::from(request.body.clone()));
-        *http.method_mut() = request.method.clone();
-        *http.headers_mut() = request.headers.clone();
-        if let Ok(uri) = request.url.as_str().parse() {
-            *http.uri_mut() = uri;
-        }
-        let held_back = !self.0.sync_wait(&http).is_zero() && !self.0.has_news(&http);
-        let Told { outcome, after } = self.0.outcome(&http);
-        let template = match outcome {
-            Outcome::Answer(response) => {
-                let (parts, body) = response.into_parts();
-                let template =
-                    ResponseTemplate::new(parts.status.as_u16()).set_body_raw(body.to_vec(), "application/json");
-                parts
-                    .headers
-                    .iter()
-                    .fold(template, |template, (name, value)| template.insert_header(name, value))
-            }
-            // wiremock cannot break a connection: a proxy that lost its server answers like this.
-            Outcome::Dropped => ResponseTemplate::new(502),
-        };
-        let delay = if held_back { SOCKET_WAIT + after } else { after };
-        if delay.is_zero() {
-            template
-        } else {
-            template.set_delay(delay)
         }
     }
 }

@@ -156,6 +156,8 @@ impl Fault {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Plan {
     faults: Vec<Fault>,
+    /// As long as a sync waits at most.
+    pub(crate) longest_wait: Option<Duration>,
     /// How many requests came so far.
     requests: u64,
 }

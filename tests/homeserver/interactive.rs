@@ -116,6 +116,13 @@ impl State {
 impl Homeserver {
     /// From now on, requests that ask who is there want one of these lists of stages: to delete a device, and to replace
     /// cross-signing keys. `m.login.registration_token` wants the token `"registration"`.
+    ///
+    /// ```
+    /// let server = mx_test_homeserver::Homeserver::new();
+    /// // A password, or two stages one after the other.
+    /// server.ask_for(&[&["m.login.password"], &["m.login.terms", "m.login.sso"]]);
+    /// server.do_in_browser("m.login.sso");
+    /// ```
     pub fn ask_for(&self, flows: &[&[&str]]) {
         let mut state = lock(&self.0.state);
         let owned = |flow: &&[&str]| flow.iter().map(|stage| (*stage).to_owned()).collect();

@@ -33,6 +33,7 @@
 mod account_data;
 mod accounts;
 mod appservice;
+mod dehydrated;
 mod doors;
 mod exchange;
 mod faults;
@@ -66,7 +67,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 pub use self::{
-    doors::Listening,
+    doors::socket::Listening,
     faults::Fault,
     log::Exchange,
     oracle::{Invariant, Violation},
@@ -177,11 +178,6 @@ impl Homeserver {
         Arc::new(doors::InProcess(self.clone()))
     }
 
-    /// The door on a socket of 127.0.0.1.
-    pub async fn listen(&self) -> Listening {
-        Listening::start(self.clone()).await
-    }
-
     /// The brain: answer a request at once.
     #[must_use]
     pub fn handle(&self, request: &http::Request<Bytes>) -> http::Response<Bytes> {
@@ -197,6 +193,11 @@ impl Homeserver {
     }
 
     /// From now on, rewrite every answer to a request whose path holds `path`.
+    ///
+    /// ```
+    /// # let server = mx_test_homeserver::Homeserver::new();
+    /// server.rewrite("/sync", |_, answer| answer.map(|_| "{}".into()));
+    /// ```
     pub fn rewrite(
         &self,
         path: &str,

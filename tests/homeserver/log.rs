@@ -3,6 +3,21 @@
 use serde_json::Value;
 
 /// One request and its answer. Tokens and passwords are replaced by `<hidden>`.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use mx_test_homeserver::Homeserver;
+/// # let server = Homeserver::new();
+///
+/// # use mx_test_homeserver::EvilPeer;
+/// # let mut peer = EvilPeer::new(&server, "alice", "PHONE");
+/// # peer.publish();
+/// let uploads: Vec<_> = server.log().into_iter().filter(|exchange| exchange.path.ends_with("/keys/upload")).collect();
+/// assert_eq!(uploads.len(), 1);
+/// assert_eq!((uploads[0].device.as_deref(), uploads[0].status), (Some("PHONE"), Some(200)));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Exchange {

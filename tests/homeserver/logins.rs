@@ -111,6 +111,17 @@ impl State {
 
 impl Homeserver {
     /// From now on, these kinds of login are offered, and no others: `m.login.password`, `m.login.token`, `m.login.sso`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use mx_e2ee::Client;
+    /// let server = mx_test_homeserver::Homeserver::new();
+    /// server.offer_logins(&["m.login.sso", "m.login.token"]);
+    /// let kinds = Client::builder().homeserver("http://localhost").transport(server.transport()).login_kinds().await?;
+    /// assert!(kinds.sso && !kinds.password);
+    /// # Ok(()) }
+    /// ```
     pub fn offer_logins(&self, kinds: &[&str]) {
         lock(&self.0.state).logins.offered = Some(kinds.iter().map(|kind| (*kind).to_owned()).collect());
     }

@@ -84,6 +84,23 @@ impl Homeserver {
     }
 
     /// Put a file there, or another one in its place: what a homeserver can do to it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::sync::Arc;
+    /// # let server = mx_test_homeserver::Homeserver::new();
+    /// # let client = mx_transport::Homeserver::new("http://localhost", server.transport())?;
+    /// # let alice = server.register("alice", "password");
+    /// # client.set_access_token(mx_transport::AccessToken::new(server.token(&alice, "PHONE"))?);
+    /// # let mut file = tempfile::tempfile()?;
+    /// # std::io::Write::write_all(&mut file, b"what was sent")?;
+    /// let address = client.upload(Arc::new(mx_transport::FileSource::new(file)?)).await?;
+    /// assert_eq!(server.files()[0].1, "what was sent");
+    /// // Whoever fetches it now has to see that it is another one.
+    /// server.put_file(&address, "what the homeserver makes of it");
+    /// # Ok(()) }
+    /// ```
     pub fn put_file(&self, uri: &OwnedMxcUri, file: impl Into<Bytes>) {
         lock(&self.0.state).files.insert(uri.to_string(), file.into());
     }

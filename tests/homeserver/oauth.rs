@@ -205,6 +205,16 @@ impl Homeserver {
     }
 
     /// A person types a code, and approves the login as this user, or denies it.
+    ///
+    /// ```no_run
+    /// # use mx_test_homeserver::Homeserver;
+    /// # async fn example(server: Homeserver, builder: mx_e2ee::ClientBuilder) -> mx_e2ee::Result<()> {
+    /// server.offer_oauth("http://localhost");
+    /// let alice = server.register("alice", "password");
+    /// let login = builder.login_with_oauth(Default::default(), |code| server.type_code(&code.user_code, Some(&alice)));
+    /// assert_eq!(login.await?.user_id(), alice);
+    /// # Ok(()) }
+    /// ```
     pub fn type_code(&self, user_code: &str, user: Option<&UserId>) {
         for code in lock(&self.0.state).oauth.codes.values_mut() {
             if code.user_code == user_code {

@@ -59,6 +59,31 @@ pub enum Invariant {
 }
 
 /// Something that no client may do was seen. It quotes no secret.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use mx_e2ee::{Client, Event};
+/// use mx_test_homeserver::Homeserver;
+///
+/// let server = Homeserver::new();
+/// # let log_in = async |name: &str| {
+/// #     let user = server.register(name, "password");
+/// #     let builder = Client::builder().homeserver("http://localhost").transport(server.transport()).in_memory();
+/// #     builder.login(user.localpart(), "password").await
+/// # };
+/// let (alice, bob) = (log_in("alice").await?, log_in("bob").await?);
+/// let room = alice.create_room(None, &[bob.user_id().to_owned()]).await?;
+/// bob.join(room.id().as_str()).await?;
+/// server.guard_plaintext("the eagle lands at noon");
+/// room.send_text("the eagle lands at noon").await?;
+/// let events = bob.receive(Duration::ZERO).await?;
+/// assert!(events.iter().any(|event| matches!(event, Event::Message(message) if message.body().is_some())));
+/// // Neither of the two did what no client may do.
+/// assert_eq!(server.violations(), []);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Violation {

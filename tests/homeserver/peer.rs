@@ -43,7 +43,11 @@ use std::{collections::BTreeMap, fmt};
 use bytes::Bytes;
 use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, RoomId, UserId};
 use serde_json::{Value, json};
-use vodozemac::{Curve25519PublicKey, Ed25519PublicKey, megolm::InboundGroupSession, olm::Account};
+use vodozemac::{
+    Curve25519PublicKey, Ed25519PublicKey,
+    megolm::InboundGroupSession,
+    olm::{Account, Session},
+};
 
 use crate::Homeserver;
 
@@ -140,6 +144,38 @@ impl EvilPeer {
         }
     }
 
+    /// What comes under the name of another device, which goes on meanwhile: keys of its own, and a login of its own.
+    #[must_use]
+    pub fn impostor(server: &Homeserver, localpart: &str, device: &str) -> Self {
+        let login = format!("NOT-{device}");
+        Self {
+            device: device.into(),
+            ..Self::new(server, localpart, &login)
+        }
+    }
+
+    /// The access token.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// Up to where it has seen what the homeserver has for it.
+    #[must_use]
+    pub fn since(&self) -> Option<&str> {
+        self.since.as_deref()
+    }
+
+    /// Its Olm sessions, oldest first, each with the key of the device at the other end.
+    pub fn olm_sessions(&self) -> impl Iterator<Item = (&Session, Curve25519PublicKey)> {
+        self.sessions.iter().map(|known| (&known.session, known.theirs))
+    }
+
+    /// The room keys that it was given, by session id.
+    pub const fn room_keys(&self) -> &BTreeMap<String, InboundGroupSession> {
+        &self.room_keys
+    }
+
     /// Whose device this is.
     #[must_use]
     pub fn user(&self) -> &UserId {
@@ -172,6 +208,17 @@ impl EvilPeer {
     /// Ask the homeserver as this device, with `path` below `/_matrix/client/v3`: the status, and the answer.
     ///
     /// The status is 502 when a fault drops the request or its answer.
+    ///
+    /// ```
+    /// use mx_test_homeserver::{EvilPeer, Homeserver};
+    /// use serde_json::json;
+    ///
+    /// let peer = EvilPeer::new(&Homeserver::new(), "eve", "EVE");
+    /// let upload = |key| peer.request("POST", "/keys/upload", &json!({"one_time_keys": {"signed_curve25519:AAAA": key}}));
+    /// assert_eq!(upload(json!({"key": "one"})).0, 200);
+    /// // Another key under the name of one that is there.
+    /// assert_eq!(upload(json!({"key": "another"})).0, 400);
+    /// ```
     ///
     /// # Panics
     /// When `method` or `path` cannot be one.

@@ -232,6 +232,7 @@ impl State {
                     self.account_data(session, user, kind)
                 }),
             (_, ["room_keys", ..]) => self.of_backups(session, parts, endpoint),
+            (_, ["org.matrix.msc3814.v1", "dehydrated_device", rest @ ..]) => self.of_dehydrated(session, parts, rest),
             (_, ["media", ..]) => self.of_media(parts, endpoint),
             _ => self.of_rooms(session, parts, endpoint),
         }

@@ -32,6 +32,8 @@ pub(crate) struct State {
     pub(crate) now_ms: Option<u64>,
     /// Simplified sliding sync is offered.
     pub(crate) slides: bool,
+    /// There are no dehydrated devices here.
+    pub(crate) hides_dehydration: bool,
     /// Files by their addresses.
     pub(crate) files: BTreeMap<String, Bytes>,
     pub(crate) max_file_bytes: Option<u64>,
@@ -77,6 +79,8 @@ pub(crate) struct User {
     pub(crate) cross_signing: BTreeMap<String, Value>,
     pub(crate) account_data: BTreeMap<String, Value>,
     pub(crate) backups: BTreeMap<u64, Backup>,
+    /// The id of the dehydrated device, which is among the devices, with its data.
+    pub(crate) dehydrated: Option<(String, Value)>,
     /// The number of the newest backup that ever was.
     pub(crate) last_backup: u64,
 }

@@ -338,3 +338,35 @@ fn a_repeated_request_is_processed_twice() {
         "the log shows what was sent"
     );
 }
+
+/// Longer than any answer that does not wait takes.
+const A_WHILE: std::time::Duration = std::time::Duration::from_millis(500);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_over_a_socket_waits_for_news_unless_that_is_forbidden() {
+    let server = Homeserver::new();
+    let alice = Caller::new(&server, "alice");
+    let listening = server.listen().await;
+    let transport = std::sync::Arc::new(mx_transport::ReqwestTransport::builder().build().unwrap());
+    let client = mx_transport::Homeserver::new(&listening.uri(), transport).unwrap();
+    client.set_access_token(mx_transport::AccessToken::new(alice.token.clone()).unwrap());
+    let sync = |since: Option<String>| {
+        let mut request = ruma::api::client::sync::sync_events::v3::Request::new();
+        request.timeout = Some(std::time::Duration::from_secs(30));
+        request.since = since;
+        let client = client.clone();
+        tokio::spawn(async move { client.send(request).await.unwrap() })
+    };
+    let first = sync(None).await.unwrap();
+    let waiting = sync(Some(first.next_batch.clone()));
+    tokio::time::sleep(A_WHILE).await;
+    assert!(!waiting.is_finished(), "there is nothing new");
+    let event = json!({"type": "m.test", "sender": alice.user, "content": {}});
+    server.queue_to_device(&alice.user, device_id!("DEVICE"), vec![event]);
+    assert_eq!(waiting.await.unwrap().to_device.events.len(), 1);
+
+    server.wait_at_most(std::time::Duration::ZERO);
+    let news = sync(Some(first.next_batch)).await.unwrap();
+    let nothing = sync(Some(news.next_batch)).await.unwrap();
+    assert!(nothing.to_device.events.is_empty());
+}

@@ -111,6 +111,22 @@ impl Homeserver {
     }
 
     /// Let the tokens of a device expire. `soft`: the device stays. Its refresh token is valid.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use mx_test_homeserver::Homeserver;
+    /// use mx_transport::AccessToken;
+    /// use ruma::{api::client::account::whoami, device_id};
+    ///
+    /// let server = Homeserver::new();
+    /// let alice = server.register("alice", "password");
+    /// let client = mx_transport::Homeserver::new("http://localhost", server.transport())?;
+    /// client.set_access_token(AccessToken::new(server.token(&alice, "PHONE"))?);
+    /// server.expire_token(&alice, device_id!("PHONE"), true);
+    /// assert_eq!(client.send(whoami::v3::Request::new()).await.unwrap_err().code(), "soft_logged_out");
+    /// # Ok(()) }
+    /// ```
     pub fn expire_token(&self, user: &UserId, device: &DeviceId, soft: bool) {
         let mut state = lock(&self.0.state);
         for session in state.tokens.values_mut() {

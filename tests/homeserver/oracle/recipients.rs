@@ -2,8 +2,8 @@
 //!
 //! # How far this can see
 //! What a to-device message carries is encrypted. It is taken for the key of a room's session when it was sent between
-//! the last use of the room's session before and the use of this one, to somebody who is in the room. That is never too strict for an
-//! honest client, and it may overlook something where one device sends into several rooms at once.
+//! the last use of the room's session before and the use of this one, to somebody who is in the room. That is never too strict
+//! for an honest client, and it may overlook something where one device sends into several rooms at once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -9,6 +9,19 @@ use vodozemac::Ed25519SecretKey;
 use super::{EvilPeer, sign_with};
 
 /// The three secrets of a user's cross-signing identity.
+///
+/// ```
+/// use mx_test_homeserver::{EvilPeer, Homeserver};
+///
+/// let server = Homeserver::new();
+/// let mut bob = EvilPeer::new(&server, "bob", "BOB");
+/// bob.publish();
+/// let identity = bob.new_cross_signing();
+/// bob.publish_cross_signing(&identity);
+/// let mut keys = bob.device_keys();
+/// identity.sign_device(&mut keys);
+/// bob.publish_signed_device(&identity, bob.device(), &keys);
+/// ```
 pub struct CrossSigning {
     user: OwnedUserId,
     /// Signs the other two.

@@ -9,6 +9,18 @@ use super::{EvilPeer, sure};
 const ALGORITHM: &str = "m.megolm.v1.aes-sha2";
 
 /// An outbound Megolm session that goes to any index, also back.
+///
+/// ```
+/// use mx_test_homeserver::{EvilPeer, Homeserver};
+/// use ruma::room_id;
+///
+/// let eve = EvilPeer::new(&Homeserver::new(), "eve", "EVE");
+/// let mut session = eve.megolm_session(room_id!("!room:localhost"));
+/// let first = session.encrypt("first");
+/// // As a store does that was set back: another message under the same index of the key.
+/// session.go_to(0);
+/// assert_ne!(session.encrypt("second"), first);
+/// ```
 pub struct MegolmSession {
     room: OwnedRoomId,
     group: GroupSession,

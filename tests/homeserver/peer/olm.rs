@@ -39,6 +39,20 @@ pub struct OlmSession {
 }
 
 /// The payload of an Olm message: what the specification wants in it, changed as you like.
+///
+/// ```
+/// use mx_test_homeserver::{EvilPeer, Homeserver};
+/// use serde_json::json;
+///
+/// let server = Homeserver::new();
+/// let (mut eve, mut alice) = (EvilPeer::new(&server, "eve", "EVE"), EvilPeer::new(&server, "alice", "PHONE"));
+/// alice.publish();
+/// let olm = eve.olm_session_with(alice.user(), alice.device());
+/// // In the name of somebody else, to whom a client must not believe it.
+/// let forged = eve.envelope(&olm, "m.dummy", json!({})).with("sender", "@bob:localhost").without("keys");
+/// eve.send_olm(&olm, &forged);
+/// assert_eq!(alice.receive().len(), 1);
+/// ```
 #[derive(Clone, Debug)]
 pub struct Envelope(Map<String, Value>);
 

@@ -50,6 +50,16 @@ pub fn sign_with(key: &Ed25519SecretKey, object: &mut Value, user: &UserId, key_
 }
 
 /// Whether an object has a signature in this name that `key` made.
+///
+/// ```
+/// use mx_test_homeserver::{EvilPeer, Homeserver, peer};
+///
+/// let server = Homeserver::new();
+/// let (eve, bob) = (EvilPeer::new(&server, "eve", "EVE"), EvilPeer::new(&server, "bob", "BOB"));
+/// let keys = bob.device_keys();
+/// assert!(peer::verify(&keys, bob.user(), "ed25519:BOB", &bob.ed25519()));
+/// assert!(!peer::verify(&keys, bob.user(), "ed25519:BOB", &eve.ed25519()));
+/// ```
 #[must_use]
 pub fn verify(object: &Value, user: &UserId, key_id: &str, key: &Ed25519PublicKey) -> bool {
     let signature = object["signatures"][user.as_str()][key_id].as_str();
