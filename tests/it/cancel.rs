@@ -27,7 +27,7 @@ enum Call {
 
 /// Poll `work` until it has been pending for the `nth` time, and drop it there; 0: until its end. Also how often it was
 /// pending.
-async fn dropped_at<T>(nth: usize, work: impl Future<Output = T>) -> (Option<T>, usize) {
+pub(crate) async fn dropped_at<T>(nth: usize, work: impl Future<Output = T>) -> (Option<T>, usize) {
     let mut work = Box::pin(work);
     let mut pending = 0;
     let done = poll_fn(|context| match work.as_mut().poll(context) {

@@ -44,6 +44,8 @@ async fn output_of(mut command: Command, stdin: &str) -> Output {
 impl Shell {
     pub(crate) async fn new() -> Self {
         let server = Homeserver::new();
+        // Tests wait for the next sync of a process, and plan its faults.
+        server.wait_at_most(std::time::Duration::from_millis(100));
         for name in ["alice", "bob"] {
             let _user = server.register(name, &format!("{name}-password"));
         }

@@ -105,7 +105,10 @@ async fn devices_are_blocked_and_trusted_by_their_fingerprint() {
         .ok("alice", &["device", "trust", "@bob:localhost", &device, &fingerprint])
         .await;
     let listed = shell.ok("alice", &["device", "list", "@bob:localhost"]).await;
-    assert_eq!(listed, format!("@bob:localhost {device} trusted as {fingerprint}"));
+    assert_eq!(
+        listed,
+        format!("{device} {fingerprint} trusted by its fingerprint (mx)")
+    );
     let sent = receipt(&shell, &[&room, "two", "--only-trusted"]).await;
     assert_eq!(
         sent["devices"][0]["outcome"], "already_had",
@@ -114,7 +117,28 @@ async fn devices_are_blocked_and_trusted_by_their_fingerprint() {
     shell
         .ok("alice", &["device", "forget", "@bob:localhost", &device])
         .await;
-    assert_eq!(shell.ok("alice", &["device", "list", "@bob:localhost"]).await, "");
+    let listed = shell.ok("alice", &["devices", "list", "@bob:localhost"]).await;
+    assert_eq!(listed, format!("{device} {fingerprint} not signed by its owner (mx)"));
+    let asked = "no device NEVERSEEN that is known here";
+    for (name, is_asked) in [(device.as_str(), false), ("NEVERSEEN", true)] {
+        let told = shell.run("alice", &["device", "block", "@bob:localhost", name]).await;
+        assert!(told.status.success());
+        let told = String::from_utf8(told.stderr).unwrap();
+        assert_eq!(told.contains(asked), is_asked, "{name}: {told}");
+    }
+    shell
+        .ok("alice", &["device", "forget", "@bob:localhost", &device])
+        .await;
+    let listed = shell.ok("alice", &["device", "list", "@bob:localhost"]).await;
+    assert!(
+        listed.contains("NEVERSEEN - blocked; the homeserver does not show it"),
+        "{listed}"
+    );
+    let ours: Value = serde_json::from_str(&shell.ok("alice", &["--json", "device", "list"]).await).unwrap();
+    assert_eq!(
+        (&ours["own"], &ours["user_id"]),
+        (&true.into(), &"@alice:localhost".into())
+    );
     let (code, _) = refused(&shell, &["send", &room, "never", "--only-trusted"]).await;
     assert_eq!(code, Some(5));
 }

@@ -30,7 +30,8 @@ fn a_seed_is_the_same_story_again() {
     let Ok(seed) = std::env::var("MX_SEED") else {
         let first = told("k21", 1, 3);
         assert_eq!(first, told("k21", 1, 3));
-        assert_ne!(first, told("k21", 1, 4));
+        // Where a process is killed is chosen by the seed, and two seeds may choose the same place.
+        assert!((4..12).any(|round| told("k21", 1, round) != first));
         return;
     };
     let parts: Vec<&str> = seed.split('-').collect();

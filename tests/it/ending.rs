@@ -142,9 +142,9 @@ async fn cr_c6_a_listener_that_is_asked_to_end_succeeds_and_loses_nothing() {
         signal(&listening, if round % 2 == 0 { Signal::TERM } else { Signal::INT });
         let output = end(listening).await;
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        read += &String::from_utf8(output.stdout).unwrap();
+        read.push_str(&String::from_utf8(output.stdout).unwrap());
     }
-    read += &shell.ok("bob", &["listen", "--once"]).await;
+    read.push_str(&shell.ok("bob", &["listen", "--once"]).await);
     let read: Vec<&str> = read.lines().collect();
     let expected: Vec<String> = (0..4)
         .map(|round| format!("{room} @alice:localhost: message {round}"))

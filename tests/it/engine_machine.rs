@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use matrix_sdk_crypto::{
     DecryptionSettings, EncryptionSettings, EncryptionSyncChanges, OlmError, OlmMachine, TrustRequirement,
-    store::types::RoomKeyInfo,
+    store::{IntoCryptoStore, types::RoomKeyInfo},
     types::requests::{AnyIncomingResponse, AnyOutgoingRequest, KeysQueryRequest, OutgoingRequest, ToDeviceRequest},
 };
 use mx_test_homeserver::{EvilPeer, Homeserver};
@@ -73,13 +73,22 @@ impl Bare {
 
     /// Log in, and publish nothing.
     pub(crate) async fn unpublished(server: &Homeserver) -> Self {
+        let disk = Arc::new(Disk::default());
+        Self::begun(server, Arc::clone(&disk), disk).await
+    }
+
+    /// Log in on a store of another kind, and publish its keys. The disk is none of its.
+    pub(crate) async fn with_store(server: &Homeserver, store: impl IntoCryptoStore) -> Self {
+        let bare = Self::begun(server, store, Arc::default()).await;
+        bare.drain().await;
+        bare
+    }
+
+    async fn begun(server: &Homeserver, store: impl IntoCryptoStore, disk: Arc<Disk>) -> Self {
         let user = server.register("bare", "password");
         let client = mx_transport::Homeserver::new("http://localhost", server.transport()).unwrap();
         client.set_access_token(AccessToken::new(server.token(&user, device().as_str())).unwrap());
-        let disk = Arc::new(Disk::default());
-        let machine = OlmMachine::with_store(&user, device(), Arc::clone(&disk), None)
-            .await
-            .unwrap();
+        let machine = OlmMachine::with_store(&user, device(), store, None).await.unwrap();
         Self {
             machine,
             disk,

@@ -3,7 +3,6 @@
 use matrix_sdk_crypto::{
     backups::MegolmV1BackupKey,
     olm::{ExportedRoomKey, InboundGroupSession},
-    store::CryptoStore,
     vodozemac::megolm::ExportedSessionKey,
 };
 use mx_e2ee::{BackupHalt, Event};
@@ -25,14 +24,7 @@ async fn a_forged_key_in_the_backup_is_not_in_the_way_of_the_real_one() {
     let lost = lost().await;
     lost.alice.client.sync().await.unwrap();
     let user = lost.alice.client.user_id();
-    let sessions = lost
-        .alice
-        .client
-        .orchestrator()
-        .store()
-        .get_inbound_group_sessions()
-        .await
-        .unwrap();
+    let sessions = lost.alice.room_keys().await;
     let real = &sessions[0];
     let (room, session) = (real.room_id().to_owned(), real.session_id().to_owned());
     let genuine = lost.server.backed_up(user)[room.as_str()][&session].clone();

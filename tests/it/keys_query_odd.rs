@@ -42,7 +42,7 @@ fn written(bob: &EvilPeer, field: Value, written: &str) -> String {
 
 #[tokio::test]
 async fn kq_35_json_that_is_odd_spoils_its_device_and_nothing_else() {
-    let deep = "[".repeat(10_000) + &"]".repeat(10_000);
+    let deep = ["[".repeat(10_000), "]".repeat(10_000)].concat();
     for (odd, reason) in [
         (deep.as_str(), UnusableReason::Malformed),
         ("1e400", UnusableReason::Malformed),

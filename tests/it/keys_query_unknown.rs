@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mx_e2ee::{DeviceOutcome, Error, Event, Trust, orchestrator};
+use mx_e2ee::{DeviceOutcome, Error, Event, ReaderTrust, Trust, orchestrator};
 use mx_test_homeserver::{EvilPeer, Fault};
 use ruma::owned_user_id;
 use serde_json::{Value, json};
@@ -51,6 +51,30 @@ async fn kq_22_a_server_that_failed_refuses_the_send_by_name() {
     assert!(cast.is_dirty(cast.bob.user()).await, "it is on the disk");
     cast.server.behave();
     assert_eq!(cast.send("now").await.readable_by(), 1);
+}
+
+/// No devices, and devices that are not known, are two things in a list of them, too.
+#[tokio::test]
+async fn kq_22_devices_that_are_not_known_are_not_listed_as_none() {
+    let cast = far_away().await;
+    let alice = &cast.alice;
+    let bob = cast.bob.user();
+    assert_eq!(alice.devices(bob).await.unwrap_err().code(), "devices_unknown");
+    cast.server.behave();
+    let listed = alice.devices(bob).await.unwrap();
+    let device = &listed.devices[0];
+    assert_eq!(device.device_id, cast.bob.device());
+    assert_eq!(device.trust, ReaderTrust::Unsigned);
+    assert!(
+        device.ed25519.is_some() && device.shown && !device.own && device.unusable.is_none(),
+        "{device:?}"
+    );
+    let ours = alice.devices(alice.user_id()).await.unwrap();
+    assert!(
+        ours.devices
+            .iter()
+            .any(|device| device.own && device.device_id == alice.device_id())
+    );
 }
 
 #[tokio::test]

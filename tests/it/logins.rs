@@ -57,6 +57,46 @@ async fn a_user_is_known_by_several_names() {
 }
 
 #[tokio::test]
+async fn the_password_is_read_for_the_first_start_alone() {
+    let world = World::new();
+    alice_on(&world);
+    let (here, bare) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let unreadable = || Err(std::io::Error::other("it is not there"));
+    let at = |directory: &tempfile::TempDir| {
+        let builder = Client::builder()
+            .homeserver("http://localhost")
+            .transport(world.transport());
+        builder.directory(directory.path())
+    };
+    assert_eq!(
+        code(at(&bare).open_or_login("alice", unreadable).await),
+        "configuration"
+    );
+    let first = at(&here)
+        .open_or_login("alice", || Ok("password\nand a second line".to_owned()))
+        .await
+        .unwrap();
+    let device = first.device_id().to_owned();
+    first.close().await.unwrap();
+    let asked = world.log().len();
+    for name in ["alice", "@alice:localhost", "alice@mail.test", "+49 170 1234567"] {
+        let again = at(&here)
+            .open_or_login(name, || unreachable!("no password is needed"))
+            .await
+            .unwrap();
+        assert_eq!(again.device_id(), device, "{name}");
+        again.close().await.unwrap();
+    }
+    for name in ["bob", "@alice:elsewhere", "@bob:localhost"] {
+        let refused = at(&here)
+            .open_or_login(name, || unreachable!("no password is needed"))
+            .await;
+        assert_eq!(code(refused), "already_logged_in", "{name}");
+    }
+    assert_eq!(world.log().len(), asked, "nothing is sent");
+}
+
+#[tokio::test]
 async fn what_is_not_offered_is_told_with_what_is() {
     let world = World::new();
     let _alice = alice_on(&world);

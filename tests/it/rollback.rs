@@ -1,10 +1,13 @@
 //! A store that was copied or set back: noticed before it can send with keys that were used since.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
-use mx_e2ee::{Client, Event, RotationReason};
+use mx_crypto_store::{Retention, Retired};
+use mx_e2ee::{Client, Clock, Event, Options, RotationReason};
 use mx_test_homeserver::{Fault, Homeserver};
+use ruma::OwnedRoomId;
 use serde_json::json;
+use tempfile::TempDir;
 
 use crate::world::{Device, World, key};
 
@@ -21,6 +24,12 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// A directory and all below it, to where there is none.
+pub(crate) fn copy_all(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    copy(from, to);
+}
+
 fn builder(server: &Homeserver, directory: &Path) -> mx_e2ee::ClientBuilder {
     Client::builder()
         .homeserver("http://localhost")
@@ -29,8 +38,17 @@ fn builder(server: &Homeserver, directory: &Path) -> mx_e2ee::ClientBuilder {
         .key(key())
 }
 
-#[tokio::test]
-async fn mg_32_an_event_of_ours_that_we_have_not_sent_stops_sends_until_it_is_acknowledged() {
+/// Two stores of one device, in a room with bob.
+struct Copied {
+    server: World,
+    bob: Device,
+    id: OwnedRoomId,
+    first: TempDir,
+    second: TempDir,
+}
+
+/// `with_key`: a message was sent before the store was copied.
+async fn copied(with_key: bool) -> Copied {
     let server = World::new();
     server.register("alice", "password");
     let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -42,11 +60,31 @@ async fn mg_32_an_event_of_ours_that_we_have_not_sent_stops_sends_until_it_is_ac
         .unwrap();
     let id = room.id().to_owned();
     bob.client.join(id.as_str()).await.unwrap();
-    room.send_text("one").await.unwrap();
+    if with_key {
+        room.send_text("one").await.unwrap();
+    }
     alice.sync().await.unwrap();
     drop(room);
     alice.close().await.unwrap();
     copy(first.path(), second.path());
+    Copied {
+        server,
+        bob,
+        id,
+        first,
+        second,
+    }
+}
+
+#[tokio::test]
+async fn mg_32_an_event_of_ours_that_we_have_not_sent_stops_sends_until_it_is_acknowledged() {
+    let Copied {
+        server,
+        bob,
+        id,
+        first,
+        second,
+    } = copied(true).await;
 
     let original = builder(&server, first.path()).open().await.unwrap();
     let receipt = original.room(&id).send_text("two").await.unwrap();
@@ -84,6 +122,42 @@ async fn mg_32_an_event_of_ours_that_we_have_not_sent_stops_sends_until_it_is_ac
     );
     assert_eq!(after.rotation, Some(RotationReason::StoreConflict));
     assert_eq!(bob.bodies().await, ["one", "two", "three"]);
+}
+
+/// The copy has no key of the room, so that nothing of the other one's can be opened: also that one was made elsewhere.
+#[tokio::test]
+async fn mg_32_an_event_of_ours_with_a_key_that_is_not_here_stops_sends_too() {
+    let Copied {
+        server,
+        id,
+        first,
+        second,
+        ..
+    } = copied(false).await;
+
+    let original = builder(&server, first.path()).open().await.unwrap();
+    // By the homeserver's clock, some time after this device was made.
+    let now = u64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
+    server.set_clock(now + 3_600_000);
+    let receipt = original.room(&id).send_text("of the original").await.unwrap();
+    original.close().await.unwrap();
+    let before = server.timeline(&id).len();
+    let copy = builder(&server, second.path()).open().await.unwrap();
+    copy.receive(Duration::ZERO).await.unwrap();
+    let error = copy.room(&id).send_text("of the copy").await.unwrap_err();
+    assert_eq!(error.code(), "store_set_back", "{error}");
+    assert!(error.to_string().contains(receipt.event_id.as_str()), "{error}");
+    assert_eq!(server.timeline(&id).len(), before, "nothing left the machine");
+    copy.close().await.unwrap();
+    // What is from before the acknowledgement is no proof any more, although it is later than this device.
+    let mut options = Options::default();
+    options.clock = Clock::from_fn(move || now + 7_200_000);
+    let copy = builder(&server, second.path()).options(options).open().await.unwrap();
+    copy.orchestrator().acknowledge_rollback().await.unwrap();
+    let again = server.timeline(&id).pop().unwrap()["content"].clone();
+    server.inject(&id, copy.user_id(), "m.room.encrypted", again);
+    copy.receive(Duration::ZERO).await.unwrap();
+    copy.room(&id).send_text("of the copy").await.unwrap();
 }
 
 #[tokio::test]
@@ -150,4 +224,51 @@ async fn mg_32_an_echo_of_what_we_sent_is_no_rollback() {
     assert_eq!(bob.bodies().await, ["one", "two", "three"]);
     let health = serde_json::to_value(alice.client.orchestrator().health().await.unwrap()).unwrap();
     assert_eq!(health["health"], "ok");
+}
+
+/// Who lets go of room keys meets old messages of this device that it cannot open, as after weeks in which it only sent.
+#[tokio::test]
+async fn what_was_sent_before_keys_were_retired_proves_nothing() {
+    let server = World::new();
+    let alice = Device::new(&server, "alice").await;
+    let bob = Device::new(&server, "bob").await;
+    let members = [bob.client.user_id().to_owned()];
+    let room = alice.client.create_room(None, &members).await.unwrap();
+    bob.client.join(room.id().as_str()).await.unwrap();
+    let now = u64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
+    server.set_clock(now + 900_000);
+    room.send_text("with a key that goes").await.unwrap();
+    let old = server.timeline(room.id()).pop().unwrap();
+    room.rotate_key().await.unwrap();
+    room.send_text("with another").await.unwrap();
+    let mut policy = Retention::default();
+    policy.newest_in_room = Some(1);
+    let store = alice.client.orchestrator().store();
+    let retired = store.retire_room_keys(&policy, &BTreeSet::new()).await.unwrap();
+    assert_eq!(retired.removed, 1);
+    let noted: u64 = store.record(&Retired::noted()).await.unwrap().unwrap();
+    assert!(noted >= now);
+    // As if that had been an hour later.
+    let unit = store.begin().await.unwrap();
+    unit.put(&Retired::noted(), &(now + 3_600_000)).unwrap();
+    unit.commit().await.unwrap();
+    // It comes once more, under another id.
+    server.inject(
+        room.id(),
+        alice.client.user_id(),
+        "m.room.encrypted",
+        old["content"].clone(),
+    );
+    alice.client.sync().await.unwrap();
+    room.send_text("nothing is wrong").await.unwrap();
+    // What is sent later than that, with a key that is not here, is proof.
+    server.set_clock(now + 7_200_000);
+    server.inject(
+        room.id(),
+        alice.client.user_id(),
+        "m.room.encrypted",
+        old["content"].clone(),
+    );
+    alice.client.sync().await.unwrap();
+    assert_eq!(room.send_text("never").await.unwrap_err().code(), "store_set_back");
 }

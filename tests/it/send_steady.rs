@@ -308,3 +308,39 @@ fn what_waits_together_is_committed_together() {
         assert_eq!(scene.peers[0].user(), user);
     });
 }
+
+/// Of many rooms that begin to send at once, one looks what is new, and each asks for what is its own.
+#[tokio::test]
+async fn rooms_that_begin_at_once_sync_once() {
+    let pair = crate::world::pair().await;
+    let mut rooms = Vec::new();
+    for _ in 0..10 {
+        let bob = [pair.bob.client.user_id().to_owned()];
+        let room = pair.alice.client.create_room(None, &bob).await.unwrap();
+        pair.bob.client.join(room.id().as_str()).await.unwrap();
+        rooms.push(room.id().to_owned());
+    }
+    pair.alice.client.sync().await.unwrap();
+    drop(pair.room);
+    let alice = pair.alice.kill_and_open().await;
+    let before = pair.server.log().len();
+    let sends = rooms.iter().map(|room| {
+        let room = alice.client.room(room);
+        async move { room.send_text("one").await.unwrap() }
+    });
+    join_all(sends).await;
+    let log = pair.server.log();
+    let asked = |what: &str| {
+        log[before..]
+            .iter()
+            .filter(|request| request.path.contains(what))
+            .count()
+    };
+    assert_eq!(asked("/sync"), 1);
+    assert_eq!(asked("/send/m.room.encrypted"), 10);
+    assert_eq!(
+        asked("/messages"),
+        0,
+        "and nothing was missed that somebody has to ask for"
+    );
+}

@@ -28,7 +28,7 @@ impl Evil {
     pub(crate) async fn state(&self, keys: &[String]) -> State {
         let store = self.alice.client.orchestrator().store();
         let mut state = State::default();
-        for key in store.get_inbound_group_sessions().await.unwrap() {
+        for key in self.alice.room_keys().await {
             let first = key.first_known_index();
             let name = (key.room_id().to_string(), key.session_id().to_owned(), first);
             state.room_keys.insert(name);

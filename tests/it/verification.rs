@@ -318,3 +318,44 @@ async fn an_answer_in_a_room_that_is_faster_than_our_own_request_is_not_lost() {
     assert_eq!(asked.flow_id, answered.flow_id);
     assert!(matches!(state(&two.alice, &asked), VerificationState::Ready { .. }));
 }
+
+/// matrix-js-sdk sends every step in plaintext, also where the room is encrypted.
+#[tokio::test]
+async fn plaintext_steps_in_an_encrypted_room_are_heard_and_are_no_messages() {
+    let two = two().await;
+    let bob = two.bob.client.user_id().to_owned();
+    let request = serde_json::json!({
+        "msgtype": "m.key.verification.request", "body": "verify me", "to": two.alice.client.user_id(),
+        "from_device": two.bob.client.device_id(), "methods": ["m.sas.v1"],
+    });
+    let flow = two.server.inject(&two.room, &bob, "m.room.message", request);
+    two.alice.client.sync().await.unwrap();
+    let asked = with(&two.alice, &bob);
+    assert_eq!(asked.flow_id, flow);
+    two.alice
+        .client
+        .orchestrator()
+        .accept_verification(&asked)
+        .await
+        .unwrap();
+    assert!(matches!(state(&two.alice, &asked), VerificationState::Ready { .. }));
+    let cancel = serde_json::json!({
+        "code": "m.user", "reason": "no", "m.relates_to": {"rel_type": "m.reference", "event_id": flow},
+    });
+    two.server.inject(&two.room, &bob, "m.key.verification.cancel", cancel);
+    two.alice.client.sync().await.unwrap();
+    assert_eq!(code(&two.alice, &asked), "m.user");
+    let events = two.alice.events().await;
+    assert!(
+        !events
+            .iter()
+            .any(|event| matches!(event, Event::Message(_) | Event::Rejected(_))),
+        "{events:?}"
+    );
+    // What alice said to it is encrypted all the same.
+    let by_alice = two.server.timeline(&two.room);
+    let mut by_alice = by_alice
+        .iter()
+        .filter(|event| event["sender"] == two.alice.client.user_id().as_str());
+    assert!(!by_alice.any(|event| event["type"].as_str().unwrap().starts_with("m.key.verification")));
+}

@@ -83,7 +83,10 @@ async fn a_program_compares_and_confirms_in_json() {
     assert_eq!(output.status.code(), Some(0));
     let trusted = shell.ok("alice", &["device", "list", "@carol:localhost"]).await;
     let key = carol.client.key_status().await.unwrap().ed25519;
-    assert!(trusted.contains(&format!("trusted as {key}")), "{trusted}");
+    assert!(
+        trusted.contains(&format!("{key} trusted by its fingerprint")),
+        "{trusted}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mx_e2ee::{VerificationId, VerificationState, orchestrator::SyncSummary};
+use mx_e2ee::{Event, RejectedReason, VerificationId, VerificationState, orchestrator::SyncSummary};
 use mx_test_homeserver::EvilPeer;
 use ruma::MilliSecondsSinceUnixEpoch;
 use serde_json::{Value, json};
@@ -259,6 +259,26 @@ async fn a_homeserver_that_says_done_does_not_confirm() {
 }
 
 #[tokio::test]
+async fn what_begins_anew_under_the_eyes_of_who_compares_is_not_confirmed() {
+    let two = two().await;
+    let (asked, answered) = ready(&two).await;
+    two.alice.client.orchestrator().start_sas(&asked).await.unwrap();
+    two.settle().await;
+    assert!(matches!(state(&two.bob, &answered), VerificationState::Compare { .. }));
+    // A homeserver that has shown bob false keys begins once more, in alice's name, while people look.
+    let again = start(&two.alice, &answered.flow_id);
+    let event = json!({"type": "m.key.verification.start", "sender": two.alice.client.user_id(), "content": again});
+    let bob = &two.bob.client;
+    two.server.queue_to_device(bob.user_id(), bob.device_id(), vec![event]);
+    bob.orchestrator().sync(Duration::ZERO).await.unwrap();
+    let late = bob.orchestrator().confirm_verification(&answered).await;
+    assert!(late.is_err(), "what was looked at is not what there is now");
+    assert_eq!(code(&two.bob, &answered), "m.unexpected_message");
+    two.settle().await;
+    assert!(!is_done(&two.alice, &asked));
+}
+
+#[tokio::test]
 async fn keys_that_change_meanwhile_end_it() {
     let two = two().await;
     let (asked, answered) = ready(&two).await;
@@ -283,4 +303,49 @@ async fn whom_we_have_blocked_is_not_answered() {
     two.settle().await;
     assert_eq!(under_way(&two.alice), 0);
     assert!(two.alice.events().await.is_empty());
+}
+
+#[tokio::test]
+async fn steps_in_a_room_that_cannot_be_any_are_told() {
+    let two = two().await;
+    let bob = two.bob.client.user_id().to_owned();
+    let relation = json!({"rel_type": "m.reference", "event_id": "$request"});
+    let mut steps = vec![
+        (
+            "m.key.verification.cancel",
+            json!({"code": "m.user", "reason": "of nothing"}),
+        ),
+        (
+            "m.key.verification.mac",
+            json!({"m.relates_to": relation, "mac": 5, "keys": []}),
+        ),
+        (
+            "m.key.verification.ready",
+            json!({"m.relates_to": relation, "methods": "x".repeat(20_000)}),
+        ),
+    ];
+    let request = json!({
+        "msgtype": "m.key.verification.request", "body": "verify me", "to": two.alice.client.user_id(),
+        "from_device": two.bob.client.device_id(), "methods": ["m.sas.v1"],
+    });
+    steps.extend(std::iter::repeat_n(("m.room.message", request), 4));
+    let sent: Vec<String> = steps
+        .into_iter()
+        .map(|(event_type, content)| two.server.inject(&two.room, &bob, event_type, content))
+        .collect();
+    two.alice.client.sync().await.unwrap();
+    let events = two.alice.events().await;
+    let told: Vec<_> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Rejected(event) => Some((event.event_id.as_str(), &event.reason)),
+            _ => None,
+        })
+        .collect();
+    let wanted = [0, 1, 2, 6].map(|nth: usize| (sent[nth].as_str(), &RejectedReason::UnusableVerification));
+    assert_eq!(told, wanted);
+    assert!(
+        !events.iter().any(|event| matches!(event, Event::Message(_))),
+        "{events:?}"
+    );
 }

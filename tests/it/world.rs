@@ -19,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use matrix_sdk_crypto::{olm::InboundGroupSession, store::CryptoStore};
 use mx_crypto_store::{
     KeySource, StoreKey,
     backend::{Memory, MemoryDisk},
@@ -171,6 +172,12 @@ pub(crate) fn options(server: &Homeserver) -> Options {
 }
 
 impl Device {
+    /// The room keys that are on this device.
+    pub(crate) async fn room_keys(&self) -> Vec<InboundGroupSession> {
+        let store = self.client.orchestrator().store();
+        store.get_inbound_group_sessions().await.unwrap()
+    }
+
     /// Register where needed, and log in as a new device.
     pub(crate) async fn new(server: &Homeserver, name: &str) -> Self {
         let _user: OwnedUserId = server.register(name, "password");

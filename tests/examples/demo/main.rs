@@ -116,7 +116,10 @@ async fn restarted(url: &str, mut alice: Device, mut bob: Device, room: Value) -
         device.ask(json!({"do": "open", "url": url})).await?;
     }
 
-    step(7, "alice sends again: bob has the key already, one event is all");
+    step(
+        7,
+        "alice sends again: after a start, what is new is asked for once; bob has the key, and one event goes out",
+    );
     let second = "and the eagle has landed";
     let sent = alice
         .ask(json!({"do": "send", "room": room, "content": text(second)}))

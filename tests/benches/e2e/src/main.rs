@@ -16,23 +16,29 @@ use server::Server;
 
 const USAGE: &str = "usage: e2e --homeserver URL [--quick]   (start it as `cargo xtask bench e2e`)";
 
+/// What is measured, in which unit, and what came out.
+type Rows = Vec<(String, &'static str, f64)>;
+
 /// How much is done.
 #[derive(Clone, Copy, Debug)]
 struct Size {
     messages: usize,
     rooms: usize,
     devices: usize,
+    rounds: usize,
 }
 
 const FULL: Size = Size {
     messages: 500,
     rooms: 20,
     devices: 200,
+    rounds: 5,
 };
 const QUICK: Size = Size {
     messages: 40,
     rooms: 4,
     devices: 20,
+    rounds: 1,
 };
 
 #[tokio::main]
@@ -47,22 +53,43 @@ async fn main() -> Result<()> {
     }
 }
 
-/// Both, one after the other, and a table.
+/// Both in turns, and a table of medians: of the values, and of the ratios within a round.
 async fn compare(url: &str, size: Size) -> Result<()> {
     let server = Server::new(url)?;
-    let ours = measure(&server, Contender::Ours, size).await?;
-    let sdk = measure(&server, Contender::Sdk, size).await?;
-    println!("| | mx-e2ee | matrix-sdk 0.18 | ratio |\n|---|---:|---:|---:|");
-    for (mine, theirs) in ours.iter().zip(&sdk) {
-        let (name, unit, value) = mine;
-        let ratio = value / theirs.2;
-        println!("| {name}, {unit} | {value:.1} | {:.1} | {ratio:.2} |", theirs.2);
+    let mut rounds = Vec::new();
+    for round in 0..size.rounds {
+        // Whoever is first finds the homeserver colder.
+        let (ours, sdk) = if round % 2 == 0 {
+            let ours = measure(&server, Contender::Ours, size).await?;
+            (ours, measure(&server, Contender::Sdk, size).await?)
+        } else {
+            let sdk = measure(&server, Contender::Sdk, size).await?;
+            (measure(&server, Contender::Ours, size).await?, sdk)
+        };
+        rounds.push((ours, sdk));
+    }
+    println!(
+        "Medians of {} rounds.\n\n| | mx-e2ee | matrix-sdk 0.18 | ratio |\n|---|---:|---:|---:|",
+        size.rounds
+    );
+    let Some((rows, _)) = rounds.first() else { return Ok(()) };
+    for (row, (name, unit, _)) in rows.iter().enumerate() {
+        let value = |of: &dyn Fn(&(Rows, Rows)) -> f64| median(rounds.iter().map(of).collect());
+        let mine = value(&|(ours, _)| ours[row].2);
+        let theirs = value(&|(_, sdk)| sdk[row].2);
+        let ratio = value(&|(ours, sdk)| ours[row].2 / sdk[row].2);
+        println!("| {name}, {unit} | {mine:.1} | {theirs:.1} | {ratio:.2} |");
     }
     Ok(())
 }
 
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
 /// What one of them does, in a process of its own for each thing.
-async fn measure(server: &Server, who: Contender, size: Size) -> Result<Vec<(String, &'static str, f64)>> {
+async fn measure(server: &Server, who: Contender, size: Size) -> Result<Rows> {
     let directory = tempfile::tempdir()?;
     let user = server.user("measured").await?;
     let one = |task: Task| process::run(server, who, &user.name, directory.path(), task);
@@ -121,7 +148,7 @@ async fn measure(server: &Server, who: Contender, size: Size) -> Result<Vec<(Str
     ))
 }
 
-fn table(size: Size, figures: [&Figures; 6], store_bytes: f64) -> Vec<(String, &'static str, f64)> {
+fn table(size: Size, figures: [&Figures; 6], store_bytes: f64) -> Rows {
     let [first, again, single, many, received, crowded] = figures;
     vec![
         ("start to first message of all".to_owned(), "ms", first.total_ms),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use futures_util::future::try_join_all;
 use mx_e2ee::{Client, Event};
 use ruma::OwnedRoomId;
@@ -16,9 +16,10 @@ pub(crate) async fn run(order: &Order) -> Result<Done> {
     let builder = Client::builder().homeserver(&order.url).directory(&order.directory);
     if let Task::Login = order.task {
         let client = builder.login(&order.user, PASSWORD).await?;
+        // On the disk it is sealed.
+        let token = client.homeserver().access_token().context("no token")?;
+        let token = token.expose().to_owned();
         client.close().await?;
-        let session: serde_json::Value = serde_json::from_slice(&std::fs::read(order.directory.join("session.json"))?)?;
-        let token = session["access_token"].as_str().unwrap_or_default().to_owned();
         return Ok(Done {
             token,
             ..Done::default()
