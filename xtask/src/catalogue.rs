@@ -21,6 +21,9 @@ const SOURCES: [&str; 5] = [
     "mx-e2ee",
 ];
 
+/// Where the cells of `cargo xtask interop` are: what a row says about another client is one of them.
+const CELLS: &str = "tests/examples/interop/cells";
+
 /// Show which rows of the catalogue have no test.
 ///
 /// A test belongs to the row whose id its name begins with: `kq_01_…` to KQ-01. Rows of priority P0 must have one, or a
@@ -181,7 +184,12 @@ fn tests(root: &Path) -> anyhow::Result<BTreeSet<String>> {
             if path.is_dir() && path.file_name().is_none_or(|name| name != "target") {
                 directories.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                names.extend(tests_of(&fs::read_to_string(&path)?));
+                let source = fs::read_to_string(&path)?;
+                names.extend(if path.starts_with(root.join(CELLS)) {
+                    cells_of(&source)
+                } else {
+                    tests_of(&source)
+                });
             }
         }
     }
@@ -205,6 +213,12 @@ fn tests_of(source: &str) -> Vec<String> {
     names
 }
 
+/// The names of the functions that play with other clients.
+fn cells_of(source: &str) -> Vec<String> {
+    let lines = source.lines().filter_map(|line| line.strip_prefix("pub(super) "));
+    lines.filter_map(function).map(str::to_owned).collect()
+}
+
 fn function(line: &str) -> Option<&str> {
     let line = line.strip_prefix("async ").unwrap_or(line);
     line.strip_prefix("fn ")?.split('(').next()
@@ -212,7 +226,7 @@ fn function(line: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Row, rows, tests_of};
+    use super::{Row, cells_of, rows, tests_of};
 
     #[test]
     fn rows_are_read_and_broken_ones_are_found() {
@@ -232,6 +246,12 @@ mod tests {
         ] {
             assert!(rows(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_plays_with_other_clients_is_a_test_too() {
+        let source = "pub(super) async fn ex_06_each_way(kind: Kind) {}\nasync fn ex_07_a_part_of_it() {}\n";
+        assert_eq!(cells_of(source), ["ex_06_each_way"]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 
-use crate::{border, catalogue, crash, demo, deny, package, process, tidy};
+use crate::{border, catalogue, crash, demo, deny, interop, package, process, tidy};
 
 /// Everything that has to be true before a change lands: what CI runs.
 #[derive(Debug, clap::Args)]
@@ -16,8 +16,9 @@ pub(crate) struct Options {
 
 type Step = (&'static str, fn() -> anyhow::Result<()>);
 
-const STEPS: [Step; 14] = [
+const STEPS: [Step; 15] = [
     ("fmt", || cargo(&["fmt", "--all", "--check"])),
+    ("tidy", || tidy::run(&tidy::Options::default())),
     ("clippy", || {
         cargo(&[
             "clippy",
@@ -29,23 +30,8 @@ const STEPS: [Step; 14] = [
             "warnings",
         ])
     }),
-    // The two bottom crates without an engine and without an HTTP client.
-    ("bare", || {
-        cargo(&[
-            "clippy",
-            "-p",
-            "mx-crypto-store",
-            "-p",
-            "mx-transport",
-            "--lib",
-            "--no-default-features",
-            "--",
-            "-D",
-            "warnings",
-        ])
-    }),
+    ("bare", bare),
     ("engines", engines),
-    ("tidy", || tidy::run(&tidy::Options::default())),
     ("catalogue", || {
         catalogue::check(&[
             "KQ", "KC", "KU", "TD", "MG", "SY", "SN", "LM", "SC", "CR", "NW", "K", "EX",
@@ -68,6 +54,7 @@ const STEPS: [Step; 14] = [
         })?;
         border::run(&border::Options::default())
     }),
+    ("interop", || interop::run(&interop::Options::default())),
 ];
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
@@ -101,21 +88,27 @@ fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
     process::run(process::cargo(&process::root()?).args(arguments))
 }
 
+/// The library of these packages alone, with these features and no others.
+fn clippy_of(packages: &[&str], features: &str) -> anyhow::Result<()> {
+    let mut arguments = vec!["clippy", "--lib", "--no-default-features", "--features", features];
+    arguments.extend(packages.iter().flat_map(|package| ["-p", package]));
+    arguments.extend(["--", "-D", "warnings"]);
+    cargo(&arguments)
+}
+
+/// The two bottom crates without an engine and without an HTTP client, and the facade without either or with one of them.
+fn bare() -> anyhow::Result<()> {
+    clippy_of(&["mx-crypto-store", "mx-transport"], "")?;
+    for features in ["", "reqwest", "sqlite"] {
+        clippy_of(&["mx-e2ee"], features)?;
+    }
+    Ok(())
+}
+
 /// Each storage engine without the others.
 fn engines() -> anyhow::Result<()> {
     for engine in ["sqlite", "redb", "sled"] {
-        cargo(&[
-            "clippy",
-            "-p",
-            "mx-crypto-store",
-            "--lib",
-            "--no-default-features",
-            "--features",
-            engine,
-            "--",
-            "-D",
-            "warnings",
-        ])?;
+        clippy_of(&["mx-crypto-store"], engine)?;
     }
     Ok(())
 }

@@ -58,11 +58,18 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 /// The example that talks to the peers, with `mx` beside it.
+///
+/// Both are built as everything else of the workspace is: asked for alone, they would have other features of the
+/// engine, and it would be compiled once more.
 pub(crate) fn example(root: &Path, plan: &Plan) -> anyhow::Result<std::process::Command> {
-    process::run(process::cargo(root).args(["build", "--package", "mx-e2ee", "--bin", "mx"]))?;
-    let mut command = process::cargo(root);
-    command.args(["run", "--package", "mx-test-homeserver", "--example", "interop", "--"]);
-    command.arg(&plan.file);
+    let mut build = process::cargo(root);
+    process::run(build.args(["build", "--workspace", "--bin", "mx", "--example", "interop"]))?;
+    // They stand where this one stands.
+    let task = std::env::current_exe()?;
+    let built = task.parent().context("built nowhere")?;
+    let name = format!("interop{}", std::env::consts::EXE_SUFFIX);
+    let mut command = std::process::Command::new(built.join("examples").join(name));
+    command.current_dir(root).arg(&plan.file);
     Ok(command)
 }
 
@@ -93,7 +100,8 @@ pub(crate) fn plan(root: &Path) -> anyhow::Result<Plan> {
     Ok(plan)
 }
 
-/// One without limits, one with Synapse's own, one whose logins end soon, and two that federate.
+/// One without limits, one that is restarted, one with Synapse's own limits, one whose logins end soon, and two that
+/// federate.
 fn homeservers(directory: &Path) -> anyhow::Result<Vec<(&'static str, Configuration)>> {
     let with = |name: &'static str| -> anyhow::Result<(&'static str, Configuration)> {
         let configuration = Configuration {
@@ -107,6 +115,7 @@ fn homeservers(directory: &Path) -> anyhow::Result<Vec<(&'static str, Configurat
     };
     let mut all = Vec::new();
     all.push(with("main")?);
+    all.push(with("restarted")?);
     let (name, mut limited) = with("limited")?;
     limited.default_limits = true;
     all.push((name, limited));

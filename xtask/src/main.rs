@@ -8,6 +8,8 @@ mod ci;
 mod crash;
 mod demo;
 mod deny;
+mod example;
+mod homeserver;
 mod interop;
 mod package;
 mod process;
@@ -40,6 +42,8 @@ enum Task {
     Crash(crash::Options),
     Demo(demo::Options),
     Deny(deny::Options),
+    Example(example::Options),
+    Homeserver(homeserver::Options),
     Interop(interop::Options),
     Package(package::Options),
     Replay(replay::Options),
@@ -57,6 +61,8 @@ fn main() -> ExitCode {
         Task::Crash(options) => crash::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::Deny(options) => deny::run(&options),
+        Task::Example(options) => example::run(&options),
+        Task::Homeserver(options) => homeserver::run(&options),
         Task::Interop(options) => interop::run(&options),
         Task::Package(options) => package::run(&options),
         Task::Replay(options) => replay::run(&options),

@@ -183,8 +183,10 @@ fn register(python: &Path, url: &str, secret: &str, user: &str) -> anyhow::Resul
     let (name, password) = user
         .split_once(':')
         .with_context(|| format!("{user:?} is not name:password"))?;
-    let tool = python.with_file_name("register_new_matrix_user");
-    process::output(Command::new(tool).args(["-u", name, "-p", password, "--no-admin", "-k", secret, url]))
+    // Not by its script, which holds the path at which it was installed: a checkout may be moved.
+    let mut tool = Command::new(python);
+    tool.args(["-m", "synapse._scripts.register_new_matrix_user"]);
+    process::output(tool.args(["-u", name, "-p", password, "--no-admin", "-k", secret, url]))
         .with_context(|| format!("cannot register {name}"))?;
     Ok(())
 }

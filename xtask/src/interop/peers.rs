@@ -31,7 +31,7 @@ fn js(drivers: &Path, home: &Path) -> anyhow::Result<Value> {
     let lock = fs::read_to_string(drivers.join("package-lock.json"))?;
     let marker = directory.join("complete");
     // The driver stands beside the modules, where Node looks for them.
-    for file in ["package.json", "package-lock.json", "js_peer.mjs"] {
+    for file in ["package.json", "package-lock.json", "js_peer.mjs", "js_identity.mjs"] {
         fs::copy(drivers.join(file), directory.join(file)).with_context(|| format!("cannot copy {file}"))?;
     }
     if !fs::read_to_string(&marker).is_ok_and(|found| found == lock) {

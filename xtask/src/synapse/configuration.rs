@@ -77,11 +77,13 @@ impl Configuration {
 
     fn text(&self) -> String {
         let (path, secret) = (|name| self.path(name), &self.secret);
+        // A password that is hashed as for the open Internet costs a core for a second, and every cell has new users.
         let mut text = format!(
             "server_name: '{}'\npid_file: {}\nreport_stats: false\nsuppress_key_server_warning: true\n\
              database: {{name: sqlite3, args: {{database: {}}}}}\nlog_config: {}\nmedia_store_path: {}\n\
              signing_key_path: {}\ntrusted_key_servers: []\nregistration_shared_secret: '{secret}'\n\
-             macaroon_secret_key: '{secret}m'\nform_secret: '{secret}f'\nfilter_timeline_limit: 2000\n{}",
+             macaroon_secret_key: '{secret}m'\nform_secret: '{secret}f'\nfilter_timeline_limit: 2000\n\
+             bcrypt_rounds: 4\n{}",
             self.server_name(),
             path("pid"),
             path("homeserver.db"),
@@ -142,7 +144,7 @@ fn limits() -> String {
     format!(
         "rc_message: {limit}\nrc_registration: {limit}\nrc_room_creation: {limit}\n\
          rc_login: {{address: {limit}, account: {limit}, failed_attempts: {limit}}}\n\
-         rc_joins: {{local: {limit}, remote: {limit}}}\n\
+         rc_joins: {{local: {limit}, remote: {limit}}}\nrc_joins_per_room: {limit}\n\
          rc_invites: {{per_room: {limit}, per_user: {limit}, per_issuer: {limit}}}\n"
     )
 }

@@ -2,7 +2,8 @@
 
 use super::Finding;
 
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 13] = [
+    "ARCHITECTURE.md",
     "CHANGELOG.md",
     "Cargo.lock",
     "Cargo.toml",
