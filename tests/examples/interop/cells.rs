@@ -4,54 +4,48 @@ mod contact;
 mod content;
 mod ending;
 mod federation;
+mod identity;
+mod key_files;
 mod keys;
 mod late;
 mod outage;
+mod play;
 mod restart;
 mod rotation;
+mod taken_over;
 mod wedge;
 
-use std::{future::Future, pin::Pin, time::Instant};
+use std::{future::Future, pin::Pin};
 
-use anyhow::{Context, Result, ensure};
-use futures_util::stream::{self, StreamExt};
+use anyhow::{Result, bail};
 
-use crate::{peer::Kind, plan::Plan, proxy::Weather, stage::Stage};
+pub(crate) use self::play::run;
+use crate::{peer::Kind, proxy::Weather, stage::Stage};
 
-type Outcome<'s> = Pin<Box<dyn Future<Output = Result<String>> + Send + 's>>;
+type Playing<'s> = Pin<Box<dyn Future<Output = Result<String>> + Send + 's>>;
 
 /// What happens between our device and a peer. It says in a few words what was seen.
 struct Cell {
     number: &'static str,
     what: &'static str,
     peers: &'static [Kind],
-    run: for<'s> fn(&'s Stage<'s>, Kind) -> Outcome<'s>,
+    run: for<'s> fn(&'s Stage<'s>, Kind) -> Playing<'s>,
 }
 
 const ALL: &[Kind] = &[Kind::Js, Kind::Nio, Kind::Ours];
 const OTHERS: &[Kind] = &[Kind::Js, Kind::Nio];
 
 /// What a peer cannot do in the version that is pinned, and why.
-const NOT_APPLICABLE: [(&str, Kind, &str); 1] = [("4b", Kind::Nio, "it publishes no fallback key")];
-
-/// What the issue asks for and nobody plays yet.
-const OPEN: [(&str, &str, &str); 2] = [
+const NOT_APPLICABLE: [(&str, Kind, &str); 4] = [
+    ("4b", Kind::Nio, "it publishes no fallback key"),
     (
-        "11",
-        "key export files each way",
-        "no cell plays it yet, though the facade can",
+        "12k",
+        Kind::Js,
+        "it offers hkdf-hmac-sha256.v2 beside it, which is taken: see 12a",
     ),
-    (
-        "12",
-        "identity and trust",
-        "no cell plays it yet, though the facade can",
-    ),
+    ("12l", Kind::Nio, "it neither gives nor takes histories (MSC4268)"),
+    ("12m", Kind::Nio, "it neither gives nor takes histories (MSC4268)"),
 ];
-
-/// Cells that stop a homeserver which others use, or start the same ones for each peer.
-const ALONE: [&str; 2] = ["10a", "13"];
-/// All others wait for their peers most of the time.
-const AT_ONCE: usize = 2;
 
 const CELLS: &[Cell] = &[
     Cell {
@@ -193,95 +187,99 @@ const CELLS: &[Cell] = &[
         run: |stage, kind| Box::pin(outage::weather(stage, kind, Weather::CutBefore)),
     },
     Cell {
+        number: "11",
+        what: "key files, with mx",
+        peers: ALL,
+        run: |stage, kind| Box::pin(key_files::ex_06_each_way(stage, kind)),
+    },
+    Cell {
+        number: "12a",
+        what: "emoji with another user, to a device",
+        peers: &[Kind::Js],
+        run: |stage, kind| Box::pin(identity::sas_with_devices(stage, kind)),
+    },
+    Cell {
+        number: "12b",
+        what: "emoji with another user, in a room",
+        peers: &[Kind::Js],
+        run: |stage, kind| Box::pin(identity::sas_in_rooms(stage, kind)),
+    },
+    Cell {
+        number: "12c",
+        what: "cross-signed devices are trusted each way",
+        peers: &[Kind::Js],
+        run: |stage, kind| Box::pin(identity::cross_signing(stage, kind)),
+    },
+    Cell {
+        number: "12d",
+        what: "emoji that differ",
+        peers: &[Kind::Js],
+        run: |stage, kind| Box::pin(identity::mismatch(stage, kind)),
+    },
+    Cell {
+        number: "12e",
+        what: "codes with another user",
+        peers: &[Kind::Js],
+        run: |stage, kind| Box::pin(identity::codes(stage, kind)),
+    },
+    Cell {
+        number: "12f",
+        what: "their new device is given our secrets",
+        peers: &[Kind::Js],
+        run: |stage, kind| Box::pin(identity::own::theirs_is_new(stage, kind)),
+    },
+    Cell {
+        number: "12g",
+        what: "our new device is given their secrets",
+        peers: &[Kind::Js],
+        run: |stage, kind| Box::pin(identity::own::ours_is_new(stage, kind)),
+    },
+    Cell {
+        number: "12h",
+        what: "codes with a new device",
+        peers: &[Kind::Js],
+        run: |stage, kind| Box::pin(identity::own::codes(stage, kind)),
+    },
+    Cell {
+        number: "12i",
+        what: "backup and storage of theirs, restored here",
+        peers: &[Kind::Js],
+        run: |stage, kind| Box::pin(identity::backup::theirs_restored_here(stage, kind)),
+    },
+    Cell {
+        number: "12j",
+        what: "backup and storage of ours, restored there",
+        peers: &[Kind::Js],
+        run: |stage, kind| Box::pin(identity::backup::ours_restored_there(stage, kind)),
+    },
+    Cell {
+        number: "12k",
+        what: "libolm's old MAC where it is all that there is",
+        peers: &[Kind::Js],
+        run: |_, _| Box::pin(async { bail!("nobody plays it") }),
+    },
+    Cell {
+        number: "12l",
+        what: "history shared with who is invited",
+        peers: ALL,
+        run: |stage, kind| Box::pin(identity::history::shared(stage, kind)),
+    },
+    Cell {
+        number: "12m",
+        what: "history that is not for newcomers",
+        peers: ALL,
+        run: |stage, kind| Box::pin(identity::history::hidden(stage, kind)),
+    },
+    Cell {
         number: "13",
         what: "two servers federate, one is stopped",
         peers: ALL,
         run: |stage, kind| Box::pin(federation::one_stopped(stage, kind)),
     },
+    Cell {
+        number: "14",
+        what: "a device of theirs goes on with mx import",
+        peers: &[Kind::Nio],
+        run: |stage, kind| Box::pin(taken_over::by_mx(stage, kind)),
+    },
 ];
-
-/// Play every cell that the filter names.
-pub(crate) async fn run(plan: &Plan, filter: &str) -> Result<()> {
-    let started = Instant::now();
-    let (js, nio) = (plan.driver("js")?, plan.driver("nio")?);
-    println!(
-        "synapse {}, matrix-js-sdk {}, matrix-nio {}, mx-e2ee {}",
-        plan.synapse()?,
-        js.version,
-        nio.version,
-        env!("CARGO_PKG_VERSION")
-    );
-    let stage = Stage::new(plan).await?;
-    let wanted = CELLS
-        .iter()
-        .filter(|cell| filter.split(',').any(|part| named(cell, part)))
-        .flat_map(|cell| cell.peers.iter().map(move |kind| (cell, *kind)));
-    let (alone, beside): (Vec<_>, Vec<_>) = wanted.partition(|(cell, _)| ALONE.contains(&cell.number));
-    let played = alone.len() + beside.len();
-    ensure!(played > 0, "no cell has {filter:?} in its name");
-    let mut well = play_all(&stage, beside, AT_ONCE).await;
-    well += play_all(&stage, alone, 1).await;
-    for (number, what, why) in OPEN {
-        println!("{number:<3} {what:<46} {:<21} open    {why}", "");
-    }
-    stage.only_ciphertext(&stage.server).context("after all cells")?;
-    println!("the homeserver holds no word of {played} cells");
-    println!("{played} cells in {:.0} s", started.elapsed().as_secs_f32());
-    ensure!(well == played, "{} of {played} cells failed", played - well);
-    Ok(())
-}
-
-/// Play these, so many at a time, and print them in their order. Returns how many went well.
-async fn play_all(stage: &Stage<'_>, cells: Vec<(&Cell, Kind)>, at_once: usize) -> usize {
-    let playing = cells.into_iter().map(|(cell, kind)| {
-        Box::pin(play(stage, cell, kind)) as Pin<Box<dyn Future<Output = (String, bool)> + Send + '_>>
-    });
-    let mut played = stream::iter(playing).buffered(at_once);
-    let mut well = 0;
-    while let Some((line, ok)) = played.next().await {
-        println!("{line}");
-        well += usize::from(ok);
-    }
-    well
-}
-
-/// Whether a filter means a cell: by its number, by the number without its letter, or by words.
-fn named(cell: &Cell, filter: &str) -> bool {
-    let number = cell.number.trim_end_matches(|letter: char| letter.is_ascii_lowercase());
-    let words = !filter.starts_with(|first: char| first.is_ascii_digit()) && cell.what.contains(filter);
-    cell.number == filter || number == filter || words
-}
-
-async fn play(stage: &Stage<'_>, cell: &Cell, kind: Kind) -> (String, bool) {
-    let version = match kind {
-        Kind::Ours => env!("CARGO_PKG_VERSION").to_owned(),
-        Kind::Nio => stage
-            .plan
-            .driver("nio")
-            .map_or_else(|_| String::new(), |driver| driver.version),
-        Kind::Js => stage
-            .plan
-            .driver("js")
-            .map_or_else(|_| String::new(), |driver| driver.version),
-    };
-    let head = format!(
-        "{:<3} {:<46} {:<21}",
-        cell.number,
-        cell.what,
-        format!("{kind} {version}")
-    );
-    let unable = NOT_APPLICABLE
-        .iter()
-        .find(|(number, peer, _)| *number == cell.number && *peer == kind);
-    if let Some((_, _, why)) = unable {
-        return (format!("{head} n/a     {why}"), true);
-    }
-    let started = Instant::now();
-    let outcome = (cell.run)(stage, kind).await;
-    let seconds = started.elapsed().as_secs_f32();
-    let line = match &outcome {
-        Ok(seen) => format!("{head} ok      {seconds:>5.1} s  {seen}"),
-        Err(error) => format!("{head} FAILED  {seconds:>5.1} s  {error:#}"),
-    };
-    (line, outcome.is_ok())
-}

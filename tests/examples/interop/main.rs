@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, reason = "a task talks to people and to its processes")]
 
 mod cells;
+mod inexcusable;
 mod ours;
 mod peer;
 mod plan;

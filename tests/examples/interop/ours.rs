@@ -1,11 +1,13 @@
 //! Our facade as a peer: the same commands and lines as the drivers of the others.
 
+mod identity;
+
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use mx_e2ee::{
     Attachment, AttachmentKind, Client, DeviceOutcome, Error, Event, Options, ReceivedFile, Recipients, SendReceipt,
-    ruma::OwnedRoomId,
+    ruma::{OwnedRoomId, OwnedUserId},
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -171,9 +173,23 @@ async fn run(client: &Client, command: &Value) -> Result<Value> {
             room(client, command)?.rotate_key().await?;
             Ok(json!({}))
         }
+        // An invitation that the homeserver has is known here before.
+        "join" => {
+            client.sync().await?;
+            client.join(word(command, "room")?).await?;
+            Ok(json!({}))
+        }
+        how @ ("invite_with_history" | "share_history") => {
+            let (room, user) = (room(client, command)?, OwnedUserId::try_from(word(command, "user")?)?);
+            let shared = match how {
+                "share_history" => room.share_history(&user).await?,
+                _ => room.invite_with_history(&user).await?,
+            };
+            Ok(json!(shared))
+        }
         "token" => Ok(json!({"token": token(client)})),
         "health" => Ok(json!(client.health().await?)),
-        other => bail!("unknown command {other}"),
+        _ => Box::pin(identity::run(client, command)).await,
     }
 }
 

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 pub(crate) use self::ledger::Ledger;
-use crate::plan::Driver;
+use crate::{inexcusable::Inexcusable, plan::Driver};
 
 /// Longer than anything that a peer is asked for, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -212,7 +212,18 @@ impl Peer {
     /// Wait until it has read an event, and return it.
     pub(crate) async fn reads(&self, event: &str) -> Result<Value> {
         let found = self.ledger.read(event).await;
-        found.with_context(|| format!("{} never read {event}", self.name()))
+        found.with_context(|| match self.ledger.unreadable(event) {
+            Some(why) => format!("{} cannot read {event}: {}", self.name(), why["reason"]),
+            None => format!("{} was never shown {event}", self.name()),
+        })
+    }
+
+    /// It has not read an event whose key it must not have.
+    pub(crate) fn has_not_read(&self, event: &str) -> Result<()> {
+        if self.ledger.readings(event).is_empty() {
+            return Ok(());
+        }
+        Err(Inexcusable(format!("{} read {event} without a key", self.name())).into())
     }
 
     pub(crate) fn name(&self) -> String {

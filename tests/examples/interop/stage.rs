@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use vodozemac::megolm::MegolmMessage;
 
 use crate::{
+    inexcusable::Inexcusable,
     peer::{Kind, Peer, Program},
     plan::Plan,
     server::{Server, encoded},
@@ -87,9 +88,14 @@ impl<'a> Stage<'a> {
 
     /// Another device of a peer's user.
     pub(crate) async fn another(&self, peer: &Peer) -> Result<Peer> {
+        self.another_of(peer.kind(), peer).await
+    }
+
+    /// Another device of a peer's user, of this implementation.
+    pub(crate) async fn another_of(&self, kind: Kind, peer: &Peer) -> Result<Peer> {
         let local = peer.user.trim_start_matches('@');
         let local = local.split(':').next().unwrap_or(local);
-        let program = self.program(peer.kind())?;
+        let program = self.program(kind)?;
         let another = Peer::login(program, self.server.url(), local, PASSWORD, self.directory()).await?;
         keys_published(&self.server, &another).await?;
         Ok(another)
@@ -208,12 +214,15 @@ pub(crate) async fn sound(server: &Server, room: &str, member: &Peer) -> Result<
     let mut used = BTreeMap::new();
     for event in server.history(room, &member.token().await).await? {
         let id = event["event_id"].as_str().unwrap_or_default().to_owned();
-        ensure!(event["type"] != "m.room.message", "{id} is plaintext");
+        if event["type"] == "m.room.message" {
+            return Err(Inexcusable(format!("{id} is plaintext")).into());
+        }
         let Some((session, index)) = place(&event) else {
             continue;
         };
         if let Some(first) = used.insert((session, index), id.clone()) {
-            bail!("{first} and {id} use the same index {index} of a session");
+            let both = format!("{first} and {id} use the same index {index} of a session");
+            return Err(Inexcusable(both).into());
         }
     }
     Ok(used.len())

@@ -34,14 +34,22 @@ pub(super) async fn three(stage: &Stage<'_>) -> Result<String> {
     Ok(format!("{messages} messages, each read by the two others"))
 }
 
+/// What the first line of `mx` says under this name.
+pub(super) fn text(lines: &[Value], name: &str) -> Result<String> {
+    let found = lines.first().and_then(|line| line[name].as_str());
+    found
+        .map(str::to_owned)
+        .with_context(|| format!("mx printed no {name}"))
+}
+
 /// `mx`, as a shell starts it.
-struct Mx {
+pub(super) struct Mx {
     program: PathBuf,
     directory: PathBuf,
 }
 
 impl Mx {
-    fn new(stage: &Stage<'_>) -> Result<Self> {
+    pub(super) fn new(stage: &Stage<'_>) -> Result<Self> {
         let example = std::env::current_exe()?;
         let built = example
             .parent()
@@ -58,7 +66,7 @@ impl Mx {
         })
     }
 
-    async fn run(&self, arguments: &[&str]) -> Result<Vec<Value>> {
+    pub(super) async fn run(&self, arguments: &[&str]) -> Result<Vec<Value>> {
         let output = Command::new(&self.program)
             .args(["--json", "--directory"])
             .arg(&self.directory)
@@ -85,12 +93,6 @@ pub(super) async fn binary(stage: &Stage<'_>, kind: Kind) -> Result<String> {
         .await?;
     let who = mx.run(&["whoami"]).await?;
     let made = mx.run(&["room", "create", "--invite", &theirs.user]).await?;
-    let text = |lines: &[Value], name: &str| -> Result<String> {
-        let found = lines.first().and_then(|line| line[name].as_str());
-        found
-            .map(str::to_owned)
-            .with_context(|| format!("mx printed no {name}"))
-    };
     let (room, device) = (text(&made, "room_id")?, text(&who, "device_id")?);
     stage::go(&stage.server, "join", &room, &theirs).await?;
     let said = stage.text("mx");

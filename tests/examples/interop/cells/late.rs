@@ -25,11 +25,7 @@ pub(super) async fn joiner(stage: &Stage<'_>, kind: Kind) -> Result<String> {
         stage.talk(&room, &[&early, &late, &other]).await?;
         let unreadable = late.ledger.cannot_read(&old).await;
         unreadable.with_context(|| format!("{} was not shown the old message", late.name()))?;
-        ensure!(
-            late.ledger.readings(&old).is_empty(),
-            "{} read what was before it",
-            late.name()
-        );
+        late.has_not_read(&old)?;
     }
     Ok("each way: nothing from before, all from then on".to_owned())
 }

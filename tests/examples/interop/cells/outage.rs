@@ -125,16 +125,19 @@ async fn through<F: Future<Output = Result<()>>>(
 }
 
 pub(super) async fn restarted(stage: &Stage<'_>, kind: Kind) -> Result<String> {
-    let (ours, theirs) = (stage.peer(Kind::Ours, "ours").await?, stage.peer(kind, "theirs").await?);
-    let room = stage.room(&ours, &[&theirs]).await?;
+    let server = Server::start(stage.plan.server("restarted")?).await?;
+    let ours = stage.peer_on(&server, server.url(), Kind::Ours, "ours").await?;
+    let theirs = stage.peer_on(&server, server.url(), kind, "theirs").await?;
+    let room = stage::room_on(&server, &ours, &[&theirs]).await?;
     stage.talk(&room, &[&ours, &theirs]).await?;
     let restart = async {
-        stage.server.down().await?;
+        server.down().await?;
         tokio::time::sleep(STORM).await;
-        stage.server.up().await
+        server.up().await
     };
     let refused = through(stage, [&ours, &theirs], &room, restart).await?;
-    stage::sound(&stage.server, &room, &ours).await?;
+    stage::sound(&server, &room, &ours).await?;
+    stage.only_ciphertext(&server)?;
     Ok(format!(
         "{MESSAGES} messages each way, each once; {refused} sends had to be asked for again"
     ))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
+    inexcusable::Inexcusable,
     peer::{Kind, Peer},
     stage::{self, Stage},
 };
@@ -30,11 +31,10 @@ pub(super) async fn from_stores(stage: &Stage<'_>, kind: Kind) -> Result<String>
         stage.ready(&room, &[&ours, &theirs]).await?;
         stage.talk(&room, &[&ours, &theirs, &ours]).await?;
     }
-    ensure!(
-        ours.ledger.repeated() == 0,
-        "ours was given {} events again",
-        ours.ledger.repeated()
-    );
+    let again = ours.ledger.repeated();
+    if again > 0 {
+        return Err(Inexcusable(format!("ours was given {again} events again")).into());
+    }
     let messages = stage::sound(&stage.server, &room, &ours).await?;
     Ok(format!("2 restarts each, {messages} messages"))
 }
@@ -136,7 +136,10 @@ async fn once(reader: &Peer, sent: &Sent) -> Result<usize> {
             (0, None) => never += 1,
             (1, None) => {}
             (1, Some(event)) if events.first() == Some(event) => {}
-            (count, _) => bail!("{} read {text:?} as {count} events", reader.name()),
+            (count, _) => {
+                let seen = format!("{} read {text:?} as {count} events", reader.name());
+                return Err(Inexcusable(seen).into());
+            }
         }
     }
     let again = reader.ledger.repeated();

@@ -38,11 +38,7 @@ async fn back(stage: &Stage<'_>, room: &str, all: [&Peer; 3], secrets: &[String]
         // The history is shared: the event comes, and its key does not.
         let unreadable = third.ledger.cannot_read(secret).await;
         unreadable.with_context(|| format!("{} was not shown {secret}", third.name()))?;
-        ensure!(
-            third.ledger.readings(secret).is_empty(),
-            "{} read {secret}",
-            third.name()
-        );
+        third.has_not_read(secret)?;
     }
     Ok(())
 }
@@ -116,11 +112,7 @@ pub(super) async fn new_device(stage: &Stage<'_>, kind: Kind) -> Result<String> 
         unreadable.with_context(|| format!("{} was not shown {old}", more.name()))?;
     }
     for (device, event) in [(&more, &old), (&ours_too, &old_of_theirs)] {
-        ensure!(
-            device.ledger.readings(event).is_empty(),
-            "{} read {event}",
-            device.name()
-        );
+        device.has_not_read(event)?;
     }
     Ok("a second device of each".to_owned())
 }

@@ -71,8 +71,12 @@ impl Ledger {
 
     /// Wait until an event came and could not be read.
     pub(crate) async fn cannot_read(&self, event: &str) -> Option<Value> {
-        let unreadable = |ledger: &Self| ledger.state().unreadable.get(event).cloned();
-        self.until(PATIENCE, unreadable).await
+        self.until(PATIENCE, |ledger| ledger.unreadable(event)).await
+    }
+
+    /// What was said about an event that could not be read.
+    pub(crate) fn unreadable(&self, event: &str) -> Option<Value> {
+        self.state().unreadable.get(event).cloned()
     }
 
     /// Each time that an event was read.
