@@ -66,7 +66,10 @@ fn of_files() -> Vec<Row> {
     let path = || PathBuf::from("file");
     let errors = [
         (
-            AttachmentError::Unreadable { source: source() },
+            AttachmentError::Unreadable {
+                path: None,
+                source: source(),
+            },
             "file_unreadable",
             "check its path",
         ),

@@ -1,6 +1,9 @@
 //! What can go wrong with a file, as what the caller does next.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 /// A file could not be sent or received.
 ///
@@ -20,8 +23,10 @@ use std::{io, path::PathBuf};
 #[non_exhaustive]
 pub enum AttachmentError {
     /// The file that is to be sent cannot be read.
-    #[error("the file that is to be sent cannot be read: check its path and its permissions")]
+    #[error("{} cannot be read: check its path and its permissions", named(path.as_deref()))]
     Unreadable {
+        /// The file. `None`: it came from a reader.
+        path: Option<PathBuf>,
         /// What the operating system says.
         #[source]
         source: io::Error,
@@ -80,6 +85,10 @@ pub enum AttachmentError {
         /// What was given.
         path: PathBuf,
     },
+}
+
+fn named(path: Option<&Path>) -> String {
+    path.map_or_else(|| "what is to be sent".to_owned(), |path| format!("{path:?}"))
 }
 
 impl AttachmentError {

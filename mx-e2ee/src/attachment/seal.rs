@@ -45,6 +45,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
     let done = tokio::task::spawn_blocking(move || work(&wanted)).await;
     done.unwrap_or_else(|_| {
         Err(AttachmentError::Unreadable {
+            path: None,
             source: io::Error::other("reading it was given up"),
         })
     })
@@ -61,7 +62,14 @@ pub(crate) fn seal(
     max: Option<u64>,
     wanted: &Wanted,
 ) -> Result<Sealed, AttachmentError> {
-    let unreadable = |source| AttachmentError::Unreadable { source };
+    let path = match &origin {
+        Origin::Path(path) => Some(path.clone()),
+        Origin::Reader(_) => None,
+    };
+    let unreadable = |source| AttachmentError::Unreadable {
+        path: path.clone(),
+        source,
+    };
     let disk = |source| in_directory(directory, source);
     let mut plaintext: Box<dyn Read> = match origin {
         Origin::Path(path) => {
@@ -246,7 +254,10 @@ mod tests {
     fn what_cannot_be_read_is_told_from_what_cannot_be_written() {
         let here = tempfile::tempdir().unwrap();
         let missing = here.path().join("missing");
-        let code = |origin, directory: &Path| seal(origin, directory, None, &wanted()).err().unwrap().code();
+        let error = |origin, directory: &Path| seal(origin, directory, None, &wanted()).err().unwrap();
+        let code = |origin, directory: &Path| error(origin, directory).code();
+        let words = error(Origin::Path(missing.clone()), here.path()).to_string();
+        assert!(words.starts_with(&format!("{missing:?} cannot be read")), "{words}");
         assert_eq!(code(Origin::Path(missing.clone()), here.path()), "file_unreadable");
         assert_eq!(
             code(Origin::Path(here.path().to_owned()), here.path()),
