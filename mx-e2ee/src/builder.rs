@@ -1,6 +1,7 @@
 //! The parts of a client: which homeserver, which directory, which store and key; and the login that is there.
 
 mod ending;
+mod events;
 mod rekey;
 mod trust;
 

@@ -27,13 +27,14 @@ pub use mx_olm_orchestrator::{
     EncryptionChange, EncryptionTampered, Event, Explanation, Gap, Health, HistoryError, HistoryNotShared,
     HistoryReceived, HistoryRefused, HistoryRefusedReason, HistoryShared, IdentityChanged, IdentityError,
     IdentityProblem, IdentityStanding, IdentityStatus, Invite, KeyFile, KeyFileError, KeyRequests, KeyStatus,
-    ListedDevice, ListedUser, Lost, LostBecause, Malformed, ManifestError, Message, Options, Outlook, OwnIdentity,
-    Problem, Progress, ProgressStep, Reader, ReaderDevice, ReaderIdentity, ReaderTrust, Readership, Recipients,
-    Recovered, Refusal, Rehydrated, Rejected, RejectedReason, RoomKeyImport, RoomKeyStatus, RoomPolicy, RotationReason,
-    SasEmoji, SecretStorageError, SecretStorageStatus, SendReceipt, SendRefused, SetUp, SetUpIdentity, SyncSource,
-    Trust, TrustDrift, TrustManifest, Undecryptable, UndecryptableReason, Unlisted, UnusableReason, UserDevices,
-    UserIdentityStatus, VerificationEnded, VerificationError, VerificationId, VerificationKeys, VerificationOutcome,
-    VerificationQr, VerificationRequested, VerificationShown, VerificationState, WaitingCounts, Warning,
+    ListedDevice, ListedUser, Lost, LostBecause, Malformed, ManifestError, MembershipChanged, Message, Options,
+    Outlook, OwnIdentity, Problem, Progress, ProgressStep, Reader, ReaderDevice, ReaderIdentity, ReaderTrust,
+    Readership, Recipients, Recovered, Refusal, Rehydrated, Rejected, RejectedReason, RoomKeyImport, RoomKeyStatus,
+    RoomPolicy, RotationReason, SasEmoji, SecretStorageError, SecretStorageStatus, SendReceipt, SendRefused, Sent,
+    SetUp, SetUpIdentity, SyncSource, Trust, TrustDrift, TrustManifest, Undecryptable, UndecryptableReason, Unlisted,
+    UnusableReason, UserDevices, UserIdentityStatus, VerificationEnded, VerificationError, VerificationId,
+    VerificationKeys, VerificationOutcome, VerificationQr, VerificationRequested, VerificationShown, VerificationState,
+    WaitingCounts, Warning,
 };
 pub use mx_transport as transport;
 pub use ruma;

@@ -2,6 +2,7 @@
 
 mod history;
 mod rejected;
+mod rooms;
 mod trust;
 
 use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedTransactionId, OwnedUserId};
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     history::{HistoryNotShared, HistoryReceived, HistoryRefused, HistoryRefusedReason},
     rejected::{Rejected, RejectedReason},
+    rooms::{MembershipChanged, Sent},
     trust::{BackupStopped, IdentityChanged, OwnIdentity, TrustDrift},
 };
 use crate::{EncryptionChange, UnusableReason, VerificationEnded, VerificationRequested};
@@ -36,6 +38,8 @@ pub enum Event {
     Message(Message),
     /// Somebody invited us to a room.
     Invite(Invite),
+    /// Somebody came to a room or went.
+    MembershipChanged(MembershipChanged),
     /// An event that could not be decrypted before the deadline, or never can. It is delivered as a
     /// [`Message`](Self::Message) when its key comes after all.
     Undecryptable(Undecryptable),
@@ -62,6 +66,8 @@ pub enum Event {
     EncryptionTampered(EncryptionTampered),
     /// An event that an earlier call, or an earlier process, left in the outbox is refused for good. It is dropped.
     SendRefused(SendRefused),
+    /// An event that an earlier call, or an earlier process, left in the outbox has been sent.
+    Sent(Sent),
     /// Who invited us gave us room keys of the time before.
     HistoryReceived(HistoryReceived),
     /// Who invited us offered room keys of the time before, and they were not taken.

@@ -81,8 +81,9 @@ pub use self::{
     error::{Error, Result},
     event::{
         BackupStopped, DeviceRejected, Encryption, EncryptionTampered, Event, Gap, HistoryNotShared, HistoryReceived,
-        HistoryRefused, HistoryRefusedReason, IdentityChanged, Invite, Lost, LostBecause, Malformed, Message,
-        OwnIdentity, Rejected, RejectedReason, SendRefused, Trust, TrustDrift, Undecryptable, UndecryptableReason,
+        HistoryRefused, HistoryRefusedReason, IdentityChanged, Invite, Lost, LostBecause, Malformed, MembershipChanged,
+        Message, OwnIdentity, Rejected, RejectedReason, SendRefused, Sent, Trust, TrustDrift, Undecryptable,
+        UndecryptableReason,
     },
     health::{Health, Problem},
     history::{HistoryError, HistoryShared},

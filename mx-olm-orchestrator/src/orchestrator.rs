@@ -42,6 +42,9 @@ pub struct Options {
     pub undecryptable_after: Duration,
     /// Deliver what this very device sent, too. Default: no.
     pub deliver_own: bool,
+    /// Tell who comes to rooms and who goes ([`Event::MembershipChanged`](crate::Event::MembershipChanged)). Default: no, since
+    /// a large room has more of that than of messages.
+    pub memberships: bool,
     /// How many events are kept that wait for their keys. When there are more, the oldest is reported as lost. Default:
     /// 10,000.
     pub most_waiting: usize,
@@ -74,6 +77,7 @@ impl Default for Options {
         Self {
             undecryptable_after: Duration::from_secs(60),
             deliver_own: false,
+            memberships: false,
             most_waiting: 10_000,
             recipients: Recipients::default(),
             allowed_recipients: None,

@@ -110,6 +110,7 @@ pub(crate) struct Context {
     pub(crate) scope: Scope,
     pub(crate) report_after_ms: u64,
     pub(crate) deliver_own: bool,
+    pub(crate) memberships: bool,
     /// Events that were missed for good.
     pub(crate) gaps: Vec<Gap>,
     /// To-device events go through the engine one after the other.

@@ -162,8 +162,8 @@ impl Orchestrator {
     ///
     /// # Errors
     /// [`Error::SendPending`] when the homeserver still does not confirm one; the other rooms are tried all the same.
-    /// Events that it refuses for good are dropped, and [`Event::SendRefused`](crate::Event::SendRefused) in the inbox
-    /// tells of them.
+    /// Events that it refuses for good are dropped. The inbox tells of both: [`Event::Sent`](crate::Event::Sent),
+    /// [`Event::SendRefused`](crate::Event::SendRefused).
     ///
     /// # Cancel safety
     /// Safe: a homeserver takes the same transaction id once.

@@ -78,6 +78,7 @@ mod manifest;
 mod megolm_forged;
 mod megolm_queue;
 mod megolm_replay;
+mod memberships;
 mod moving;
 mod moving_dropped;
 mod names;

@@ -68,11 +68,23 @@ async fn a_restart_and_a_sync_send_what_a_killed_process_left() {
         ..
     } = pair().await;
     server.fault(Fault::drop_before(EVENT));
-    assert_eq!(room.send_text("late").await.unwrap_err().code(), "send_pending");
+    let error = room.send_text("late").await.unwrap_err();
+    assert_eq!(error.code(), "send_pending");
+    let room_id = room.id().to_owned();
     drop(room);
     let alice = alice.kill_and_open().await;
     alice.client.sync().await.unwrap();
-    assert_eq!(bob.bodies().await, ["late"]);
+    let [read] = &bob.messages().await[..] else {
+        panic!("one")
+    };
+    assert_eq!(read.body(), Some("late"));
+    let told = alice.events().await;
+    let [Event::Sent(sent)] = &told[..] else {
+        panic!("{told:?}")
+    };
+    assert_eq!((&sent.room_id, &sent.event_id), (&room_id, &read.event_id));
+    assert!(error.to_string().contains(sent.transaction_id.as_str()));
+    assert_eq!(sent.readable_by, None, "another process knew");
     // What the homeserver has leaves the outbox with the next unit of work.
     alice.client.sync().await.unwrap();
     let before = attempts(&server).len();

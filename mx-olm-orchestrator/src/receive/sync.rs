@@ -206,6 +206,7 @@ impl Orchestrator {
             scope: Scope::Everything,
             report_after_ms: u64::try_from(self.options().undecryptable_after.as_millis()).unwrap_or(u64::MAX),
             deliver_own: self.options().deliver_own,
+            memberships: self.options().memberships,
             gaps: Vec::new(),
             one_by_one: false,
             most_waiting: self.options().most_waiting,

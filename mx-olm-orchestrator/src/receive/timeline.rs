@@ -2,6 +2,7 @@
 
 mod header;
 mod readable;
+mod state;
 
 use std::collections::BTreeSet;
 
@@ -176,9 +177,8 @@ impl<'a> Timelines<'a> {
                 continue;
             };
             if header.state_key.is_some() {
-                continue;
-            }
-            if header.event_type == "m.room.encrypted" && header.unsigned.redacted_because.is_none() {
+                self.state(room, header, &raw);
+            } else if header.event_type == "m.room.encrypted" && header.unsigned.redacted_because.is_none() {
                 self.senders.insert(header.sender.clone());
                 self.encrypted(room, header, raw).await?;
             } else if header.event_type != "m.room.encrypted" {

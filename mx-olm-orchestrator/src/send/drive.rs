@@ -18,7 +18,7 @@ use super::{
     steady::{Ready, Stamp},
 };
 use crate::{
-    Error, Orchestrator, Result,
+    Error, Orchestrator, Result, Sent,
     machine::Ending,
     rooms::{MEGOLM, RoomRecord},
 };
@@ -247,6 +247,18 @@ impl Orchestrator {
         lane.attempt(number);
         match self.put_parcel(&parcel).await {
             Attempt::Taken(event_id) => {
+                if !lane.is_awaited(number) {
+                    let sent = Sent {
+                        room_id: parcel.room,
+                        event_id,
+                        transaction_id: parcel.transaction,
+                        session_id: parcel.session,
+                        readable_by: event.sealed.map(|sealed| sealed.ready.readable_by()),
+                    };
+                    self.tell_sent(parcel.position, sent).await?;
+                    lane.take(number);
+                    return Ok(Put::Taken);
+                }
                 self.machine().forget_soon(parcel.position);
                 if let (Some(done), Some(sealed)) = (lane.take(number), event.sealed) {
                     let (receipt, news) = sealed.ready.receipt(parcel, event_id);

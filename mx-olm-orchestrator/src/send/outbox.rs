@@ -16,7 +16,7 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedTransactionId, api::client::message::
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{Event, Orchestrator, Result, SendRefused, machine::Ending, receive::inbox};
+use crate::{Event, Orchestrator, Result, SendRefused, Sent, machine::Ending, receive::inbox};
 
 const OUTBOX: Family = Family::guarded("outbox").passing();
 
@@ -119,6 +119,22 @@ impl Orchestrator {
             Err(error) if is_final(&error) => Attempt::Refused(error),
             Err(error) => Attempt::Unknown(error),
         }
+    }
+
+    /// Take a parcel out that was sent and that nobody waits for any more: the app is told, once.
+    pub(super) async fn tell_sent(&self, position: u64, sent: Sent) -> Result<()> {
+        self.machine()
+            .unit(move |_, unit| {
+                Box::pin(async move {
+                    let is_news = unit.get::<Parcel>(&id(position)).await?.is_some();
+                    if is_news {
+                        forget(unit, position)?;
+                        inbox::append(unit, &[Event::Sent(sent)]).await?;
+                    }
+                    Ok(Ending::Commit(()))
+                })
+            })
+            .await
     }
 
     /// Take a parcel out that was refused for good. Where nobody waits for it any more, the app is told.

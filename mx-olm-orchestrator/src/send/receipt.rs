@@ -112,11 +112,16 @@ impl SendReceipt {
     /// How many devices can read the message.
     #[must_use]
     pub fn readable_by(&self) -> usize {
-        self.devices
-            .iter()
-            .filter(|device| matches!(device.outcome, DeviceOutcome::Reached | DeviceOutcome::AlreadyHad))
-            .count()
+        readable(&self.devices)
     }
+}
+
+/// How many of these devices can read a message.
+pub(super) fn readable(devices: &[DeviceReceipt]) -> usize {
+    devices
+        .iter()
+        .filter(|device| matches!(device.outcome, DeviceOutcome::Reached | DeviceOutcome::AlreadyHad))
+        .count()
 }
 
 /// What became of the room key for one device.

@@ -24,7 +24,7 @@ use super::{
     audience::Audience,
     outbox::Parcel,
     policy::Care,
-    receipt::{Device, DeviceOutcome, DeviceReceipt, SendReceipt, Warning},
+    receipt::{Device, DeviceOutcome, DeviceReceipt, SendReceipt, Warning, readable},
     recipients::Readers,
     share::Shared,
 };
@@ -130,6 +130,11 @@ impl Ready {
     /// Whether this is still what is remembered of the room: its policy, its visibility, whether a new key is due.
     pub(super) fn is_of(&self, record: &RoomRecord) -> bool {
         self.record == *record
+    }
+
+    /// How many other devices can read a message.
+    pub(super) fn readable_by(&self) -> usize {
+        readable(&self.devices)
     }
 
     /// Somebody has a receipt that tells what is new.

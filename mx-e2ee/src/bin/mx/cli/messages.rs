@@ -199,6 +199,10 @@ pub(crate) struct Listen {
     #[arg(long, value_name = "WHO")]
     pub(crate) accept_invites: Vec<String>,
 
+    /// Tell who comes to rooms and who goes, too. What another command took meanwhile is not told.
+    #[arg(long)]
+    pub(crate) memberships: bool,
+
     /// Print messages of verified devices only; what others say waits.
     #[arg(long, conflicts_with = "only_cross_signed")]
     pub(crate) only_verified: bool,

@@ -38,6 +38,7 @@ pub(crate) async fn run(cli: &Cli, listen: &Listen, output: Output) -> Result<()
     let client = profile::builder(cli)?
         .accept_invites(invites)
         .accept(accepted(listen))
+        .memberships(listen.memberships)
         .open()
         .await?;
     if listen.once {

@@ -1,6 +1,9 @@
 //! An event as a line for people. What came from the network cannot begin lines of its own.
 
-use mx_e2ee::{Event, LostBecause, Message, RejectedReason, VerificationOutcome};
+use mx_e2ee::{
+    Event, LostBecause, MembershipChanged, Message, RejectedReason, VerificationOutcome,
+    ruma::events::room::member::MembershipState,
+};
 use serde_json::json;
 
 use crate::output::clean;
@@ -64,8 +67,46 @@ pub(super) fn line(event: &Event) -> String {
                 .map(|code| format!(", {}", clean(code)))
                 .unwrap_or_default()
         ),
+        Event::Sent(event) => format!(
+            "{} * an event that waited was sent as {} (transaction {})",
+            event.room_id, event.event_id, event.transaction_id
+        ),
+        Event::MembershipChanged(event) => membership(event),
         event => about_trust(event),
     }
+}
+
+fn membership(event: &MembershipChanged) -> String {
+    let before = event.before.as_ref();
+    let by_another = event.sender != event.user_id;
+    let what = match &event.membership {
+        MembershipState::Join => "joined",
+        MembershipState::Invite => "is invited",
+        MembershipState::Knock => "asks to be let in",
+        MembershipState::Ban => "is banned",
+        MembershipState::Leave => match (before, by_another) {
+            (Some(MembershipState::Ban), _) => "is banned no more",
+            (Some(MembershipState::Invite), true) => "is invited no more",
+            (Some(MembershipState::Knock), true) => "is not let in",
+            (_, true) => "was removed",
+            (Some(MembershipState::Invite), false) => "did not accept the invitation",
+            (Some(MembershipState::Knock), false) => "asks to be let in no more",
+            (_, false) => "left",
+        },
+        other => return format!("{} {} * {}", event.room_id, event.user_id, clean(other.as_str())),
+    };
+    let by = if by_another {
+        format!(" by {}", event.sender)
+    } else {
+        String::new()
+    };
+    let why = event.reason.as_deref().map(|reason| format!(": {}", clean(reason)));
+    format!(
+        "{} {} * {what}{by}{}",
+        event.room_id,
+        event.user_id,
+        why.unwrap_or_default()
+    )
 }
 
 fn about_trust(event: &Event) -> String {
@@ -195,6 +236,55 @@ mod tests {
             "event_type": event_type, "content": content, "encryption": null, "plaintext_in_encrypted_room": false,
         });
         line(&serde_json::from_value(event).unwrap())
+    }
+
+    #[test]
+    fn who_comes_and_goes_is_said() {
+        for (membership, before, sender, said) in [
+            ("join", json!("invite"), "@a:hs.test", "joined"),
+            (
+                "invite",
+                json!(null),
+                "@b:hs.test",
+                "is invited by @b:hs.test: why\\u{1b}",
+            ),
+            ("leave", json!("join"), "@a:hs.test", "left"),
+            (
+                "leave",
+                json!("join"),
+                "@b:hs.test",
+                "was removed by @b:hs.test: why\\u{1b}",
+            ),
+            ("leave", json!("invite"), "@a:hs.test", "did not accept the invitation"),
+            (
+                "leave",
+                json!("invite"),
+                "@b:hs.test",
+                "is invited no more by @b:hs.test: why\\u{1b}",
+            ),
+            (
+                "leave",
+                json!("ban"),
+                "@b:hs.test",
+                "is banned no more by @b:hs.test: why\\u{1b}",
+            ),
+            (
+                "ban",
+                json!("join"),
+                "@b:hs.test",
+                "is banned by @b:hs.test: why\\u{1b}",
+            ),
+            ("knock", json!(null), "@a:hs.test", "asks to be let in"),
+            ("odd\u{1b}", json!(null), "@a:hs.test", "odd\\u{1b}"),
+        ] {
+            let event = json!({
+                "kind": "membership_changed", "room_id": "!r:hs.test", "event_id": "$e", "user_id": "@a:hs.test",
+                "sender": sender, "origin_server_ts": 1, "membership": membership, "before": before,
+                "reason": (sender != "@a:hs.test").then_some("why\u{1b}"),
+            });
+            let shown = line(&serde_json::from_value(event).unwrap());
+            assert_eq!(shown, format!("!r:hs.test @a:hs.test * {said}"));
+        }
     }
 
     #[test]
