@@ -1,8 +1,8 @@
 //! The parts of a client: which homeserver, which directory, which store and key; and the login that is there.
 
 mod ending;
-mod events;
 mod rekey;
+mod rooms;
 mod trust;
 
 use std::{
@@ -170,13 +170,6 @@ impl ClientBuilder {
     #[must_use]
     pub fn allow_only(mut self, users: impl IntoIterator<Item = OwnedUserId>) -> Self {
         self.options.allowed_recipients = Some(users.into_iter().collect());
-        self
-    }
-
-    /// Whose invitations are accepted while receiving. Default: nobody's.
-    #[must_use]
-    pub fn accept_invites(mut self, invites: Invites) -> Self {
-        self.invites = invites;
         self
     }
 

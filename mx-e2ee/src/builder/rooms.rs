@@ -1,8 +1,16 @@
-//! What is told beside messages.
+//! How rooms come and who is in them: whose invitations are accepted, and what is told.
 
 use super::ClientBuilder;
+use crate::Invites;
 
 impl ClientBuilder {
+    /// Whose invitations are accepted while receiving. Default: nobody's.
+    #[must_use]
+    pub fn accept_invites(mut self, invites: Invites) -> Self {
+        self.invites = invites;
+        self
+    }
+
     /// Whether it is told who comes to rooms and who goes. Default: no, since a large room has more of that than of messages.
     ///
     /// ```no_run
