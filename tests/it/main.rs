@@ -124,6 +124,7 @@ mod verification_cli;
 mod verification_end;
 mod verification_hostile;
 mod verification_old_mac;
+mod verification_pictures;
 mod verification_policy;
 mod verification_qr;
 mod wiping;

@@ -1,5 +1,6 @@
 //! `mx verify`: people compare, a policy decides, or another program does.
 
+mod photo;
 mod show;
 mod steps;
 
@@ -13,7 +14,10 @@ use mx_e2ee::{
 };
 use serde_json::json;
 
-use self::steps::{Answer, Step, Steps};
+use self::{
+    photo::Photo,
+    steps::{Answer, Step, Steps},
+};
 use super::room::user_id;
 use crate::{
     cli::{
@@ -113,6 +117,7 @@ async fn verify(client: &Client, command: &VerifyCommand, output: Output) -> Res
         is_asked: policy.is_none() && asked.is_none(),
         steps: Steps::new(output),
         question: None,
+        photo: how.scan.as_deref().map(Photo::new),
     };
     let policy = session.policy(policy, asked.as_ref())?;
     session.follow(policy, asked.as_ref().map(|one| one.id()), once).await
@@ -138,6 +143,7 @@ struct Session<'a> {
     is_asked: bool,
     steps: Steps,
     question: Option<Question>,
+    photo: Option<Photo>,
 }
 
 impl Session<'_> {
@@ -177,6 +183,7 @@ impl Session<'_> {
                     show::show(&shown, self.output)?;
                     if let VerificationState::Ended(outcome) = &shown.state {
                         self.question = None;
+                        self.photo.iter_mut().for_each(Photo::done);
                         if once {
                             return ended(outcome);
                         }
@@ -185,6 +192,11 @@ impl Session<'_> {
                     let decided = confirms.decides(&shown.id.user_id);
                     if let Err(error) = self.go_on(&shown, decided).await {
                         self.output.note(&format!("mx: {error:#}"));
+                    }
+                }
+                (of, picture) = next_of(&mut self.photo) => {
+                    if let Err(error) = self.look_at(of, &picture).await {
+                        self.output.note(&format!("mx: {error:#}; waiting for another picture"));
                     }
                 }
                 answer = self.steps.next() => {
@@ -205,8 +217,12 @@ impl Session<'_> {
             }
             VerificationState::Ready { they_scan: true, .. } if self.how.qr => self.show_code(&verification).await?,
             VerificationState::Ready { they_show: true, .. } if self.how.scan.is_some() => {
-                if let Some(path) = &self.how.scan {
-                    self.scan(&verification, path).await?;
+                if let Some(photo) = &mut self.photo {
+                    photo.want(shown.id.clone());
+                    self.output.note(&format!(
+                        "let the other side show its code, and put a picture of it into {}",
+                        photo.path().display()
+                    ));
                 }
             }
             VerificationState::Ready { sas: true, .. } if self.how.qr || self.how.scan.is_some() => {
@@ -289,10 +305,24 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// A picture has come: its code is scanned, and it is not waited for any more.
+    async fn look_at(&mut self, of: VerificationId, picture: &[u8]) -> Result<()> {
+        self.client.verification(of).scan(&qr_from_picture(picture)?).await?;
+        self.photo.iter_mut().for_each(Photo::done);
+        Ok(())
+    }
+
     async fn scan(&self, verification: &Verification, path: &Path) -> Result<()> {
         let picture = std::fs::read(path).with_context(|| format!("the picture {path:?} cannot be read"))?;
         verification.scan(&qr_from_picture(&picture)?).await?;
         Ok(())
+    }
+}
+
+async fn next_of(photo: &mut Option<Photo>) -> (VerificationId, Vec<u8>) {
+    match photo {
+        Some(photo) => photo.next().await,
+        None => std::future::pending().await,
     }
 }
 
