@@ -217,7 +217,7 @@ pub(crate) async fn take(
         events.extend(context.gaps.iter().cloned().map(Event::Gap));
     }
     let mut timelines = timeline::Timelines::new(machine, unit, context, &mut taken.summary, &mut events);
-    for (room, session) in &post.news {
+    for (room, session) in post.news.iter().chain(&post.withheld) {
         timelines.retry(room, session).await?;
     }
     let mut any_new = false;

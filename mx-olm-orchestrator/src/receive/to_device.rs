@@ -282,9 +282,9 @@ impl Inside {
         OwnedRoomId::try_from(self.content.room_id.as_str()?).ok()
     }
 
-    /// The session that a room key is for.
-    pub(super) fn room_key(&self) -> Option<(OwnedRoomId, String)> {
-        if !matches!(self.event_type.as_str(), "m.room_key" | "m.forwarded_room_key") {
+    /// The session that a forwarded room key says to be for.
+    pub(super) fn forwarded_key(&self) -> Option<(OwnedRoomId, String)> {
+        if self.event_type != "m.forwarded_room_key" {
             return None;
         }
         Some((
@@ -320,16 +320,21 @@ pub(super) fn is_known(event_type: &str) -> bool {
     .any(|known| event_type.starts_with(known))
 }
 
+/// The Curve25519 key of the device whose session opened a message.
+pub(super) fn opened_with(info: &AlgorithmInfo) -> Option<String> {
+    match info {
+        AlgorithmInfo::OlmV1Curve25519AesSha2 {
+            curve25519_public_key_base64,
+        } => Some(curve25519_public_key_base64.clone()),
+        AlgorithmInfo::MegolmV1AesSha2 { .. } => None,
+    }
+}
+
 /// Look at what the engine made of an event.
 pub(super) fn look(processed: &ProcessedToDeviceEvent, own: &UserId, rejections: &mut Rejections) -> Took {
     match processed {
         ProcessedToDeviceEvent::Decrypted { raw, encryption_info } => {
-            let sender_key = match &encryption_info.algorithm_info {
-                AlgorithmInfo::OlmV1Curve25519AesSha2 {
-                    curve25519_public_key_base64,
-                } => Some(curve25519_public_key_base64.clone()),
-                AlgorithmInfo::MegolmV1AesSha2 { .. } => None,
-            };
+            let sender_key = opened_with(&encryption_info.algorithm_info);
             match serde_json::from_str::<Inside>(raw.json().get()) {
                 Ok(inside) => Took::Decrypted { sender_key, inside },
                 Err(_) => Took::Nothing,
