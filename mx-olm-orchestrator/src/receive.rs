@@ -248,7 +248,7 @@ pub(crate) async fn take(
     taken.summary.nothing_new = !any_new && !any_event && to_device <= taken.summary.to_device_rejected;
     histories::clear(unit).await?;
     events.extend(
-        undecryptable::due(unit, context.now_ms)
+        undecryptable::due(unit, context.report_after_ms, context.now_ms)
             .await?
             .into_iter()
             .map(Event::Undecryptable),
