@@ -30,6 +30,7 @@ mod undecryptable;
 mod unwedge;
 pub(crate) mod waiting;
 mod walk;
+mod withheld;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

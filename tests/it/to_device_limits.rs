@@ -154,6 +154,33 @@ async fn td_16_a_key_under_a_made_up_name_counts() {
     assert_eq!(evil.alice.room_keys().await.len(), 1_001);
 }
 
+/// Anybody may say it, and nothing of it is encrypted.
+#[tokio::test]
+async fn td_16_word_of_withheld_keys_has_an_end() {
+    let mut evil = evil().await;
+    evil.bodies().await;
+    let mut word = evil.bob.megolm_session(evil.room.id()).withheld("m.unverified");
+    word["reason"] = "x".repeat(5_000).into();
+    give(&mut evil, "m.room_key.withheld", &word);
+    assert_eq!(codes(&evil).await, ["too_large"]);
+    for _ in 0..110 {
+        let word = evil.bob.megolm_session(evil.room.id()).withheld("m.unverified");
+        give(&mut evil, "m.room_key.withheld", &word);
+    }
+    let mut rejected = codes(&evil).await;
+    rejected.extend(codes(&evil).await);
+    assert_eq!(rejected, ["too_many_withheld"; 10]);
+    // Somebody else is heard.
+    let (mut mallory, _) = stranger(&evil);
+    let session = mallory.megolm_session(evil.room.id());
+    let (user, device) = (evil.alice.client.user_id(), evil.alice.client.device_id());
+    mallory.send_to_device(user, device, "m.room_key.withheld", &session.withheld("m.unverified"));
+    assert!(codes(&evil).await.is_empty());
+    let store = evil.alice.client.orchestrator().store();
+    let kept = store.get_withheld_sessions_by_room_id(evil.room.id()).await.unwrap();
+    assert_eq!(kept.len(), 101);
+}
+
 #[tokio::test]
 async fn td_24_and_25_only_our_entry_of_a_ciphertext_counts_wherever_it_stands() {
     let mut evil = evil().await;

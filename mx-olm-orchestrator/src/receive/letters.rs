@@ -25,7 +25,7 @@ use super::{
     key_requests::{self, Asked},
     quota::{self, Givers},
     to_device::{self, Letter, Opening, Rejections, ToDeviceRejectedReason, Took},
-    unwedge,
+    unwedge, withheld,
 };
 use crate::{
     Result, history,
@@ -123,6 +123,7 @@ impl<'a> Letters<'a> {
             Scope::Everything | Scope::WithoutMessages { .. } => events,
         };
         let rejections = &mut self.rejections;
+        let events = withheld::bounded(self.unit, events, rejections, self.context.now_ms).await?;
         let events = admitted(self.machine, events, &mut self.post.heard, |sender, event_type, why| {
             rejections.add(sender, event_type, why.into());
         });

@@ -18,6 +18,12 @@ pub(super) const ROOM_KEYS: Quota = Quota {
     most: 1_000,
 };
 
+/// Word of room keys that we are not given, of which a user says one for each.
+pub(super) const WITHHELD: Quota = Quota {
+    family: Family::new("withheld-of-the-day").passing(),
+    most: 100,
+};
+
 /// What one user may give us in a day.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Quota {

@@ -12,7 +12,7 @@ use ruma::{OwnedRoomId, OwnedUserId, UserId, events::AnyToDeviceEvent, serde::Ra
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::key_requests::Asked;
+use super::{key_requests::Asked, withheld};
 use crate::verification::LeftOut;
 
 /// More than a room key, a secret or a verification ever needs, in bytes.
@@ -57,6 +57,8 @@ pub enum ToDeviceRejectedReason {
     Unsolicited,
     /// Its sender has given us as many room keys as one user may in a day.
     TooManyRoomKeys,
+    /// Its sender has said of as many room keys as one user may in a day that we are not given them.
+    TooManyWithheld,
     /// It belongs to no verification that is under way.
     UnknownVerification,
     /// More verifications are asked for than anybody needs.
@@ -77,6 +79,7 @@ impl ToDeviceRejectedReason {
             Self::Plaintext => "plaintext",
             Self::Unsolicited => "unsolicited",
             Self::TooManyRoomKeys => "too_many_room_keys",
+            Self::TooManyWithheld => "too_many_withheld",
             Self::UnknownVerification => "unknown_verification",
             Self::TooManyVerifications => "too_many_verifications",
         }
@@ -115,11 +118,11 @@ impl Rejections {
 
 /// What every to-device event has.
 #[derive(Deserialize)]
-struct Header {
+pub(super) struct Header {
     #[serde(rename = "type")]
-    event_type: String,
-    sender: OwnedUserId,
-    content: Box<RawValue>,
+    pub(super) event_type: String,
+    pub(super) sender: OwnedUserId,
+    pub(super) content: Box<RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -357,37 +360,11 @@ pub(super) fn look(processed: &ProcessedToDeviceEvent, own: &UserId, rejections:
             if header.event_type == "m.room_key_request" && header.sender == own {
                 return Asked::read(header.content.get()).map_or(Took::Nothing, Took::KeyRequest);
             }
-            withheld(&header).unwrap_or(Took::Nothing)
+            withheld::read(&header).unwrap_or(Took::Nothing)
         }
         ProcessedToDeviceEvent::Invalid(_) => {
             rejections.add(None, "", ToDeviceRejectedReason::Invalid);
             Took::Nothing
         }
     }
-}
-
-#[derive(Deserialize)]
-struct Withheld {
-    code: String,
-    room_id: Option<OwnedRoomId>,
-    session_id: Option<String>,
-    #[serde(default)]
-    sender_key: String,
-}
-
-fn withheld(header: &Header) -> Option<Took> {
-    if header.event_type != "m.room_key.withheld" {
-        return None;
-    }
-    let content: Withheld = serde_json::from_str(header.content.get()).ok()?;
-    if content.code == "m.no_olm" {
-        return Some(Took::NoSession {
-            sender: header.sender.clone(),
-            sender_key: content.sender_key,
-        });
-    }
-    Some(Took::Withheld {
-        room: content.room_id?,
-        session: content.session_id?,
-    })
 }
