@@ -28,7 +28,7 @@ use super::{
     unwedge, withheld,
 };
 use crate::{
-    Result, history,
+    Result, history, rollback,
     sync_response::SyncResponse,
     verification::{Heard, admitted},
 };
@@ -123,7 +123,10 @@ impl<'a> Letters<'a> {
             Scope::Everything | Scope::WithoutMessages { .. } => events,
         };
         let rejections = &mut self.rejections;
-        let events = withheld::bounded(self.unit, events, rejections, self.context.now_ms).await?;
+        let mut events = withheld::bounded(self.unit, events, rejections, self.context.now_ms).await?;
+        if rollback::is_silent(self.unit).await? {
+            events = key_requests::left_out(events, rejections);
+        }
         let events = admitted(self.machine, events, &mut self.post.heard, |sender, event_type, why| {
             rejections.add(sender, event_type, why.into());
         });

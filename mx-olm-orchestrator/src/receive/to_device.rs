@@ -59,6 +59,8 @@ pub enum ToDeviceRejectedReason {
     TooManyRoomKeys,
     /// Its sender has said of as many room keys as one user may in a day that we are not given them.
     TooManyWithheld,
+    /// It asks for a room key or a secret, and nothing is given: the store was set back, or runs twice.
+    NotAnswered,
     /// It belongs to no verification that is under way.
     UnknownVerification,
     /// More verifications are asked for than anybody needs.
@@ -80,6 +82,7 @@ impl ToDeviceRejectedReason {
             Self::Unsolicited => "unsolicited",
             Self::TooManyRoomKeys => "too_many_room_keys",
             Self::TooManyWithheld => "too_many_withheld",
+            Self::NotAnswered => "not_answered",
             Self::UnknownVerification => "unknown_verification",
             Self::TooManyVerifications => "too_many_verifications",
         }
