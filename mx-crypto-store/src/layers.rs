@@ -75,6 +75,9 @@ pub(crate) struct OpenUnit {
 pub(crate) enum View {
     /// Through the open unit, if there is one, and those that are on their way to the disk.
     Unit,
+    /// Through those that are on their way to the disk: as the open unit found it.
+    #[cfg(feature = "engine")]
+    Beneath,
     /// What is on the disk.
     Committed,
 }
@@ -84,20 +87,18 @@ type Quiet<'a> = RwLockReadGuard<'a, ()>;
 
 impl Layers {
     /// What is to become of a row that is not on the disk yet.
-    fn get(&self, row: &[u8]) -> Option<Option<Plain>> {
-        let open = self.open.as_ref().and_then(|unit| unit.overlay.get(row));
+    fn get(&self, row: &[u8], view: View) -> Option<Option<Plain>> {
+        let open = self.open.as_ref().filter(|_| view == View::Unit);
+        let open = open.and_then(|unit| unit.overlay.get(row));
         open.or_else(|| self.queue.overlays().rev().find_map(|overlay| overlay.get(row)))
             .cloned()
     }
 
     /// What is to become of the rows under `prefix`, strictly after `after`.
-    fn range(&self, prefix: &[u8], after: Option<&[u8]>) -> Overlay {
+    fn range(&self, prefix: &[u8], after: Option<&[u8]>, view: View) -> Overlay {
         let mut merged = Overlay::new();
-        for overlay in self
-            .queue
-            .overlays()
-            .chain(self.open.as_ref().map(|unit| &unit.overlay))
-        {
+        let open = self.open.as_ref().filter(|_| view == View::Unit);
+        for overlay in self.queue.overlays().chain(open.map(|unit| &unit.overlay)) {
             let rows = overlay
                 .range(prefix.to_vec()..)
                 .take_while(|(row, _)| row.starts_with(prefix))
@@ -213,7 +214,7 @@ impl Core {
         if view == View::Committed {
             return self.read_disk(row).await;
         }
-        let ahead = self.layers().get(row);
+        let ahead = self.layers().get(row, view);
         match ahead {
             Some(value) => Ok(value),
             None => self.taint(self.read_disk(row).await),
@@ -303,9 +304,10 @@ impl Core {
         limit: usize,
         view: View,
     ) -> Result<Vec<(Row, Plain)>> {
-        let ahead = match view {
-            View::Unit => self.layers().range(prefix, after),
-            View::Committed => Overlay::new(),
+        let ahead = if view == View::Committed {
+            Overlay::new()
+        } else {
+            self.layers().range(prefix, after, view)
         };
         let read = match self.merged(prefix, after, limit, ahead.clone(), None).await {
             Err(StoreError::RolledBack { .. }) => {
@@ -314,7 +316,11 @@ impl Core {
             }
             other => other,
         };
-        if view == View::Unit { self.taint(read) } else { read }
+        if view == View::Committed {
+            read
+        } else {
+            self.taint(read)
+        }
     }
 
     async fn merged(

@@ -240,3 +240,37 @@ async fn it_is_part_of_the_unit_that_is_open() {
     unit.abort().await.unwrap();
     assert_eq!(world.left(one()).await, set(&[&ids[0], &ids[1]]));
 }
+
+#[tokio::test]
+async fn what_is_forgotten_by_name_is_never_the_key_that_we_send_with() {
+    let world = World::new().await;
+    let ids = world.keys(one(), 2).await;
+    let ours = world.outbound(one());
+    let sending = world.receive(&ours, SenderData::unknown()).await;
+    let changes = Changes {
+        outbound_group_sessions: vec![ours],
+        ..Changes::default()
+    };
+    world.store.save_changes(changes).await.unwrap();
+    let named = [&ids[0], &sending].map(|id| (one().to_owned(), id.clone()));
+    world.store.forget_room_keys(&named).await.unwrap();
+    assert_eq!(world.left(one()).await, set(&[&ids[1], &sending]));
+}
+
+#[tokio::test]
+async fn a_unit_tells_what_was_here_before_it() {
+    let world = World::new().await;
+    let before = world.keys(one(), 1).await.remove(0);
+    let unit = world.store.begin().await.unwrap();
+    let inside = world.keys(one(), 1).await.remove(0);
+    world
+        .store
+        .forget_room_keys(&[(one().to_owned(), before.clone())])
+        .await
+        .unwrap();
+    assert!(world.store.was_held_before_unit(one(), &before).await.unwrap());
+    assert!(!world.store.was_held_before_unit(one(), &inside).await.unwrap());
+    assert_eq!(world.left(one()).await, set(&[&inside]));
+    unit.commit().await.unwrap();
+    assert!(world.store.was_held_before_unit(one(), &inside).await.unwrap());
+}

@@ -58,3 +58,9 @@ impl fmt::Debug for Clock {
         f.write_str("Clock")
     }
 }
+
+/// Whether it is time for what was put off until `at_ms`. Nothing is put off by more than `longest_ms`: what lies twice as far
+/// ahead was noted by a clock that was ahead itself, and would wait as long as that was.
+pub(crate) const fn is_due(at_ms: u64, longest_ms: u64, now_ms: u64) -> bool {
+    now_ms >= at_ms || at_ms.abs_diff(now_ms) > longest_ms.saturating_mul(2)
+}

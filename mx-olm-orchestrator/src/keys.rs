@@ -34,6 +34,7 @@ use crate::{
     history::Inviting,
     machine::Ending,
     outgoing::{self, Answer},
+    rollback,
 };
 
 pub(crate) const SETTINGS: Family = Family::new("settings");
@@ -150,7 +151,15 @@ impl Orchestrator {
         for _ in 0..MAX_ROUNDS {
             let mut requests = self
                 .machine()
-                .unit(|machine, _| Box::pin(async { Ok(Ending::Commit(Box::pin(machine.outgoing_requests()).await?)) }))
+                .unit(|machine, unit| {
+                    Box::pin(async {
+                        let mut requests = Box::pin(machine.outgoing_requests()).await?;
+                        if rollback::is_silent(unit).await? {
+                            requests.retain(|request| !is_encrypted(request));
+                        }
+                        Ok(Ending::Commit(requests))
+                    })
+                })
                 .await?;
             requests.retain(|request| how != Upkeep::Queries || is_query(request));
             // The engine asks at once again for users that an answer left out: once in a run is enough.
@@ -249,6 +258,14 @@ impl Orchestrator {
 
 fn is_query(request: &OutgoingRequest) -> bool {
     matches!(request.request(), AnyOutgoingRequest::KeysQuery(_))
+}
+
+/// Whether it is something that the engine has encrypted for a device: a secret that was asked for.
+fn is_encrypted(request: &OutgoingRequest) -> bool {
+    matches!(
+        request.request(),
+        AnyOutgoingRequest::ToDeviceRequest(request) if request.event_type.to_string() == "m.room.encrypted"
+    )
 }
 
 /// Whether a request is more than a question that was asked in this run.

@@ -30,6 +30,7 @@ mod undecryptable;
 mod unwedge;
 pub(crate) mod waiting;
 mod walk;
+mod withheld;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -218,7 +219,7 @@ pub(crate) async fn take(
         events.extend(context.gaps.iter().cloned().map(Event::Gap));
     }
     let mut timelines = timeline::Timelines::new(machine, unit, context, &mut taken.summary, &mut events);
-    for (room, session) in &post.news {
+    for (room, session) in post.news.iter().chain(&post.withheld) {
         timelines.retry(room, session).await?;
     }
     let mut any_new = false;
@@ -249,7 +250,7 @@ pub(crate) async fn take(
     taken.summary.nothing_new = !any_new && !any_event && to_device <= taken.summary.to_device_rejected;
     histories::clear(unit).await?;
     events.extend(
-        undecryptable::due(unit, context.now_ms)
+        undecryptable::due(unit, context.report_after_ms, context.now_ms)
             .await?
             .into_iter()
             .map(Event::Undecryptable),

@@ -112,6 +112,11 @@ async fn note(machine: &OlmMachine, unit: &Unit, room: &RoomId, event: &OwnedEve
     Ok(unit.put(&id(), &rollback)?)
 }
 
+/// Whether nobody is answered: the Olm sessions of a store that was set back, or runs twice, were used since.
+pub(crate) async fn is_silent(unit: &Unit) -> Result<bool> {
+    Ok(unit.get::<Rollback>(&id()).await?.is_some() || conflict::is_noted(unit).await?)
+}
+
 impl Orchestrator {
     pub(crate) async fn rollback(&self) -> Result<Option<Rollback>> {
         Ok(self.store().record(&id()).await?)

@@ -2,6 +2,8 @@
 
 mod given;
 
+use std::sync::atomic::Ordering;
+
 use mx_e2ee::{BackupHalt, Client, Event, Health, Options, Trust, UndecryptableReason};
 use mx_test_homeserver::{EvilPeer, Fault, Homeserver};
 use ruma::{UserId, room_id};
@@ -9,6 +11,7 @@ use ruma::{UserId, room_id};
 use crate::{
     crash_history::Parked,
     disks::{Moment, Operation, Plan, Point, Trouble},
+    history::held_clock,
     identity::{second, set_up},
     world::{Device, Pair, World, pair},
 };
@@ -233,6 +236,22 @@ async fn a_key_that_is_not_in_the_backup_yet_is_asked_for_again_and_not_all_the_
     let device = lost.other.client.orchestrator();
     assert!(device.fetch_room_key(&waiting[0].room_id, &session).await.unwrap());
     assert_eq!(lost.other.bodies().await, ["one", "two"]);
+}
+
+/// A clock that was ahead when the backup was asked keeps nothing from being asked for again.
+#[tokio::test]
+async fn a_key_that_was_asked_for_in_the_future_is_asked_for_again() {
+    let lost = lost().await;
+    let (clock, options) = held_clock();
+    let other = lost.other.kill_and_open_with(options).await;
+    let years_ms = 10 * 365 * 24 * 3_600_000;
+    clock.fetch_add(years_ms, Ordering::SeqCst);
+    other.client.sync().await.unwrap();
+    assert_eq!(other.client.waiting_counts().await.unwrap().waiting, 2);
+    clock.fetch_sub(years_ms, Ordering::SeqCst);
+    lost.alice.client.sync().await.unwrap();
+    other.client.sync().await.unwrap();
+    assert_eq!(other.bodies().await, ["one", "two"]);
 }
 
 #[tokio::test]

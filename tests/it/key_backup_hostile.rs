@@ -6,7 +6,7 @@ use matrix_sdk_crypto::{
     vodozemac::megolm::ExportedSessionKey,
 };
 use mx_e2ee::{BackupHalt, Event};
-use mx_test_homeserver::EvilPeer;
+use mx_test_homeserver::{EvilPeer, Fault};
 use ruma::UserId;
 use serde_json::{Value, json};
 
@@ -150,4 +150,46 @@ async fn ex_07_a_backup_that_takes_the_place_of_ours_is_given_nothing() {
     );
     assert_eq!(alice.client.enable_backup(true).await.unwrap(), "3");
     assert_eq!(alice.client.back_up().await.unwrap(), 2);
+}
+
+/// A device that uses its backup, with one key in it, and a proxy that answers for the homeserver.
+async fn in_use() -> Pair {
+    let pair = pair().await;
+    set_up(&pair.alice.client).await;
+    pair.room.send_text("one").await.unwrap();
+    pair.alice.client.sync().await.unwrap();
+    assert_eq!(count(&pair.server, pair.alice.client.user_id()), 1);
+    pair
+}
+
+#[tokio::test]
+async fn a_key_whose_backup_was_not_made_does_not_take_the_place_of_the_real_one() {
+    let Pair { server, alice, bob, .. } = in_use().await;
+    let refused = "{\"errcode\": \"M_UNKNOWN\", \"error\": \"not now\"}";
+    server.fault(Fault::status("/room_keys/version", 404, "{\"errcode\": \"M_NOT_FOUND\"}").method(http::Method::GET));
+    server.fault(Fault::status("/room_keys/version", 400, refused).method(http::Method::POST));
+    alice.client.enable_backup(false).await.unwrap_err();
+    server.behave();
+    assert_eq!(alice.client.enable_backup(false).await.unwrap(), "1");
+    assert_eq!(alice.client.restore_backup(None).await.unwrap().total, 1);
+    keys(&alice.client, &bob, 1).await;
+    alice.client.sync().await.unwrap();
+    assert_eq!(count(&server, alice.client.user_id()), 2);
+    assert_eq!(alice.client.restore_backup(None).await.unwrap().unusable, 0);
+}
+
+#[tokio::test]
+async fn a_page_that_is_not_found_does_not_say_that_there_is_no_backup() {
+    let Pair { server, alice, .. } = in_use().await;
+    for page in ["<html>not found</html>", "{\"errcode\": \"M_UNRECOGNIZED\"}"] {
+        server.fault(Fault::status("/room_keys/version", 404, page).method(http::Method::GET));
+        alice.client.enable_backup(true).await.unwrap_err();
+        server.behave();
+    }
+    let made = server.log();
+    let made = made
+        .iter()
+        .filter(|exchange| exchange.method == "POST" && exchange.path.ends_with("/room_keys/version"));
+    assert_eq!(made.count(), 1);
+    assert_eq!(alice.client.enable_backup(false).await.unwrap(), "1");
 }

@@ -1,8 +1,13 @@
 //! Room keys between our own devices: only to verified ones, only where it is allowed, and only what was asked for.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use mx_e2ee::{KeyRequests, Options, Undecryptable};
+use mx_test_homeserver::EvilPeer;
+use serde_json::json;
 
 use crate::{
     verification_cast::{settle, with, with_identity},
@@ -11,7 +16,7 @@ use crate::{
 
 /// Alice's two devices, and bob, whose message the new one was not given the key of.
 struct Family {
-    _server: World,
+    server: World,
     old: Device,
     new: Device,
     waiting: Undecryptable,
@@ -55,7 +60,7 @@ async fn family(verify: bool, answers: impl FnOnce(&Device) -> KeyRequests) -> F
     assert!(new.bodies().await.is_empty());
     let waiting = new.client.waiting(0, 10).await.unwrap().pop().unwrap();
     Family {
-        _server: server,
+        server,
         old,
         new,
         waiting,
@@ -101,4 +106,79 @@ async fn nobody_is_given_a_key_by_default() {
 async fn a_device_that_is_not_verified_is_given_none() {
     let family = family(false, |_| KeyRequests::Verified).await;
     assert!(family.asked().await.is_empty());
+}
+
+impl Family {
+    /// The old device sees a message in its own name that it has not sent.
+    async fn set_back(&self) {
+        let (old, room) = (&self.old.client, &self.waiting.room_id);
+        let now = u64::try_from(UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
+        self.server.set_clock(now + 3_600_000);
+        let copy = EvilPeer::new(&self.server, "mallory", "MDEV");
+        let mut content = copy.megolm_session(room).encrypt("x");
+        content["device_id"] = old.device_id().as_str().into();
+        self.server.inject(room, old.user_id(), "m.room.encrypted", content);
+        old.sync().await.unwrap();
+        let refused = old.room(room).send_text("never").await.unwrap_err();
+        assert_eq!(refused.code(), "store_set_back");
+    }
+
+    /// How much the old device has encrypted for other devices.
+    fn given(&self) -> usize {
+        let log = self.server.log();
+        log.iter()
+            .filter(|exchange| exchange.device.as_deref() == Some(self.old.client.device_id().as_str()))
+            .filter(|exchange| exchange.path.contains("/sendToDevice/m.room.encrypted/"))
+            .count()
+    }
+}
+
+/// It holds Olm sessions that were used since: nothing is encrypted with them, whoever asks.
+#[tokio::test]
+async fn a_store_that_was_set_back_answers_nothing() {
+    let family = family(true, |_| KeyRequests::Verified).await;
+    family.set_back().await;
+    let (old, new) = (&family.old.client, &family.new.client);
+    let before = family.given();
+    let request = json!({
+        "type": "m.secret.request",
+        "sender": new.user_id(),
+        "content": {
+            "action": "request",
+            "name": "m.cross_signing.master",
+            "request_id": "r1",
+            "requesting_device_id": new.device_id(),
+        },
+    });
+    family
+        .server
+        .queue_to_device(old.user_id(), old.device_id(), vec![request.clone()]);
+    let summary = old.orchestrator().sync(Duration::ZERO).await.unwrap();
+    let codes: Vec<_> = summary.rejected.iter().map(|rejected| rejected.reason.code()).collect();
+    assert!(family.asked().await.is_empty());
+    assert_eq!(family.given(), before);
+    assert_eq!(codes, ["not_answered"]);
+    // Whoever asks again afterwards is answered.
+    old.orchestrator().acknowledge_rollback().await.unwrap();
+    let again = json!({
+        "type": "m.room_key_request",
+        "sender": new.user_id(),
+        "content": {
+            "action": "request",
+            "body": {
+                "algorithm": "m.megolm.v1.aes-sha2",
+                "room_id": family.waiting.room_id,
+                "sender_key": "hPQNcabIABgGnx3/ACv/jmMmiQHoeFfuLB17tzWp6Hw",
+                "session_id": family.waiting.session_id,
+            },
+            "request_id": "r2",
+            "requesting_device_id": new.device_id(),
+        },
+    });
+    family
+        .server
+        .queue_to_device(old.user_id(), old.device_id(), vec![request, again]);
+    settle(&[&family.old, &family.new]).await;
+    assert_eq!(family.given(), before + 2);
+    assert_eq!(family.new.bodies().await, ["the eagle lands at noon"]);
 }

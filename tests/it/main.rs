@@ -45,6 +45,7 @@ mod evil;
 mod fault_matrix;
 mod history;
 mod history_hostile;
+mod history_ready;
 mod identity;
 mod import;
 mod import_matrix_sdk;

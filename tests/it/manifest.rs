@@ -8,7 +8,7 @@ use crate::{
     world::{Device, Pair, pair},
 };
 
-fn with(manifest: &Value) -> Options {
+pub(crate) fn with(manifest: &Value) -> Options {
     let manifest = TrustManifest::parse(&manifest.to_string()).unwrap();
     let mut options = Options::default();
     options.trust_manifest = Some(manifest.into());

@@ -110,6 +110,34 @@ async fn mg_19_what_waits_survives_the_process() {
 }
 
 #[tokio::test]
+async fn mg_19_a_clock_that_was_years_ahead_hides_no_report() {
+    let Pair { server, bob, room, .. } = pair().await;
+    let (now, clock) = clock();
+    let mut options = Options::default();
+    options.clock = clock;
+    let bob = bob.kill_and_open_with(options).await;
+    bob.events().await;
+    hold_keys_back(&server);
+    let years_ms = 10 * 365 * 24 * 3_600_000;
+    now.fetch_add(years_ms, Ordering::SeqCst);
+    let ahead = room.send_text("while it was ahead").await.unwrap();
+    assert!(bob.events().await.is_empty());
+    now.fetch_sub(years_ms, Ordering::SeqCst);
+    let later = room.send_text("when it was right").await.unwrap();
+    let mut events = bob.events().await;
+    now.fetch_add(61_000, Ordering::SeqCst);
+    events.extend(bob.events().await);
+    let reported: Vec<_> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Undecryptable(report) => Some(&report.event_id),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(reported, [&ahead.event_id, &later.event_id]);
+}
+
+#[tokio::test]
 async fn mg_20_the_oldest_goes_when_too_many_wait_and_it_is_told() {
     let Pair { server, bob, room, .. } = pair().await;
     let mut options = Options::default();

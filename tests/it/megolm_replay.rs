@@ -1,6 +1,7 @@
 //! Room events that come again, as they were or changed: rows MG of the catalogue about replays.
 
 use mx_e2ee::{Event, RejectedReason};
+use mx_test_homeserver::EvilPeer;
 use serde_json::{Value, json};
 
 use crate::evil::{evil, messages, rejected, text};
@@ -58,6 +59,36 @@ async fn mg_03_the_same_ciphertext_in_another_event_is_a_replay() {
         }
     );
     assert!(!format!("{events:?}").contains("pay 10"));
+}
+
+#[tokio::test]
+async fn mg_03_a_copy_in_another_members_name_does_not_take_the_place_of_the_original() {
+    let mut evil = evil().await;
+    let mut carol = EvilPeer::new(&evil.server, "carol", "CDEV");
+    carol.publish();
+    evil.room.invite(carol.user()).await.unwrap();
+    carol.join(evil.room.id());
+    evil.bodies().await;
+    let mut session = evil.session();
+    let content = session.encrypt(text(&session, "pay 10"));
+    let copies = |carol: &mut EvilPeer| carol.send_event(evil.room.id(), "m.room.encrypted", &content);
+    let before = copies(&mut carol);
+    let original = evil.bob.send_event(evil.room.id(), "m.room.encrypted", &content);
+    let after = copies(&mut carol);
+    let events = evil.alice.events().await;
+    assert_eq!(messages(&events).len(), 1, "{events:?}");
+    assert_eq!(messages(&events)[0].event_id, original);
+    let owner = Some(evil.bob.user().to_owned());
+    let rejections: Vec<_> = rejected(&events)
+        .into_iter()
+        .map(|rejected| (rejected.event_id.to_string(), rejected.reason.clone()))
+        .collect();
+    let first = original.try_into().unwrap();
+    let expected = [
+        (before, RejectedReason::SenderMismatch { owner }),
+        (after, RejectedReason::Replay { first }),
+    ];
+    assert_eq!(rejections, expected);
 }
 
 #[tokio::test]

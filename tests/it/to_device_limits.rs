@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use matrix_sdk_crypto::store::CryptoStore;
-use mx_test_homeserver::EvilPeer;
+use mx_test_homeserver::{EvilPeer, peer::OlmSession};
 use serde_json::{Value, json};
 
 use crate::{
@@ -83,6 +83,102 @@ async fn td_16_a_key_for_another_room_opens_nothing_here_and_too_many_are_let_go
     carol.share_room_key(&olm, &session);
     carol.send_text(&mut session, "from carol");
     assert_eq!(evil.bodies().await, ["from carol"]);
+}
+
+/// Mallory, who is in no room with alice, and his session with her.
+fn stranger(evil: &Evil) -> (EvilPeer, OlmSession) {
+    let mut mallory = EvilPeer::new(&evil.server, "mallory", "MDEV");
+    mallory.publish();
+    let olm = mallory.olm_session_with(evil.alice.client.user_id(), evil.alice.client.device_id());
+    (mallory, olm)
+}
+
+/// More keys than one user may give in a day, each under the name of `session`, of which word goes before them.
+fn flood(evil: &Evil, giver: &mut EvilPeer, olm: &OlmSession, session: &str) {
+    let (user, device) = (evil.alice.client.user_id(), evil.alice.client.device_id());
+    for number in 0..1_010 {
+        let given = giver.megolm_session(evil.room.id());
+        if number % 50 == 0 && session != MADE_UP {
+            let mut withheld = given.withheld("m.unverified");
+            withheld["session_id"] = session.into();
+            giver.send_to_device(user, device, "m.room_key.withheld", &withheld);
+        }
+        let key = given.room_key_for(evil.room.id().as_str(), session);
+        let envelope = giver.envelope(olm, "m.room_key", key);
+        giver.send_olm(olm, &envelope);
+    }
+}
+
+const MADE_UP: &str = "made up";
+
+#[tokio::test]
+async fn td_16_a_key_that_a_stranger_names_stays() {
+    let mut evil = evil().await;
+    evil.bodies().await;
+    let ours = evil.alice.room_keys().await[0].session_id().to_owned();
+    // Bob has given his from the second message on; mallory has all of it.
+    let whole = evil.bob.megolm_session(evil.room.id());
+    let mut later = whole.clone();
+    later.encrypt("x");
+    evil.bob.share_room_key(&evil.olm, &later);
+    evil.bodies().await;
+    let (mut mallory, olm) = stranger(&evil);
+    flood(&evil, &mut mallory, &olm, &ours);
+    mallory.share_room_key(&olm, &whole);
+    let mut rejected = Vec::new();
+    for _ in 0..3 {
+        rejected.extend(codes(&evil).await);
+    }
+    assert_eq!(rejected, ["too_many_room_keys"; 10], "bob's was here before");
+    let kept = evil.alice.room_keys().await;
+    for session in [&ours, &whole.session_id()] {
+        assert!(kept.iter().any(|key| key.session_id() == session.as_str()), "{session}");
+    }
+    assert_eq!(kept.len(), 1_002);
+    evil.room.send_text("on").await.unwrap();
+    evil.alice.events().await;
+    evil.room.send_text("and on").await.unwrap();
+}
+
+#[tokio::test]
+async fn td_16_a_key_under_a_made_up_name_counts() {
+    let evil = evil().await;
+    evil.bodies().await;
+    let (mut mallory, olm) = stranger(&evil);
+    flood(&evil, &mut mallory, &olm, MADE_UP);
+    let mut rejected = Vec::new();
+    for _ in 0..3 {
+        rejected.extend(codes(&evil).await);
+    }
+    assert_eq!(rejected, ["too_many_room_keys"; 10]);
+    assert_eq!(evil.alice.room_keys().await.len(), 1_001);
+}
+
+/// Anybody may say it, and nothing of it is encrypted.
+#[tokio::test]
+async fn td_16_word_of_withheld_keys_has_an_end() {
+    let mut evil = evil().await;
+    evil.bodies().await;
+    let mut word = evil.bob.megolm_session(evil.room.id()).withheld("m.unverified");
+    word["reason"] = "x".repeat(5_000).into();
+    give(&mut evil, "m.room_key.withheld", &word);
+    assert_eq!(codes(&evil).await, ["too_large"]);
+    for _ in 0..110 {
+        let word = evil.bob.megolm_session(evil.room.id()).withheld("m.unverified");
+        give(&mut evil, "m.room_key.withheld", &word);
+    }
+    let mut rejected = codes(&evil).await;
+    rejected.extend(codes(&evil).await);
+    assert_eq!(rejected, ["too_many_withheld"; 10]);
+    // Somebody else is heard.
+    let (mut mallory, _) = stranger(&evil);
+    let session = mallory.megolm_session(evil.room.id());
+    let (user, device) = (evil.alice.client.user_id(), evil.alice.client.device_id());
+    mallory.send_to_device(user, device, "m.room_key.withheld", &session.withheld("m.unverified"));
+    assert!(codes(&evil).await.is_empty());
+    let store = evil.alice.client.orchestrator().store();
+    let kept = store.get_withheld_sessions_by_room_id(evil.room.id()).await.unwrap();
+    assert_eq!(kept.len(), 101);
 }
 
 #[tokio::test]

@@ -231,6 +231,15 @@ impl PickleStore {
         self.write_in(turn, rows).await
     }
 
+    /// Whether a room key was here before the open unit, whatever that does with it.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`](crate::StoreError::Corrupt); of the engine.
+    pub async fn was_held_before_unit(&self, room: &RoomId, session: &str) -> Result<bool> {
+        let row = self.inbound_row(room, session);
+        Ok(self.sealed.core.read(&row, View::Beneath).await?.is_some())
+    }
+
     /// Note of sessions that no backup has them as they are: they came again, and may reach further back than what was put
     /// into one. The engine's trait has no word for that.
     ///

@@ -135,7 +135,8 @@ impl PickleStore {
         Ok(retired)
     }
 
-    /// Let go of these room keys, in the open unit or durably on its own. One that is absent is `Ok`.
+    /// Let go of these room keys, in the open unit or durably on its own. One that is absent is `Ok`; that of a session that we
+    /// send with stays.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`](crate::StoreError::Corrupt); of the engine.
@@ -147,6 +148,10 @@ impl PickleStore {
         let mut rows = Rows::default();
         let mut gone = Vec::new();
         for (room, session) in keys {
+            let sending = self.outbound(room).await?;
+            if sending.is_some_and(|ours| ours.session_id() == session) {
+                continue;
+            }
             let row = self.inbound_row(room, session);
             if let Some(known) = self.known_inbound(&row).await? {
                 rows.delete(self.sender_row_of(&known));

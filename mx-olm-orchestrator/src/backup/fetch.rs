@@ -116,7 +116,7 @@ async fn due(unit: &Unit, now_ms: u64) -> Result<Vec<Session>> {
         for (room, session) in page {
             looked_at += 1;
             let before: Option<u64> = unit.get(&asked(&room, &session)).await?;
-            if before.is_none_or(|before| now_ms.saturating_sub(before) >= AGAIN_AFTER_MS) {
+            if before.is_none_or(|before| now_ms.abs_diff(before) >= AGAIN_AFTER_MS) {
                 found.insert((room, session));
                 if found.len() == ASKED_A_SYNC {
                     return Ok(found.into_iter().collect());

@@ -38,8 +38,8 @@ pub(super) struct Standing {
 
 /// With which private key a version is used.
 pub(super) enum Key {
-    /// The one that was begun with, or else the one that is here.
-    Held,
+    /// The one that this version was begun with, or else the one that is here, if it is of this version.
+    Held(RoomKeyBackupInfo),
     /// One that was made for it.
     Made(BackupDecryptionKey),
     /// One from secret storage, or from another device.
@@ -56,7 +56,7 @@ impl Orchestrator {
     pub(super) async fn latest_backup(&self) -> Result<Option<Latest>> {
         let answer = match self.homeserver().send(get_latest_backup_info::v3::Request::new()).await {
             Ok(answer) => answer,
-            Err(RequestError::Api { status, .. }) if status.as_u16() == 404 => return Ok(None),
+            Err(error) if is_absent(&error) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         let info = answer.algorithm.deserialize_as::<RoomKeyBackupInfo>();
@@ -85,7 +85,7 @@ impl Orchestrator {
         };
         let standing = self.standing_of(&latest).await?;
         if standing.is_ours {
-            self.use_backup(latest.version.clone(), Key::Held).await?;
+            self.use_backup(latest.version.clone(), Key::Held(latest.info)).await?;
             return Ok(latest.version);
         }
         match self.refusal(&latest, standing) {
@@ -127,7 +127,7 @@ impl Orchestrator {
         let Some(key) = adopted.filter(|key| key.backup_key_matches(&latest.info)) else {
             let standing = self.standing_of(&latest).await?;
             if standing.is_ours {
-                self.use_backup(latest.version.clone(), Key::Held).await?;
+                self.use_backup(latest.version.clone(), Key::Held(latest.info)).await?;
                 return Ok(Some(latest.version));
             }
             return Err(self.refusal(&latest, standing).into());
@@ -145,26 +145,20 @@ impl Orchestrator {
                     let (key, is_new) = match key {
                         Key::Adopted(key) => (key, false),
                         Key::Made(key) => (key, true),
-                        Key::Held => match made(unit).await? {
-                            Some(key) => (key, true),
-                            None => {
-                                let held = backups.get_backup_keys().await?.decryption_key;
-                                let missing = || BackupError::KeyMissing {
-                                    version: version.clone(),
-                                };
-                                (held.ok_or_else(missing)?, false)
-                            }
-                        },
+                        Key::Held(info) => key_of(machine, unit, &info).await?.ok_or_else(|| {
+                            let version = version.clone();
+                            BackupError::KeyMissing { version }
+                        })?,
                     };
                     if is_new {
                         // The secret storage holds another one, or none.
                         unit.put(&backup_not_kept(), &true)?;
+                        unit.delete(&being_made())?;
                     }
                     let public = key.megolm_v1_public_key();
                     public.set_version(version.clone());
                     backups.save_decryption_key(Some(key), Some(version)).await?;
                     backups.enable_backup_v1(public).await?;
-                    unit.delete(&being_made())?;
                     unit.delete(&halted())?;
                     Ok(Ending::Commit(()))
                 })
@@ -205,7 +199,7 @@ impl Orchestrator {
         match self.homeserver().send(request).await {
             Ok(_) => {}
             // Somebody else was faster.
-            Err(RequestError::Api { status, .. }) if status.as_u16() == 404 => {}
+            Err(error) if is_absent(&error) => {}
             Err(error) => return Err(error.into()),
         }
         self.halt_backup(BackupHalt::Off, None).await?;
@@ -223,15 +217,33 @@ async fn made(unit: &Unit) -> Result<Option<BackupDecryptionKey>> {
     })
 }
 
+/// The homeserver knows no such version. A page that is not found says nothing of backups.
+fn is_absent(error: &RequestError) -> bool {
+    matches!(
+        error,
+        RequestError::Api { status, errcode: Some(errcode), .. } if status.as_u16() == 404 && errcode == "M_NOT_FOUND"
+    )
+}
+
+/// The private key that belongs to this version, and whether it was begun with it. One that was begun and not ended may be of a
+/// backup that was never made.
+async fn key_of(
+    machine: &OlmMachine,
+    unit: &Unit,
+    info: &RoomKeyBackupInfo,
+) -> Result<Option<(BackupDecryptionKey, bool)>> {
+    let is_of_it = |key: &BackupDecryptionKey| key.backup_key_matches(info);
+    if let Some(begun) = made(unit).await?.filter(is_of_it) {
+        return Ok(Some((begun, true)));
+    }
+    let held = machine.backup_machine().get_backup_keys().await?.decryption_key;
+    Ok(held.filter(is_of_it).map(|key| (key, false)))
+}
+
 async fn standing(machine: &OlmMachine, unit: &Unit, info: RoomKeyBackupInfo) -> Result<Standing> {
-    let backups = machine.backup_machine();
-    let held = backups.get_backup_keys().await?.decryption_key;
-    // One that was begun and not ended is as good, if it is the one that is there.
-    let begun = made(unit).await?.filter(|key| key.backup_key_matches(&info));
-    let is_ours = begun.is_some() || held.is_some_and(|key| key.backup_key_matches(&info));
     Ok(Standing {
-        is_ours,
-        is_signed: backups.verify_backup(info, false).await?.trusted(),
+        is_ours: key_of(machine, unit, &info).await?.is_some(),
+        is_signed: machine.backup_machine().verify_backup(info, false).await?.trusted(),
         is_judged: !own::standing(machine).await?.is_outside(),
     })
 }

@@ -4,7 +4,7 @@ use mx_crypto_store::{Family, RecordId, Unit};
 use ruma::{OwnedDeviceId, api::client::dehydrated_device::DehydratedDeviceData, serde::Raw};
 use serde::{Deserialize, Serialize};
 
-use crate::{Result, keys::SETTINGS};
+use crate::{Result, clock::is_due, keys::SETTINGS};
 
 const OPENING: Family = Family::new("rehydrating");
 
@@ -47,9 +47,9 @@ impl Made {
         }
     }
 
-    /// Whether it is time for another one. A clock that was set back by more than that counts, too.
+    /// Whether it is time for another one.
     pub(super) const fn is_due(&self, now_ms: u64) -> bool {
-        now_ms >= self.next_ms || now_ms.saturating_add(REPLACED_AFTER_MS) < self.since_ms
+        is_due(self.next_ms, REPLACED_AFTER_MS, now_ms)
     }
 
     pub(super) fn save(&self, unit: &Unit) -> Result<()> {
@@ -108,7 +108,7 @@ impl Opening {
     }
 
     pub(super) const fn is_due(&self, now_ms: u64) -> bool {
-        now_ms >= self.next_ms
+        is_due(self.next_ms, FIRST_PAUSE_MS << MOST_ATTEMPTS, now_ms)
     }
 
     /// An attempt failed. Returns whether it was the last.
@@ -126,6 +126,20 @@ impl Opening {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_was_ahead_keeps_nothing_from_being_tried() {
+        let week = REPLACED_AFTER_MS;
+        let mut made = Made::new("D".into(), week);
+        made.later(100 * week);
+        assert!(made.is_due(2 * week));
+        let data = serde_json::value::to_raw_value(&serde_json::json!({})).unwrap();
+        let mut opening = Opening::new("D".into(), Raw::from_json(data));
+        while !opening.failed(100 * week) {
+            assert!(opening.is_due(week), "attempt {}", opening.attempts);
+            assert!(!opening.is_due(100 * week));
+        }
+    }
 
     #[test]
     fn it_is_replaced_after_a_week_and_not_tried_without_a_pause() {

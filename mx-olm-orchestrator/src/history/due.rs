@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::HistoryShared;
-use crate::{Orchestrator, Result, machine::Ending};
+use crate::{Orchestrator, Result, clock::is_due, machine::Ending};
 
 const DUE: Family = Family::new("history-due");
 
@@ -93,12 +93,16 @@ impl Due {
         self.attempts >= MOST_ATTEMPTS
     }
 
+    const fn is_due(&self, now_ms: u64) -> bool {
+        is_due(self.next_ms, FIRST_PAUSE_MS << MOST_ATTEMPTS, now_ms)
+    }
+
     /// Those that may be tried now.
     pub(super) async fn all(store: &PickleStore, now_ms: u64) -> Result<Vec<Self>> {
         let mut found = Vec::new();
         for record in store.scan(DUE, &[], None, AT_ONCE).await? {
             let due: Self = record.decode()?;
-            if now_ms >= due.next_ms {
+            if due.is_due(now_ms) {
                 found.push(due);
             }
         }
@@ -156,5 +160,26 @@ impl Orchestrator {
                 })
             })
             .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_ahead_keeps_nothing_from_being_tried() {
+        let day_ms = 24 * 60 * 60 * 1000;
+        let mut due = Due {
+            room: ruma::owned_room_id!("!room:localhost"),
+            user: ruma::owned_user_id!("@bob:localhost"),
+            attempts: 0,
+            next_ms: 0,
+            parcel: None,
+        };
+        while !due.failed(100 * day_ms) {
+            assert!(due.is_due(day_ms), "attempt {}", due.attempts);
+            assert!(!due.is_due(100 * day_ms));
+        }
     }
 }

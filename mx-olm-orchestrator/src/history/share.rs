@@ -131,7 +131,7 @@ impl Orchestrator {
         self.refuse_to_share(room, user).await?;
         self.refuse_uninvited(room, user).await?;
         if let Some(parcel) = due.and_then(|due| due.parcel) {
-            return Ok(Some(parcel));
+            return Ok(Some(self.looked_at_again(user, parcel).await?));
         }
         self.complete_from_backup(room).await?;
         let of = room.to_owned();
@@ -153,6 +153,21 @@ impl Orchestrator {
         let file = self.upload_bundle(bundle).await?;
         let parcel = self.encrypted_word(room, user, file, shared).await?;
         Ok(Some(parcel))
+    }
+
+    /// Of what was encrypted earlier, what the user's devices may have still.
+    async fn looked_at_again(&self, user: &UserId, parcel: Parcel) -> Result<Parcel> {
+        let (user, manifest) = (user.to_owned(), self.options().trust_manifest.clone());
+        self.machine()
+            .unit(move |machine, _| {
+                Box::pin(async move {
+                    refuse_drift(machine, &manifest, &BTreeSet::from([user.clone()])).await?;
+                    refuse_replaced(machine, &user).await?;
+                    let parcel = allowed(machine, &user, parcel.requests, parcel.shared).await?;
+                    Ok(Ending::Commit(parcel))
+                })
+            })
+            .await
     }
 
     /// A homeserver that shows nobody as invited is given nothing, and one that shows somebody is not asked for whom: that
@@ -256,7 +271,7 @@ impl Orchestrator {
         room: &RoomId,
         user: &UserId,
         file: EncryptedFile,
-        mut shared: HistoryShared,
+        shared: HistoryShared,
     ) -> Result<Parcel> {
         let strategy = self.policy(room, None).await?.recipients.strategy();
         let (room, user, manifest) = (room.to_owned(), user.to_owned(), self.options().trust_manifest.clone());
@@ -270,12 +285,7 @@ impl Orchestrator {
                         file,
                     };
                     let requests = Box::pin(machine.share_room_key_bundle_data(&user, &strategy, content)).await?;
-                    let requests = without_blocked(machine, requests).await?;
-                    shared.devices = requests.iter().map(ToDeviceRequest::message_count).sum();
-                    if shared.devices == 0 {
-                        return Err(HistoryError::NoDevices { user }.into());
-                    }
-                    let parcel = Parcel { requests, shared };
+                    let parcel = allowed(machine, &user, requests, shared).await?;
                     // Whoever took it back meanwhile has the last word.
                     let Some(mut due) = Due::load(unit, &room, &user).await? else {
                         return Err(HistoryError::NotInvited { room, user }.into());
@@ -310,6 +320,22 @@ async fn refuse_replaced(machine: &OlmMachine, user: &OwnedUserId) -> Result<()>
         });
     }
     Ok(())
+}
+
+/// What devices of the user may be told of these requests.
+async fn allowed(
+    machine: &OlmMachine,
+    user: &UserId,
+    requests: Vec<ToDeviceRequest>,
+    mut shared: HistoryShared,
+) -> Result<Parcel> {
+    let requests = without_blocked(machine, requests).await?;
+    shared.devices = requests.iter().map(ToDeviceRequest::message_count).sum();
+    if shared.devices == 0 {
+        let user = user.to_owned();
+        return Err(HistoryError::NoDevices { user }.into());
+    }
+    Ok(Parcel { requests, shared })
 }
 
 /// Devices that our own user has blocked are told nothing, whoever signed them.

@@ -4,7 +4,7 @@ use mx_crypto_store::{Family, PickleStore, RecordId, Unit};
 use ruma::{OwnedRoomId, OwnedUserId, RoomId};
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
+use crate::{Result, clock::is_due};
 
 const WANTED: Family = Family::new("history-wanted").passing();
 
@@ -31,11 +31,11 @@ pub(super) struct Wanted {
 impl Wanted {
     /// It is too late.
     pub(super) const fn is_over(&self, now_ms: u64) -> bool {
-        now_ms.saturating_sub(self.since_ms) > DAY_MS
+        now_ms.abs_diff(self.since_ms) > DAY_MS
     }
 
     pub(super) const fn is_due(&self, now_ms: u64) -> bool {
-        now_ms >= self.next_ms
+        is_due(self.next_ms, FIRST_PAUSE_MS << MOST_ATTEMPTS, now_ms)
     }
 
     /// An offer was refused. Returns whether it was the last that is looked at.
@@ -95,6 +95,27 @@ pub(super) async fn all(store: &PickleStore) -> Result<Vec<Wanted>> {
         after = Some(last.cursor.clone());
         for record in page {
             found.push(record.decode()?);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_ahead_keeps_nothing_from_being_tried_or_given_up() {
+        let mut wanted = Wanted {
+            room: ruma::owned_room_id!("!room:localhost"),
+            inviter: ruma::owned_user_id!("@bob:localhost"),
+            since_ms: 100 * DAY_MS,
+            attempts: 0,
+            next_ms: 0,
+        };
+        assert!(!wanted.is_over(101 * DAY_MS) && wanted.is_over(DAY_MS));
+        while !wanted.failed(100 * DAY_MS) {
+            assert!(wanted.is_due(DAY_MS), "attempt {}", wanted.attempts);
+            assert!(!wanted.is_due(100 * DAY_MS));
         }
     }
 }

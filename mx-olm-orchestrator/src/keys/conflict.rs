@@ -188,6 +188,12 @@ impl Orchestrator {
     }
 }
 
+/// Whether there is a conflict that is not acknowledged.
+pub(crate) async fn is_noted(unit: &Unit) -> Result<bool> {
+    let conflict = unit.get::<Conflict>(&id()).await?;
+    Ok(conflict.is_some_and(|conflict| !conflict.acknowledged))
+}
+
 /// From now on every room key is outdated.
 pub(crate) async fn next_epoch(unit: &Unit) -> Result<()> {
     let epoch: u64 = unit.get(&epoch_id()).await?.unwrap_or_default();

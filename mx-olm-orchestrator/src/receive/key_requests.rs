@@ -12,11 +12,16 @@ use matrix_sdk_crypto::{
     types::{events::forwarded_room_key::ForwardedRoomKeyContent, requests::ToDeviceRequest},
 };
 use mx_crypto_store::Unit;
-use ruma::{OwnedDeviceId, OwnedRoomId, serde::Raw};
+use ruma::{OwnedDeviceId, OwnedRoomId, events::AnyToDeviceEvent, serde::Raw};
 use serde::Deserialize;
 
-use super::undecryptable;
+use super::{
+    to_device::{Header, Rejections, ToDeviceRejectedReason},
+    undecryptable,
+};
 use crate::{Orchestrator, Result, Undecryptable, keys::Upkeep, machine::Ending};
+
+const REQUESTS: [&str; 2] = ["m.room_key_request", "m.secret.request"];
 
 /// As many keys are given out in one sync.
 const MOST_IN_A_SYNC: usize = 100;
@@ -74,6 +79,23 @@ impl Asked {
         let asked: Self = serde_json::from_str(content).ok()?;
         (asked.body.algorithm == crate::rooms::MEGOLM).then_some(asked)
     }
+}
+
+/// Leave out what asks for a key or a secret: the engine would answer some of it by itself.
+pub(super) fn left_out(
+    mut events: Vec<Raw<AnyToDeviceEvent>>,
+    rejections: &mut Rejections,
+) -> Vec<Raw<AnyToDeviceEvent>> {
+    events.retain(|event| {
+        let header = serde_json::from_str::<Header>(event.json().get()).ok();
+        let asks = header.filter(|header| REQUESTS.contains(&header.event_type.as_str()));
+        if let Some(header) = &asks {
+            let reason = ToDeviceRejectedReason::NotAnswered;
+            rejections.add(Some(header.sender.clone()), &header.event_type, reason);
+        }
+        asks.is_none()
+    });
+    events
 }
 
 /// Encrypt the keys that verified devices of our own ask for, as far as they may have them.

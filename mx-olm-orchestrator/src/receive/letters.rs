@@ -8,23 +8,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use matrix_sdk_common::deserialized_responses::ProcessedToDeviceEvent;
-use matrix_sdk_crypto::{EncryptionSyncChanges, OlmMachine, olm::OlmMessageHash, store::CryptoStore};
+use matrix_sdk_crypto::{
+    EncryptionSyncChanges, OlmMachine,
+    olm::OlmMessageHash,
+    store::{CryptoStore, types::RoomKeyInfo},
+};
 use mx_crypto_store::{PickleStore, Unit};
 use ruma::{
-    OneTimeKeyAlgorithm, OwnedRoomId, OwnedUserId, RoomId, api::client::sync::sync_events::DeviceLists,
-    events::AnyToDeviceEvent, serde::Raw,
+    OneTimeKeyAlgorithm, OwnedRoomId, RoomId, api::client::sync::sync_events::DeviceLists, events::AnyToDeviceEvent,
+    serde::Raw,
 };
 use sha2::{Digest, Sha256};
 
 use super::{
     Context, Scope, Taken, decryption_settings, explain,
     key_requests::{self, Asked},
-    quota,
+    quota::{self, Givers},
     to_device::{self, Letter, Opening, Rejections, ToDeviceRejectedReason, Took},
-    unwedge,
+    unwedge, withheld,
 };
 use crate::{
-    Result, history,
+    Result, history, rollback,
     sync_response::SyncResponse,
     verification::{Heard, admitted},
 };
@@ -35,8 +39,10 @@ const MAX_SESSIONS: usize = 50;
 /// What came of the to-device events.
 #[derive(Debug, Default)]
 pub(super) struct Post {
-    /// Megolm sessions of which there is news, each once, in the order in which it came.
+    /// Room keys that came and are kept, each once, in the order in which they came.
     pub(super) news: Vec<(OwnedRoomId, String)>,
+    /// Megolm sessions of which somebody says that we are not given the key.
+    pub(super) withheld: BTreeSet<(OwnedRoomId, String)>,
     /// Of whose verifications there is news.
     pub(super) heard: Heard,
 }
@@ -63,12 +69,6 @@ impl Part {
 }
 
 impl Post {
-    fn add(&mut self, room: OwnedRoomId, session: String) {
-        if !self.has(&room, &session) {
-            self.news.push((room, session));
-        }
-    }
-
     fn has(&self, room: &RoomId, session: &str) -> bool {
         self.news.iter().any(|(of, id)| *of == room && id == session)
     }
@@ -85,8 +85,6 @@ pub(super) struct Letters<'a> {
     opening: Opening,
     /// Messages that were decrypted before, by the engine's name for them.
     replayed: BTreeSet<String>,
-    /// Room keys that came, and who gave them.
-    given: Vec<(OwnedUserId, OwnedRoomId, String)>,
     /// Room keys that are asked for in the name of our own devices.
     asked: Vec<Asked>,
     post: Post,
@@ -109,7 +107,6 @@ impl<'a> Letters<'a> {
             rejections: Rejections::default(),
             opening: Opening::new(),
             replayed: BTreeSet::new(),
-            given: Vec::new(),
             asked: Vec::new(),
             post: Post::default(),
         }
@@ -126,6 +123,10 @@ impl<'a> Letters<'a> {
             Scope::Everything | Scope::WithoutMessages { .. } => events,
         };
         let rejections = &mut self.rejections;
+        let mut events = withheld::bounded(self.unit, events, rejections, self.context.now_ms).await?;
+        if rollback::is_silent(self.unit).await? {
+            events = key_requests::left_out(events, rejections);
+        }
         let events = admitted(self.machine, events, &mut self.post.heard, |sender, event_type, why| {
             rejections.add(sender, event_type, why.into());
         });
@@ -200,12 +201,38 @@ impl<'a> Letters<'a> {
         let settings = decryption_settings();
         let (processed, room_keys) = Box::pin(self.machine.receive_sync_changes(changes, &settings)).await?;
         self.taken.summary.room_keys += room_keys.len();
-        let before = self.post.news.len();
-        let came = room_keys.len();
-        for key in room_keys {
-            self.post.add(key.room_id, key.session_id);
+        let sessions: BTreeSet<_> = room_keys.iter().map(|key| (&key.room_id, &key.session_id)).collect();
+        if sessions.len() < room_keys.len() {
+            return Ok((processed, true));
         }
-        Ok((processed, self.post.news.len() - before < came))
+        self.keep(room_keys, &quota::givers(&processed)).await?;
+        Ok((processed, false))
+    }
+
+    /// Keep the room keys that the engine took, and let go of what one user gave too much of. Only what the engine says counts,
+    /// and only a key that was not here before goes: what is inside of a message is its sender's word.
+    async fn keep(&mut self, came: Vec<RoomKeyInfo>, givers: &Givers) -> Result<()> {
+        let mut gone = Vec::new();
+        for key in came {
+            let (room, session) = (key.room_id, key.session_id);
+            if self.post.has(&room, &session) {
+                continue;
+            }
+            if let Some(giver) = givers.get(&key.sender_key.to_base64())
+                && !self.store.was_held_before_unit(&room, &session).await?
+                && quota::ROOM_KEYS.is_over(self.unit, giver, self.context.now_ms).await?
+            {
+                let reason = ToDeviceRejectedReason::TooManyRoomKeys;
+                self.rejections.add(Some(giver.clone()), "m.room_key", reason);
+                gone.push((room, session));
+            } else {
+                self.post.news.push((room, session));
+            }
+        }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        Ok(self.store.forget_room_keys(&gone).await?)
     }
 
     /// Note what one event means for us.
@@ -215,10 +242,8 @@ impl<'a> Letters<'a> {
                 if let Some(sender_key) = sender_key {
                     unwedge::opened(self.unit, &sender_key).await?;
                 }
-                if let (Some((room, session)), Some(sender)) = (inside.room_key(), &inside.sender) {
-                    if self.post.has(&room, &session) {
-                        self.given.push((sender.clone(), room, session));
-                    } else if inside.event_type == "m.forwarded_room_key" {
+                if let (Some((room, session)), Some(sender)) = (inside.forwarded_key(), &inside.sender) {
+                    if !self.post.has(&room, &session) {
                         // Nobody asked for it, or not of whom it comes from.
                         let reason = ToDeviceRejectedReason::Unsolicited;
                         self.rejections.add(Some(sender.clone()), &inside.event_type, reason);
@@ -234,7 +259,9 @@ impl<'a> Letters<'a> {
                 }
             }
             Took::Closed(letter) => self.closed(letter).await?,
-            Took::Withheld { room, session } => self.post.add(room, session),
+            Took::Withheld { room, session } => {
+                self.post.withheld.insert((room, session));
+            }
             Took::NoSession { sender, sender_key } => {
                 unwedge::note(self.machine, self.unit, sender, &sender_key, self.context.now_ms).await?;
             }
@@ -259,19 +286,8 @@ impl<'a> Letters<'a> {
         Ok(())
     }
 
-    /// Let go of what one sender gave too much of.
+    /// Let go of the sessions that one device opened too many of.
     async fn hold_limits(&mut self) -> Result<()> {
-        let over = quota::over_quota(self.unit, &self.given, self.context.now_ms).await?;
-        if !over.is_empty() {
-            let gone: Vec<(OwnedRoomId, String)> =
-                over.iter().map(|(_, room, id)| (room.clone(), id.clone())).collect();
-            self.store.forget_room_keys(&gone).await?;
-            self.post.news.retain(|key| !gone.contains(key));
-            for (sender, ..) in over {
-                let reason = ToDeviceRejectedReason::TooManyRoomKeys;
-                self.rejections.add(Some(sender), "m.room_key", reason);
-            }
-        }
         for (sender_key, newest) in &self.opening {
             let gone = self
                 .store

@@ -44,7 +44,7 @@ fn ending(ciphertext: &str) -> &str {
 /// What an index of a session was used for before.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Nothing: it is recorded now.
+    /// Nothing.
     New,
     /// This very event: it was handled before.
     Seen,
@@ -54,19 +54,27 @@ pub(crate) enum Verdict {
     IndexReuse { first: OwnedEventId },
 }
 
-/// Check, and record, that an event used an index of a session.
-pub(crate) async fn check(unit: &Unit, place: Place<'_>) -> Result<Verdict> {
-    let id = RecordId::named(REPLAY, &[place.room.as_str(), place.session], &place.index.to_string());
+impl Place<'_> {
+    fn id(&self) -> RecordId {
+        RecordId::named(REPLAY, &[self.room.as_str(), self.session], &self.index.to_string())
+    }
+}
+
+/// Record that an event used its place.
+pub(crate) fn record(unit: &Unit, place: Place<'_>) -> Result<()> {
+    let of = Use {
+        event: place.event.to_owned(),
+        origin_server_ts: place.origin_server_ts,
+        ending: ending(place.ciphertext).to_owned(),
+    };
+    Ok(unit.put(&place.id(), &of)?)
+}
+
+/// Look at what the place of an event was used for. That does not use it: whoever is not the sender of a message may have a copy
+/// of it, which must not be in the way of the original.
+pub(crate) async fn look(unit: &Unit, place: Place<'_>) -> Result<Verdict> {
     let ending = ending(place.ciphertext);
-    let Some(before) = unit.get::<Use>(&id).await? else {
-        unit.put(
-            &id,
-            &Use {
-                event: place.event.to_owned(),
-                origin_server_ts: place.origin_server_ts,
-                ending: ending.to_owned(),
-            },
-        )?;
+    let Some(before) = unit.get::<Use>(&place.id()).await? else {
         return Ok(Verdict::New);
     };
     let same_text = before.ending.is_empty() || before.ending == ending;
@@ -77,4 +85,13 @@ pub(crate) async fn check(unit: &Unit, place: Place<'_>) -> Result<Verdict> {
     } else {
         Verdict::Replay { first: before.event }
     })
+}
+
+/// Look at what the place of an event was used for, and record that this event used it, where none did.
+pub(crate) async fn check(unit: &Unit, place: Place<'_>) -> Result<Verdict> {
+    let verdict = look(unit, place).await?;
+    if verdict == Verdict::New {
+        record(unit, place)?;
+    }
+    Ok(verdict)
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{
     Accept, Context, Scope, SyncSummary, filters::Messages, gaps::From, source::Asked, to_device::MAX_NAMED, waiting,
 };
-use crate::{Error, Orchestrator, Result, keys::Upkeep, machine::Ending, sync_response::SyncResponse};
+use crate::{Error, Orchestrator, Result, keys::Upkeep, machine::Ending, rollback, sync_response::SyncResponse};
 
 /// A send trusts what syncs showed as long as one ended this recently,
 const FRESH: Duration = Duration::from_secs(1);
@@ -166,9 +166,13 @@ impl Orchestrator {
             .unit(move |machine, unit| {
                 Box::pin(async move {
                     let sync = SyncResponse::clone(&sync);
-                    let Some(taken) = Box::pin(super::take(machine, unit, &store, sync, &context)).await? else {
+                    let Some(mut taken) = Box::pin(super::take(machine, unit, &store, sync, &context)).await? else {
                         return Ok(Ending::Undo(None));
                     };
+                    if rollback::is_silent(unit).await? {
+                        // It may be this very sync that shows it.
+                        taken.forwarded.clear();
+                    }
                     // Before the commit, and on this task: a caller who goes away must not leave a list out of date,
                     // and what a homeserver showed is true whether our disk has it or not.
                     members.follow(taken.members).await;

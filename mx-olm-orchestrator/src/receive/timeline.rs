@@ -220,23 +220,10 @@ impl<'a> Timelines<'a> {
         }))
     }
 
-    /// Hold the place of a message against the places that were used before.
-    async fn verdict(&self, room: &RoomId, header: &Header, place: &MessagePlace) -> Result<Verdict> {
-        let place = Place {
-            room,
-            session: &place.session,
-            index: place.index,
-            ciphertext: &place.ciphertext,
-            event: &header.event_id,
-            origin_server_ts: header.origin_server_ts,
-        };
-        replay::check(self.unit, place).await
-    }
-
     /// A message whose key opened it and that is not an event: its place is used all the same.
     async fn used(&self, room: &RoomId, header: &Header, place: Option<MessagePlace>) -> Result<()> {
         if let Some(place) = place {
-            self.verdict(room, header, &place).await?;
+            replay::check(self.unit, place_of(room, header, &place)).await?;
         }
         Ok(())
     }
@@ -248,7 +235,8 @@ impl<'a> Timelines<'a> {
         mut opened: Opened,
         waited_ms: Option<u64>,
     ) -> Result<()> {
-        let rejected = match self.verdict(room, &header, &opened.place).await? {
+        let place = place_of(room, &header, &opened.place);
+        let rejected = match replay::look(self.unit, place).await? {
             Verdict::Seen => return Ok(()),
             Verdict::Replay { first } => Some(RejectedReason::Replay { first }),
             Verdict::IndexReuse { first } => Some(RejectedReason::IndexReuse { first }),
@@ -258,6 +246,7 @@ impl<'a> Timelines<'a> {
             self.reject(room, header, reason);
             return Ok(());
         }
+        replay::record(self.unit, place)?;
         let own = standing::is_own(self.machine, &header.sender, &opened.decrypted.encryption_info);
         if own {
             let (place, now_ms) = (&opened.place, self.context.now_ms);
@@ -353,7 +342,7 @@ impl<'a> Timelines<'a> {
         }
         if closed.reason == UndecryptableReason::BadPayload
             && let Some(place) = &closed.place
-            && self.verdict(room, &header, place).await? == Verdict::Seen
+            && replay::check(self.unit, place_of(room, &header, place)).await? == Verdict::Seen
         {
             return Ok(());
         }
@@ -386,5 +375,17 @@ impl<'a> Timelines<'a> {
             origin_server_ts: header.origin_server_ts,
         };
         rollback::look_at_unopened(self.machine, self.unit, unopened, self.context.now_ms).await
+    }
+}
+
+/// What is held against the places that were used before.
+fn place_of<'p>(room: &'p RoomId, header: &'p Header, place: &'p MessagePlace) -> Place<'p> {
+    Place {
+        room,
+        session: &place.session,
+        index: place.index,
+        ciphertext: &place.ciphertext,
+        event: &header.event_id,
+        origin_server_ts: header.origin_server_ts,
     }
 }

@@ -12,7 +12,7 @@ use ruma::{OwnedRoomId, OwnedUserId, UserId, events::AnyToDeviceEvent, serde::Ra
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::key_requests::Asked;
+use super::{key_requests::Asked, withheld};
 use crate::verification::LeftOut;
 
 /// More than a room key, a secret or a verification ever needs, in bytes.
@@ -57,6 +57,10 @@ pub enum ToDeviceRejectedReason {
     Unsolicited,
     /// Its sender has given us as many room keys as one user may in a day.
     TooManyRoomKeys,
+    /// Its sender has said of as many room keys as one user may in a day that we are not given them.
+    TooManyWithheld,
+    /// It asks for a room key or a secret, and nothing is given: the store was set back, or runs twice.
+    NotAnswered,
     /// It belongs to no verification that is under way.
     UnknownVerification,
     /// More verifications are asked for than anybody needs.
@@ -77,6 +81,8 @@ impl ToDeviceRejectedReason {
             Self::Plaintext => "plaintext",
             Self::Unsolicited => "unsolicited",
             Self::TooManyRoomKeys => "too_many_room_keys",
+            Self::TooManyWithheld => "too_many_withheld",
+            Self::NotAnswered => "not_answered",
             Self::UnknownVerification => "unknown_verification",
             Self::TooManyVerifications => "too_many_verifications",
         }
@@ -115,11 +121,11 @@ impl Rejections {
 
 /// What every to-device event has.
 #[derive(Deserialize)]
-struct Header {
+pub(super) struct Header {
     #[serde(rename = "type")]
-    event_type: String,
-    sender: OwnedUserId,
-    content: Box<RawValue>,
+    pub(super) event_type: String,
+    pub(super) sender: OwnedUserId,
+    pub(super) content: Box<RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -282,9 +288,9 @@ impl Inside {
         OwnedRoomId::try_from(self.content.room_id.as_str()?).ok()
     }
 
-    /// The session that a room key is for.
-    pub(super) fn room_key(&self) -> Option<(OwnedRoomId, String)> {
-        if !matches!(self.event_type.as_str(), "m.room_key" | "m.forwarded_room_key") {
+    /// The session that a forwarded room key says to be for.
+    pub(super) fn forwarded_key(&self) -> Option<(OwnedRoomId, String)> {
+        if self.event_type != "m.forwarded_room_key" {
             return None;
         }
         Some((
@@ -320,16 +326,21 @@ pub(super) fn is_known(event_type: &str) -> bool {
     .any(|known| event_type.starts_with(known))
 }
 
+/// The Curve25519 key of the device whose session opened a message.
+pub(super) fn opened_with(info: &AlgorithmInfo) -> Option<String> {
+    match info {
+        AlgorithmInfo::OlmV1Curve25519AesSha2 {
+            curve25519_public_key_base64,
+        } => Some(curve25519_public_key_base64.clone()),
+        AlgorithmInfo::MegolmV1AesSha2 { .. } => None,
+    }
+}
+
 /// Look at what the engine made of an event.
 pub(super) fn look(processed: &ProcessedToDeviceEvent, own: &UserId, rejections: &mut Rejections) -> Took {
     match processed {
         ProcessedToDeviceEvent::Decrypted { raw, encryption_info } => {
-            let sender_key = match &encryption_info.algorithm_info {
-                AlgorithmInfo::OlmV1Curve25519AesSha2 {
-                    curve25519_public_key_base64,
-                } => Some(curve25519_public_key_base64.clone()),
-                AlgorithmInfo::MegolmV1AesSha2 { .. } => None,
-            };
+            let sender_key = opened_with(&encryption_info.algorithm_info);
             match serde_json::from_str::<Inside>(raw.json().get()) {
                 Ok(inside) => Took::Decrypted { sender_key, inside },
                 Err(_) => Took::Nothing,
@@ -352,37 +363,11 @@ pub(super) fn look(processed: &ProcessedToDeviceEvent, own: &UserId, rejections:
             if header.event_type == "m.room_key_request" && header.sender == own {
                 return Asked::read(header.content.get()).map_or(Took::Nothing, Took::KeyRequest);
             }
-            withheld(&header).unwrap_or(Took::Nothing)
+            withheld::read(&header).unwrap_or(Took::Nothing)
         }
         ProcessedToDeviceEvent::Invalid(_) => {
             rejections.add(None, "", ToDeviceRejectedReason::Invalid);
             Took::Nothing
         }
     }
-}
-
-#[derive(Deserialize)]
-struct Withheld {
-    code: String,
-    room_id: Option<OwnedRoomId>,
-    session_id: Option<String>,
-    #[serde(default)]
-    sender_key: String,
-}
-
-fn withheld(header: &Header) -> Option<Took> {
-    if header.event_type != "m.room_key.withheld" {
-        return None;
-    }
-    let content: Withheld = serde_json::from_str(header.content.get()).ok()?;
-    if content.code == "m.no_olm" {
-        return Some(Took::NoSession {
-            sender: header.sender.clone(),
-            sender_key: content.sender_key,
-        });
-    }
-    Some(Took::Withheld {
-        room: content.room_id?,
-        session: content.session_id?,
-    })
 }

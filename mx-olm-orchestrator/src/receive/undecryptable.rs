@@ -9,7 +9,7 @@ use ruma::{OwnedEventId, OwnedRoomId, RoomId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{Result, Undecryptable};
+use crate::{Result, Undecryptable, clock::is_due};
 
 const WAITING: Family = Family::new("undecryptable").passing();
 const DUE: Family = Family::new("undecryptable-due").passing();
@@ -215,13 +215,14 @@ pub(crate) async fn forget(unit: &Unit, waiting: &Waiting) -> Result<()> {
     Ok(unit.put(&count_id(), &count.saturating_sub(1))?)
 }
 
-/// The reports that are due at `now_ms` of events that still wait, at most one page of them.
-pub(crate) async fn due(unit: &Unit, now_ms: u64) -> Result<Vec<Undecryptable>> {
+/// The reports that are due at `now_ms` of events that still wait, at most one page of them. `after_ms`: how long they wait.
+pub(crate) async fn due(unit: &Unit, after_ms: u64, now_ms: u64) -> Result<Vec<Undecryptable>> {
     let mut reports = Vec::new();
     for record in unit.scan(DUE, &[], None, PAGE).await? {
         let due: Due = record.decode()?;
-        if due.at_ms > now_ms {
-            break;
+        // Behind one that is not, others may be: clocks are set.
+        if !is_due(due.at_ms, after_ms, now_ms) {
+            continue;
         }
         if let Some(mut waiting) = unit.get::<Waiting>(&due.name.id()).await? {
             reports.push(waiting.report.clone());
