@@ -163,7 +163,8 @@ impl Client {
     }
 
     /// Try every event again that waits for its key, as after keys came otherwise than through a sync. What can be
-    /// decrypted is received afterwards. Returns how many could.
+    /// decrypted is received afterwards. Returns how many could. What waits for its sender to be accepted is left alone: a
+    /// sync gives it when that is so.
     ///
     /// ```no_run
     /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
@@ -177,7 +178,7 @@ impl Client {
     /// # Errors
     /// Of the store.
     pub async fn retry_undecryptable(&self) -> Result<usize> {
-        Ok(self.orchestrator().retry_waiting().await?)
+        Ok(self.orchestrator().retry_for_keys().await?)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     keys::Keeping,
     machine::{Ending, MachineSlot},
     members::MemberCache,
-    receive::{self, Pace, Synced},
+    receive::{Pace, Synced},
     send::Lanes,
     verification::Verifications,
 };
@@ -196,26 +196,6 @@ impl Orchestrator {
     #[must_use]
     pub fn store(&self) -> &PickleStore {
         &self.0.store
-    }
-
-    /// At most `limit` events that are not acknowledged, oldest first, after `after`.
-    ///
-    /// ```no_run
-    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
-    /// let mut last = None;
-    /// loop {
-    ///     let page = device.inbox(last.as_ref(), 100).await?;
-    ///     let Some(newest) = page.last().cloned() else { break };
-    ///     println!("{} events that wait", page.len());
-    ///     last = Some(newest);
-    /// }
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    /// Of the store.
-    pub async fn inbox(&self, after: Option<&Delivery>, limit: usize) -> Result<Vec<Delivery>> {
-        receive::inbox::waiting(&self.0.store, after.map(|delivery| &delivery.cursor), limit).await
     }
 
     /// The app has handled these events: they are never delivered again.
