@@ -33,6 +33,7 @@ mod doctor_inside;
 mod doctor_keys;
 mod dying;
 mod edits;
+mod ended_meanwhile;
 mod ending;
 mod engine_disk;
 mod engine_keys;
