@@ -63,6 +63,19 @@ async fn a_device_moves_to_another_machine_and_to_another_disk() {
             "{command:?}"
         );
     }
+    // As it is for whoever was killed before the last step: the same command ends the move.
+    let login = shell.data.path().join("bob/session.json");
+    let mut text: Value = serde_json::from_str(&std::fs::read_to_string(&login).unwrap()).unwrap();
+    text["moved"] = serde_json::json!({"leaving": {"to": file}});
+    text["sealed_tokens"] = "AAAA".into();
+    std::fs::write(&login, text.to_string()).unwrap();
+    let moved: Value = serde_json::from_str(&shell.ok("bob", &export).await).unwrap();
+    assert_eq!(moved["moved_to"], file);
+    let again = shell.run("bob", &export).await;
+    assert!(
+        String::from_utf8_lossy(&again.stderr).contains("file_exists"),
+        "{again:?}"
+    );
     std::fs::write(pass, "wrong\n").unwrap();
     assert_eq!(shell.run("bobs-new-machine", &import).await.status.code(), Some(7));
     std::fs::write(pass, "correct horse\n").unwrap();
