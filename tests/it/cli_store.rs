@@ -168,6 +168,15 @@ async fn what_cannot_be_read_is_explained_and_tried_again() {
     assert_eq!((&retried["read"], &retried["waiting"]), (&0.into(), &1.into()));
     let other = shell.run("bob", &["undecryptable", "explain", "$nothing"]).await;
     assert_eq!(other.status.code(), Some(1));
+    // No backup is no trouble; one that does not answer is.
+    shell.ok("bob", &["identity", "setup"]).await;
+    let retried: Value = serde_json::from_str(&shell.ok("bob", &["--json", "undecryptable", "retry"]).await).unwrap();
+    assert_eq!((&retried["read"], &retried["waiting"]), (&0.into(), &1.into()));
+    shell
+        .server
+        .fault(mx_test_homeserver::Fault::status("/room_keys/keys/", 403, "{}").for_ever());
+    let failed = shell.run("bob", &["undecryptable", "retry"]).await;
+    assert_ne!(failed.status.code(), Some(0), "{failed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,14 +3,14 @@
 use mx_crypto_store::Cursor;
 
 use super::{SyncSummary, inbox, timeline::Timelines, undecryptable};
-use crate::{Orchestrator, Result, UndecryptableReason, machine::Ending};
+use crate::{Event, Orchestrator, Result, UndecryptableReason, machine::Ending};
 
 /// Events that are tried in one unit of work.
 const PAGE: usize = 100;
 
 impl Orchestrator {
     /// Try every event again that waits, for its key or for its sender to be accepted. What can be decrypted is in the
-    /// [`inbox`](Self::inbox) afterwards. Returns how many could. A sync does this by itself for the keys that
+    /// [`inbox`](Self::inbox) afterwards. Returns how many messages that are. A sync does this by itself for the keys that
     /// it brings.
     ///
     /// # Errors
@@ -52,7 +52,8 @@ impl Orchestrator {
                         }
                         context.verifications.overhear(timelines.into_heard().1);
                         inbox::append(unit, &events).await?;
-                        Ok(Ending::Commit((events.len(), last)))
+                        let messages = events.iter().filter(|event| matches!(event, Event::Message(_)));
+                        Ok(Ending::Commit((messages.count(), last)))
                     })
                 })
                 .await?;
