@@ -205,6 +205,9 @@ impl ClientBuilder {
         if !checkup.fix {
             return Ok(first);
         }
+        if self.manifest_unreadable.is_some() {
+            return Ok(first.not_mended("the trust manifest cannot be read, and nothing is mended without it"));
+        }
         let mut failed = Vec::new();
         if first.has(FindingCode::ProfileReadable)
             && let Err(error) = local::close_to_others(&directory)
@@ -229,6 +232,10 @@ impl ClientBuilder {
 
     async fn look(&self, directory: &Path, checkup: Checkup) -> Findings {
         let mut found = Findings::default();
+        self.manifest_unreadable
+            .iter()
+            .cloned()
+            .for_each(|finding| found.push(finding));
         local::look(directory, checkup, &mut found);
         let session = match session::find(directory) {
             Ok(Some((session, session::Kept::Ended))) => Err((

@@ -51,6 +51,8 @@ pub struct Options {
     pub allowed_recipients: Option<BTreeSet<OwnedUserId>>,
     /// Who is who. Nothing is sent to a room while a reader differs from it. Default: nobody is listed anywhere.
     pub trust_manifest: Option<Arc<TrustManifest>>,
+    /// There is a manifest, and it could not be read: what differed from it stays noted. Default: no.
+    pub trust_manifest_unreadable: bool,
     /// Whose messages are given to the app. Default: everybody's.
     pub accept: Accept,
     /// How many events of each room the first sync of a device looks at. Default: 20.
@@ -78,6 +80,7 @@ impl Default for Options {
             recipients: Recipients::default(),
             allowed_recipients: None,
             trust_manifest: None,
+            trust_manifest_unreadable: false,
             accept: Accept::Everybody,
             first_timeline: 20,
             sync_source: SyncSource::default(),
