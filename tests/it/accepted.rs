@@ -47,7 +47,7 @@ async fn what_a_process_took_that_accepts_everybody_waits_for_one_that_does_not(
         "{events:?}"
     );
     let unsigned = UndecryptableReason::NotAccepted { trust: Trust::Unsigned };
-    assert_eq!(reasons(&alice).await, [unsigned.clone()]);
+    assert_eq!(reasons(&alice).await, std::slice::from_ref(&unsigned));
 
     // Once more the same way: what waits is taken up by a process that accepts everybody, and not given by the next.
     let alice = alice.kill_and_open().await;
