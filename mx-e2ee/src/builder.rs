@@ -19,7 +19,7 @@ use mx_transport::{Discovered, Discovery, Homeserver, OAuthClient, TokenKeeper, 
 use ruma::OwnedUserId;
 
 use crate::{
-    Client, Error, Files, Invites, Result, Session,
+    Client, Error, Files, Finding, Invites, Result, Session,
     session::{self, SessionKeeper},
     staging,
 };
@@ -67,11 +67,11 @@ pub struct ClientBuilder {
     transport: Option<Arc<dyn Transport>>,
     pub(crate) device_name: Option<String>,
     in_memory: bool,
-    /// Files beside the store that move with it.
     #[cfg(feature = "sqlite")]
     pub(crate) luggage: Vec<String>,
     follow_redirects: bool,
     pub(crate) options: Options,
+    pub(crate) manifest_unreadable: Option<Finding>,
     pub(crate) invites: Invites,
 }
 

@@ -163,7 +163,8 @@ impl Client {
     }
 
     /// Try every event again that waits for its key, as after keys came otherwise than through a sync. What can be
-    /// decrypted is received afterwards. Returns how many could.
+    /// decrypted is received afterwards. Returns how many could. What waits for its sender to be accepted is left alone: a
+    /// sync gives it when that is so.
     ///
     /// ```no_run
     /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
@@ -177,7 +178,7 @@ impl Client {
     /// # Errors
     /// Of the store.
     pub async fn retry_undecryptable(&self) -> Result<usize> {
-        Ok(self.orchestrator().retry_waiting().await?)
+        Ok(self.orchestrator().retry_for_keys().await?)
     }
 }
 
@@ -204,6 +205,9 @@ impl ClientBuilder {
         if !checkup.fix {
             return Ok(first);
         }
+        if self.manifest_unreadable.is_some() {
+            return Ok(first.not_mended("the trust manifest cannot be read, and nothing is mended without it"));
+        }
         let mut failed = Vec::new();
         if first.has(FindingCode::ProfileReadable)
             && let Err(error) = local::close_to_others(&directory)
@@ -228,6 +232,10 @@ impl ClientBuilder {
 
     async fn look(&self, directory: &Path, checkup: Checkup) -> Findings {
         let mut found = Findings::default();
+        self.manifest_unreadable
+            .iter()
+            .cloned()
+            .for_each(|finding| found.push(finding));
         local::look(directory, checkup, &mut found);
         let session = match session::find(directory) {
             Ok(Some((session, session::Kept::Ended))) => Err((

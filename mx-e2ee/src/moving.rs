@@ -13,9 +13,9 @@
 mod leaving;
 mod luggage;
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
-use mx_crypto_store::{KeySource, PickleStore, SealedStore, StoreError};
+use mx_crypto_store::{KeySource, PickleStore, SealedStore, StoreError, StoreKey, backend::Memory};
 use mx_olm_orchestrator::Departure;
 
 use self::{leaving::Destination, luggage::settle_in};
@@ -94,7 +94,7 @@ impl ClientBuilder {
         let mut part = file.as_os_str().to_owned();
         part.push(".part");
         let to = Destination::new(file, is_there, Path::new(&part).exists());
-        if let Some(moved) = self.has_left_for(&to).await? {
+        if let Some(moved) = self.has_left_for(&to, Some((file, key))).await? {
             return Ok(moved);
         }
         // Before anything is changed.
@@ -190,7 +190,7 @@ impl ClientBuilder {
             _ => false,
         };
         let to = Destination::new(directory, has_arrived, Staging::is_left(directory));
-        if let Some(moved) = self.has_left_for(&to).await? {
+        if let Some(moved) = self.has_left_for(&to, None).await? {
             return Ok(moved);
         }
         let mut staging = Staging::beside(directory)?;
@@ -212,8 +212,8 @@ impl ClientBuilder {
         }
     }
 
-    /// A call before this one has done all but the last step: it is done.
-    async fn has_left_for(&self, to: &Destination) -> Result<Option<MovedDevice>> {
+    /// A call before this one has done all but the last step: it is done. A `file` has to prove that it is the device's.
+    async fn has_left_for(&self, to: &Destination, file: Option<(&Path, &KeySource)>) -> Result<Option<MovedDevice>> {
         let directory = self.kept_in()?;
         let is_on_its_way =
             |found: &(Session, Kept)| matches!(&found.1, Kept::Leaving(_, earlier) if *earlier == to.name);
@@ -229,7 +229,10 @@ impl ClientBuilder {
         let store = builder::existing_store(directory, backend, &key).await?;
         let noted = Departure::of(&store).await;
         store.shutdown().await?;
-        if noted?.is_none() {
+        let Some(noted) = noted? else { return Ok(None) };
+        if let Some((file, key)) = file
+            && !is_in(file, key, &session, &noted).await?
+        {
             return Ok(None);
         }
         session::save(directory, &session, &Kept::Left(to.name.clone()))?;
@@ -245,4 +248,21 @@ impl ClientBuilder {
                 .to_owned(),
         })
     }
+}
+
+/// Whether a file holds this device as it left: it is opened as where it arrives, in memory.
+async fn is_in(file: &Path, key: &KeySource, session: &Session, noted: &Departure) -> Result<bool> {
+    let here = KeySource::Bytes(StoreKey::generate()?);
+    let sealed = match SealedStore::import(file, key, Arc::new(Memory::new()), &here).await {
+        Ok(sealed) => sealed,
+        Err(StoreError::Corrupt { .. }) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    let store = PickleStore::over(sealed);
+    let departure = Departure::of(&store).await?;
+    let device = store.device().await?;
+    Ok(device == Some((session.user_id.clone(), session.device_id.clone()))
+        && departure.is_some_and(|departure| {
+            (departure.since_ms(), departure.luggage()) == (noted.since_ms(), noted.luggage())
+        }))
 }

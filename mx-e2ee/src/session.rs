@@ -218,6 +218,18 @@ pub(crate) fn save(directory: &Path, session: &Session, kept: &Kept) -> Result<(
     write(directory, &path, &stored).map_err(|source| Error::SessionFile { path, source })
 }
 
+/// Whether a login that was read before the lock was taken is still that of the directory. Another process may have ended it,
+/// and put another one there. The caller holds the lock.
+///
+/// # Errors
+/// [`Error::Moved`], [`Error::MoveUnfinished`] where its device left meanwhile; of the file.
+pub(crate) fn is_here(directory: &Path, session: &Session) -> Result<bool> {
+    match find(directory)? {
+        Some((found, kept)) if found == *session => kept.refuse_moved(directory, session).map(|()| true),
+        _ => Ok(false),
+    }
+}
+
 /// Note that a login was ended on the homeserver: from now on its files may go, the key first, and whoever goes on with that
 /// needs no token. Where it cannot be noted, on a disk that is full, they go all the same. The caller holds the lock.
 pub(crate) fn mark_ended(directory: &Path, session: &Session) {

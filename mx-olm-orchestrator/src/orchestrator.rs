@@ -16,7 +16,7 @@ use crate::{
     keys::Keeping,
     machine::{Ending, MachineSlot},
     members::MemberCache,
-    receive::{self, Pace, Synced},
+    receive::{Pace, Synced},
     send::Lanes,
     verification::Verifications,
 };
@@ -54,6 +54,8 @@ pub struct Options {
     pub allowed_recipients: Option<BTreeSet<OwnedUserId>>,
     /// Who is who. Nothing is sent to a room while a reader differs from it. Default: nobody is listed anywhere.
     pub trust_manifest: Option<Arc<TrustManifest>>,
+    /// There is a manifest, and it could not be read: what differed from it stays noted. Default: no.
+    pub trust_manifest_unreadable: bool,
     /// Whose messages are given to the app. Default: everybody's.
     pub accept: Accept,
     /// How many events of each room the first sync of a device looks at. Default: 20.
@@ -82,6 +84,7 @@ impl Default for Options {
             recipients: Recipients::default(),
             allowed_recipients: None,
             trust_manifest: None,
+            trust_manifest_unreadable: false,
             accept: Accept::Everybody,
             first_timeline: 20,
             sync_source: SyncSource::default(),
@@ -200,26 +203,6 @@ impl Orchestrator {
     #[must_use]
     pub fn store(&self) -> &PickleStore {
         &self.0.store
-    }
-
-    /// At most `limit` events that are not acknowledged, oldest first, after `after`.
-    ///
-    /// ```no_run
-    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
-    /// let mut last = None;
-    /// loop {
-    ///     let page = device.inbox(last.as_ref(), 100).await?;
-    ///     let Some(newest) = page.last().cloned() else { break };
-    ///     println!("{} events that wait", page.len());
-    ///     last = Some(newest);
-    /// }
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    /// Of the store.
-    pub async fn inbox(&self, after: Option<&Delivery>, limit: usize) -> Result<Vec<Delivery>> {
-        receive::inbox::waiting(&self.0.store, after.map(|delivery| &delivery.cursor), limit).await
     }
 
     /// The app has handled these events: they are never delivered again.

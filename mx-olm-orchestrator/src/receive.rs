@@ -9,6 +9,7 @@ mod decrypt;
 mod explain;
 mod filters;
 mod gaps;
+mod hand_out;
 mod histories;
 pub(crate) mod inbox;
 mod inside;

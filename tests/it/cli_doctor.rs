@@ -72,3 +72,59 @@ async fn it_mends_and_says_what_and_nothing_reaches_the_terminal_raw() {
     );
     drop(room);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trust_manifest_that_cannot_be_read_is_an_error_and_nothing_is_mended_past_it() {
+    let shell = Shell::new().await;
+    let room = shell.pair().await;
+    shell.ok("alice", &["identity", "setup"]).await;
+    shell.ok("bob", &["identity", "setup"]).await;
+    let file = shell.data.path().join("manifest.json");
+    let path = file.to_str().unwrap();
+    shell
+        .ok("alice", &["trust-manifest", "init", path, "--room", &room])
+        .await;
+    shell.ok("alice", &["trust-manifest", "apply", path]).await;
+    shell.ok("bob", &["identity", "reset", "--yes"]).await;
+    shell.run("alice", &["trust-manifest", "check"]).await;
+    let output = shell.run("alice", &["doctor"]).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("ERROR [trust_manifest_drift]"), "{text}");
+
+    let used = shell.data.path().join("alice/trust-manifest.json");
+    let manifest = std::fs::read(&used).unwrap();
+    std::fs::write(&used, "{").unwrap();
+    let output = shell.run("alice", &["--json", "doctor"]).await;
+    assert_eq!(output.status.code(), Some(13), "{output:?}");
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["worst"], "error");
+    let found = json["findings"].as_array().unwrap();
+    let unreadable = found
+        .iter()
+        .find(|finding| finding["code"] == "trust_manifest_unreadable")
+        .unwrap_or_else(|| unreachable!("{json:#}"));
+    assert_eq!(unreadable["cause"], "trust_manifest_invalid");
+    assert!(unreadable["subject"].as_str().unwrap().ends_with("trust-manifest.json"));
+    assert!(
+        found.iter().any(|finding| finding["code"] == "trust_manifest_drift"),
+        "what was noted before stays: {json:#}"
+    );
+    // There is something to mend, and it stays.
+    let store = shell.data.path().join("alice/store");
+    std::fs::set_permissions(store, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let output = shell.run("alice", &["doctor", "--fix"]).await;
+    assert_eq!(output.status.code(), Some(13), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.contains("could not be mended: the trust manifest cannot be read") && !text.contains("mended ["),
+        "{text}"
+    );
+    // Put back, it is what it was.
+    std::fs::write(&used, manifest).unwrap();
+    let output = shell.run("alice", &["doctor"]).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.contains("[trust_manifest_drift]") && !text.contains("unreadable"),
+        "{text}"
+    );
+}

@@ -63,6 +63,19 @@ async fn a_device_moves_to_another_machine_and_to_another_disk() {
             "{command:?}"
         );
     }
+    // As it is for whoever was killed before the last step: the same command ends the move.
+    let login = shell.data.path().join("bob/session.json");
+    let mut text: Value = serde_json::from_str(&std::fs::read_to_string(&login).unwrap()).unwrap();
+    text["moved"] = serde_json::json!({"leaving": {"to": file}});
+    text["sealed_tokens"] = "AAAA".into();
+    std::fs::write(&login, text.to_string()).unwrap();
+    let moved: Value = serde_json::from_str(&shell.ok("bob", &export).await).unwrap();
+    assert_eq!(moved["moved_to"], file);
+    let again = shell.run("bob", &export).await;
+    assert!(
+        String::from_utf8_lossy(&again.stderr).contains("file_exists"),
+        "{again:?}"
+    );
     std::fs::write(pass, "wrong\n").unwrap();
     assert_eq!(shell.run("bobs-new-machine", &import).await.status.code(), Some(7));
     std::fs::write(pass, "correct horse\n").unwrap();
@@ -155,6 +168,15 @@ async fn what_cannot_be_read_is_explained_and_tried_again() {
     assert_eq!((&retried["read"], &retried["waiting"]), (&0.into(), &1.into()));
     let other = shell.run("bob", &["undecryptable", "explain", "$nothing"]).await;
     assert_eq!(other.status.code(), Some(1));
+    // No backup is no trouble; one that does not answer is.
+    shell.ok("bob", &["identity", "setup"]).await;
+    let retried: Value = serde_json::from_str(&shell.ok("bob", &["--json", "undecryptable", "retry"]).await).unwrap();
+    assert_eq!((&retried["read"], &retried["waiting"]), (&0.into(), &1.into()));
+    shell
+        .server
+        .fault(mx_test_homeserver::Fault::status("/room_keys/keys/", 403, "{}").for_ever());
+    let failed = shell.run("bob", &["undecryptable", "retry"]).await;
+    assert_ne!(failed.status.code(), Some(0), "{failed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -181,3 +181,26 @@ async fn what_is_no_store_of_nio_is_refused_untouched() {
     std::fs::write(scene.database(), b"no database at all").unwrap();
     is_refused(&scene, "the key").await;
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn what_is_beside_a_database_is_read_through_a_link_too() {
+    let mut scene = scene().await;
+    scene.room.send_text("one").await.unwrap();
+    let database = scene.write_nio("DEFAULT_KEY");
+    database.pragma_update(None, "journal_mode", "wal").unwrap();
+    // Only in the file beside it.
+    database
+        .execute("UPDATE accounts SET device_id = 'GONE' WHERE id = 1", ())
+        .unwrap();
+    database
+        .execute("UPDATE accounts SET device_id = 'RDEV' WHERE id = 1", ())
+        .unwrap();
+    database.execute("DELETE FROM megolminboundsessions", ()).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let link = elsewhere.path().join("link.db");
+    std::os::unix::fs::symlink(scene.database(), &link).unwrap();
+    let login = ImportLogin::new("http://localhost", scene.r_client.token()).unwrap();
+    let imported = scene.builder().import_nio(link, "DEFAULT_KEY", login).await.unwrap();
+    assert_eq!(imported.room_keys, 0);
+}

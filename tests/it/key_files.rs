@@ -97,6 +97,27 @@ async fn a_file_goes_out_and_in_and_what_waited_is_read() {
 }
 
 #[tokio::test]
+async fn what_turns_out_to_be_a_replay_is_not_counted_among_what_can_be_read() {
+    let Pair {
+        server,
+        alice,
+        bob,
+        room,
+        ..
+    } = without_keys().await;
+    let timeline = server.timeline(room.id());
+    let last = timeline.iter().rev().find(|event| event["type"] == "m.room.encrypted");
+    let content = last.unwrap()["content"].clone();
+    server.inject(room.id(), alice.client.user_id(), "m.room.encrypted", content);
+    assert!(bob.bodies().await.is_empty());
+    assert_eq!(bob.client.waiting_counts().await.unwrap().waiting, 4);
+    let file = file_of(&keys_of(&alice.client).await);
+    let taken = bob.client.import_room_keys(&file, PASSPHRASE).await.unwrap();
+    assert_eq!(taken.retried, 3, "of four, one is rejected");
+    assert_eq!(bob.bodies().await, ["one", "two", "three"]);
+}
+
+#[tokio::test]
 async fn only_the_rooms_that_were_asked_for_are_exported() {
     let Pair {
         server,

@@ -1,6 +1,7 @@
 //! The whole stack: devices of the facade against the homeserver of the tests. One behaviour a file.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod accepted;
 mod attachments;
 mod attachments_large;
 mod attachments_received;
@@ -32,6 +33,7 @@ mod doctor_inside;
 mod doctor_keys;
 mod dying;
 mod edits;
+mod ended_meanwhile;
 mod ending;
 mod engine_disk;
 mod engine_keys;

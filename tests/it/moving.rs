@@ -333,6 +333,16 @@ async fn a_move_that_lacks_its_last_step_is_ended_by_the_same_call_alone() {
     let other = scene.at("here").move_out(scene.path("other"), &file_key()).await;
     assert_eq!(other.unwrap_err().code(), "move_unfinished");
     assert!(!scene.path("other").exists());
+    // A file of that name that is something else, or of another device, is no proof that it arrived.
+    let file = fs::read(scene.path("file")).unwrap();
+    let stranger = crate::moving::scene().await;
+    stranger.out("here").await.unwrap();
+    for wrong in [b"mine".to_vec(), fs::read(stranger.path("file")).unwrap()] {
+        fs::write(scene.path("file"), wrong).unwrap();
+        assert_eq!(scene.out("here").await.unwrap_err().code(), "file_exists");
+        assert_eq!(scene.at("here").open().await.unwrap_err().code(), "move_unfinished");
+    }
+    fs::write(scene.path("file"), file).unwrap();
     scene.out("here").await.unwrap();
     scene.is_gone("here").await;
     scene.arrive("there").await.unwrap();

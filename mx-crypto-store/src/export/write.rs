@@ -195,9 +195,19 @@ fn remove_left(part: &Path) -> io::Result<()> {
     std::fs::remove_file(part)
 }
 
-/// The name, which replaces nothing that came in between. Where a file system knows no second names, that is looked at
-/// before.
+/// The name, which replaces nothing that came in between: in one step where the system has one, since whoever dies between
+/// two leaves a part beside a file that may arrive. Where a file system knows no second names either, what is there is
+/// looked at before.
 fn place(part: &Path, path: &Path) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "macos"))]
+    {
+        use rustix::{fs, io::Errno};
+        match fs::renameat_with(fs::CWD, part, fs::CWD, path, fs::RenameFlags::NOREPLACE) {
+            // The file system does not know how, or the kernel.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
+            renamed => return Ok(renamed?),
+        }
+    }
     match std::fs::hard_link(part, path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             if path.exists() {
@@ -214,5 +224,24 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> StoreError {
     move |source| StoreError::ExportFile {
         path: path.clone(),
         source,
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_given_in_one_step_and_replaces_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let (part, path) = (directory.path().join("file.part"), directory.path().join("file"));
+        std::fs::write(&part, "whole").unwrap();
+        place(&part, &path).unwrap();
+        assert!(!part.exists(), "whoever is killed here does not leave both names");
+        std::fs::write(&part, "another").unwrap();
+        let taken = place(&part, &path).unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole");
+        assert!(part.exists());
     }
 }

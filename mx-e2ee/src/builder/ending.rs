@@ -17,8 +17,10 @@ impl ClientBuilder {
             client::end_login(homeserver).await?;
         }
         let _locked = session::lock(directory).await?;
-        session::mark_ended(directory, &held.session);
-        session::forget(directory, &held.session)?;
+        if session::is_here(directory, &held.session)? {
+            session::mark_ended(directory, &held.session);
+            session::forget(directory, &held.session)?;
+        }
         Ok(held.session)
     }
 
@@ -41,12 +43,15 @@ impl ClientBuilder {
     /// [`Error::NotLoggedIn`]; of the directory.
     pub async fn forget(self) -> Result<Session> {
         let directory = self.kept_in()?;
-        let (session, kept) = session::find(directory)?.ok_or_else(|| not_logged_in(directory))?;
+        let login = || session::find(directory)?.ok_or_else(|| not_logged_in(directory));
+        login()?;
+        let _locked = session::lock(directory).await?;
+        // Another process may have changed it, as long as it was not held.
+        let (session, kept) = login()?;
         if let session::Kept::Leaving(..) = kept {
             // It may be all that there is of the device.
             kept.refuse_moved(directory, &session)?;
         }
-        let _locked = session::lock(directory).await?;
         session::forget(directory, &session)?;
         Ok(session)
     }
@@ -69,11 +74,17 @@ impl ClientBuilder {
     /// [`Error::NotLoggedIn`] when nothing is left to be destroyed; of the request, and nothing is destroyed then.
     pub async fn logout_and_wipe(self) -> Result<Option<Session>> {
         let directory = self.kept_in()?;
-        if let Some((session, session::Kept::Left(_))) = session::find(directory)? {
-            // The device is somewhere else, and goes on there.
+        let left = || {
+            let found = session::find(directory)?.filter(|(_, kept)| matches!(kept, session::Kept::Left(_)));
+            Ok::<_, Error>(found.map(|(session, _)| session))
+        };
+        if let Some(before) = left()? {
+            // The device is somewhere else, and goes on there: unless it came back meanwhile.
             let _locked = session::lock(directory).await?;
-            session::destroy(directory)?;
-            return Ok(Some(session));
+            if left()?.as_ref() == Some(&before) {
+                session::destroy(directory)?;
+                return Ok(Some(before));
+            }
         }
         let held = match self.held(directory).await {
             Err(Error::NotLoggedIn { .. }) if session::destroy_aside(directory)? => return Ok(None),
@@ -83,8 +94,13 @@ impl ClientBuilder {
             client::end_login_surely(homeserver).await?;
         }
         let _locked = session::lock(directory).await?;
-        session::mark_ended(directory, &held.session);
-        session::destroy(directory)?;
+        if session::is_here(directory, &held.session)? {
+            session::mark_ended(directory, &held.session);
+            session::destroy(directory)?;
+        } else {
+            // Another process put it aside.
+            session::destroy_aside(directory)?;
+        }
         Ok(Some(held.session))
     }
 }

@@ -125,6 +125,8 @@ pub enum FindingCode {
     RoomSuspicious,
     /// Who may read in a room cannot be said.
     RoomUnknown,
+    /// The trust manifest cannot be read.
+    TrustManifestUnreadable,
     /// Somebody differs from the trust manifest.
     TrustManifestDrift,
     /// Something could not be looked at.
@@ -136,7 +138,7 @@ pub(super) type Entry = (&'static str, Severity, &'static str, &'static str);
 
 impl FindingCode {
     /// All of them.
-    pub const ALL: [Self; 46] = [
+    pub const ALL: [Self; 47] = [
         Self::NotLoggedIn,
         Self::DeviceMoved,
         Self::LoginUnreadable,
@@ -181,6 +183,7 @@ impl FindingCode {
         Self::RoomReadersMissing,
         Self::RoomSuspicious,
         Self::RoomUnknown,
+        Self::TrustManifestUnreadable,
         Self::TrustManifestDrift,
         Self::CheckFailed,
     ];
@@ -259,6 +262,7 @@ impl FindingCode {
             | Self::RoomSuspicious
             | Self::RoomUnknown
             | Self::UndecryptableEvents
+            | Self::TrustManifestUnreadable
             | Self::TrustManifestDrift
             | Self::CheckFailed => self.of_messages(),
             Self::NoIdentity

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mx_olm_orchestrator::{Health, KeyInspection, ShownDevice};
+use mx_olm_orchestrator::{Health, KeyInspection, ShownDevice, UndecryptableReason};
 
 use super::{
     code::FindingCode,
@@ -192,10 +192,17 @@ async fn reasons(client: &Client, found: &mut Findings) -> Result<Option<Finding
     }
     let mut reasons: BTreeMap<String, (usize, String)> = BTreeMap::new();
     for event in client.waiting(0, MOST_LOOKED_AT).await? {
+        if matches!(event.reason, UndecryptableReason::NotAccepted { .. }) {
+            // It can be read, and somebody wants it to wait.
+            continue;
+        }
         let json = serde_json::to_value(&event.reason).unwrap_or_default();
         let code = json.get("code").and_then(|code| code.as_str()).unwrap_or_default();
         let entry = reasons.entry(code.to_owned()).or_insert((0, event.advice));
         entry.0 += 1;
+    }
+    if reasons.is_empty() {
+        return Ok(None);
     }
     let mut finding = Finding::of(FindingCode::UndecryptableEvents);
     for (code, (number, advice)) in reasons {

@@ -46,7 +46,7 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub(super) const fn of(code: FindingCode) -> Self {
+    pub(crate) const fn of(code: FindingCode) -> Self {
         Self {
             code,
             severity: code.severity(),
@@ -61,7 +61,7 @@ impl Finding {
         }
     }
 
-    pub(super) fn about(mut self, subject: impl Display) -> Self {
+    pub(crate) fn about(mut self, subject: impl Display) -> Self {
         self.subject = Some(subject.to_string());
         self
     }
@@ -72,7 +72,7 @@ impl Finding {
     }
 
     /// With an error's code and words.
-    pub(super) fn because(mut self, error: &Error) -> Self {
+    pub(crate) fn because(mut self, error: &Error) -> Self {
         self.cause = Some(error.code().to_owned());
         self.detail(chain(error))
     }
@@ -269,6 +269,14 @@ impl Findings {
         codes.sort_unstable();
         codes.dedup();
         codes
+    }
+
+    /// Nothing was mended.
+    pub(super) fn not_mended(mut self, why: &str) -> Self {
+        for finding in self.findings.iter_mut().filter(|finding| finding.fixable) {
+            finding.not_mended = Some(why.to_owned());
+        }
+        self
     }
 
     /// Add a finding, unless the same is there.

@@ -303,6 +303,12 @@ impl FindingCode {
                 "who may read in this room cannot be said",
                 "see the cause, and look again",
             ),
+            Self::TrustManifestUnreadable => (
+                "trust_manifest_unreadable",
+                Severity::Error,
+                "the trust manifest cannot be read: nothing is sent or received, and nothing mended, until it can",
+                "see the cause; then mx trust-manifest apply with a good copy, or, to trust without one: mx trust-manifest remove",
+            ),
             Self::TrustManifestDrift => (
                 "trust_manifest_drift",
                 Severity::Error,

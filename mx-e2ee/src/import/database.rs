@@ -27,16 +27,18 @@ impl Copied {
             path: path.to_owned(),
             source,
         };
+        // What is not in the file yet is beside the file itself, and not beside a link to it.
+        let real = fs::canonicalize(path).map_err(unreadable)?;
         let directory = private_directory().map_err(unreadable)?;
         let copy = directory.path().join("copy");
-        let before = state(path).map_err(unreadable)?;
+        let before = state(&real).map_err(unreadable)?;
         for part in PARTS {
-            match copy_privately(&with(path, part), &with(&copy, part)) {
+            match copy_privately(&with(&real, part), &with(&copy, part)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound && !part.is_empty() => {}
                 copied => copied.map_err(unreadable)?,
             }
         }
-        if state(path).map_err(unreadable)? != before {
+        if state(&real).map_err(unreadable)? != before {
             return Err(ImportError::Foreign {
                 path: path.to_owned(),
                 what: "it changes: the client that it is of must be stopped first".to_owned(),

@@ -1,6 +1,6 @@
 //! Events that are safe on the disk and not yet acknowledged by the app.
 
-use mx_crypto_store::{Cursor, Family, PickleStore, RecordId, Unit};
+use mx_crypto_store::{Cursor, Family, PickleStore, Record, RecordId, Unit};
 
 use crate::{Event, Result};
 
@@ -39,7 +39,15 @@ pub(crate) async fn append(unit: &Unit, events: &[Event]) -> Result<()> {
 
 /// At most `limit` events that wait, oldest first, after `after`.
 pub(crate) async fn waiting(store: &PickleStore, after: Option<&Cursor>, limit: usize) -> Result<Vec<Delivery>> {
-    let records = store.scan(INBOX, &[], after, limit).await?;
+    deliveries(store.scan(INBOX, &[], after, limit).await?)
+}
+
+/// The same, as far as a unit of work sees it.
+pub(super) async fn page(unit: &Unit, after: Option<&Cursor>, limit: usize) -> Result<Vec<Delivery>> {
+    deliveries(unit.scan(INBOX, &[], after, limit).await?)
+}
+
+fn deliveries(records: Vec<Record>) -> Result<Vec<Delivery>> {
     records
         .into_iter()
         .map(|record| {

@@ -177,7 +177,7 @@ async fn ask(machine: &OlmMachine, unit: &Unit, event: &Undecryptable) -> Result
     let waiting = undecryptable::waiting_for(unit, &event.room_id, session).await?;
     let Some(waiting) = waiting
         .into_iter()
-        .find(|waiting| waiting.report.event_id == event.event_id)
+        .find(|waiting| waiting.report.event_id == event.event_id && waiting.message.is_none())
     else {
         return Ok(false);
     };

@@ -15,11 +15,12 @@ use mx_crypto_store::Unit;
 use ruma::UserId;
 use serde::{Deserialize, Serialize};
 
-use super::decrypt::{self, Opened};
+use super::decrypt;
 use crate::{Result, Trust, TrustManifest, devices::was_deleted, trust_manifest};
 
 /// Whose messages are given to the app. What is not believed yet waits, and is reported at the deadline; it is given when
-/// its sender is verified meanwhile.
+/// its sender is verified meanwhile. It is looked at when a message comes, and once more when it is given: another process
+/// may have taken it, which accepts more.
 ///
 /// ```
 /// use mx_olm_orchestrator::{Accept, Trust};
@@ -61,15 +62,14 @@ impl Accept {
     }
 }
 
-/// How far the device is known that encrypted an event.
+/// How far the device is known that encrypted an event of `sender`.
 pub(super) async fn standing(
     machine: &OlmMachine,
     unit: &Unit,
     manifest: &Option<Arc<TrustManifest>>,
     sender: &UserId,
-    opened: &Opened,
+    info: &EncryptionInfo,
 ) -> Result<Trust> {
-    let info = &opened.decrypted.encryption_info;
     let judged = decrypt::trust(&info.verification_state);
     if matches!(judged, Trust::Imported | Trust::IdentityChanged | Trust::Unknown) {
         return Ok(judged);

@@ -22,7 +22,7 @@ use super::{
     undecryptable::{self, Waiting},
 };
 use crate::{
-    Event, Lost, LostBecause, Malformed, Rejected, RejectedReason, Result, Undecryptable, UndecryptableReason,
+    Event, LostBecause, Malformed, Rejected, RejectedReason, Result, Undecryptable, UndecryptableReason,
     backup::is_active,
     rollback::{self, Unopened},
     rooms::RoomRecord,
@@ -84,6 +84,9 @@ impl<'a> Timelines<'a> {
 
     /// Try an event again that waits.
     pub(super) async fn retry_one(&mut self, mut waiting: Waiting) -> Result<()> {
+        if let Some(message) = waiting.message.take() {
+            return self.stands(waiting, message).await;
+        }
         let room = waiting.report.room_id.clone();
         let Ok(header) = serde_json::from_str::<Header>(waiting.raw.get()) else {
             return Ok(());
@@ -137,15 +140,8 @@ impl<'a> Timelines<'a> {
     }
 
     fn lost(&mut self, gone: Vec<Waiting>, because: LostBecause) {
-        self.events.extend(gone.into_iter().map(|waiting| {
-            Event::Lost(Lost {
-                room_id: waiting.report.room_id,
-                event_id: waiting.report.event_id,
-                sender: waiting.report.sender,
-                reason: waiting.report.reason,
-                because,
-            })
-        }));
+        self.events
+            .extend(gone.into_iter().map(|waiting| waiting.lost(because)));
     }
 
     /// What a sync shows of one room, once. Returns whether anything of it is new.
@@ -201,8 +197,8 @@ impl<'a> Timelines<'a> {
             Outcome::Open(opened) => opened,
             closed @ Outcome::Closed(_) => return Ok(closed),
         };
-        opened.trust =
-            standing::standing(self.machine, self.unit, &self.context.manifest, &header.sender, &opened).await?;
+        let (manifest, info) = (&self.context.manifest, &opened.decrypted.encryption_info);
+        opened.trust = standing::standing(self.machine, self.unit, manifest, &header.sender, info).await?;
         let is_accepted = self.context.accept.takes(opened.trust)
             || standing::is_own(self.machine, &header.sender, &opened.decrypted.encryption_info)
             || decrypt::not_the_senders(self.machine, room, &header.sender, &opened)

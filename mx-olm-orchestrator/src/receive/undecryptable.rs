@@ -9,7 +9,7 @@ use ruma::{OwnedEventId, OwnedRoomId, RoomId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{Result, Undecryptable, clock::is_due};
+use crate::{Event, Lost, LostBecause, Message, Result, Trust, Undecryptable, UndecryptableReason, clock::is_due};
 
 const WAITING: Family = Family::new("undecryptable").passing();
 const DUE: Family = Family::new("undecryptable-due").passing();
@@ -32,6 +32,9 @@ pub(crate) struct Waiting {
     /// Its place in the order in which events came.
     #[serde(default)]
     place: Option<u64>,
+    /// What was inside, where it was taken before: it waits for its sender to be accepted, and is not decrypted again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) message: Option<Box<Message>>,
 }
 
 impl Waiting {
@@ -41,7 +44,40 @@ impl Waiting {
             report,
             reported: false,
             place: None,
+            message: None,
         }
+    }
+
+    /// A message that was taken, and whose sender is not accepted.
+    pub(crate) fn opened(message: Message, trust: Trust, now_ms: u64) -> Self {
+        let reason = UndecryptableReason::NotAccepted { trust };
+        let encryption = message.encryption.as_ref();
+        let report = Undecryptable {
+            room_id: message.room_id.clone(),
+            event_id: message.event_id.clone(),
+            sender: message.sender.clone(),
+            origin_server_ts: message.origin_server_ts,
+            session_id: encryption.map(|encryption| encryption.session_id.clone()),
+            claimed_device: encryption.and_then(|encryption| encryption.sender_device.clone()),
+            received_ms: now_ms,
+            advice: reason.advice().to_owned(),
+            reason,
+        };
+        Self {
+            message: Some(Box::new(message)),
+            ..Self::new(RawValue::NULL.to_owned(), report)
+        }
+    }
+
+    /// What is told of it when it is given up.
+    pub(crate) fn lost(self, because: LostBecause) -> Event {
+        Event::Lost(Lost {
+            room_id: self.report.room_id,
+            event_id: self.report.event_id,
+            sender: self.report.sender,
+            reason: self.report.reason,
+            because,
+        })
     }
 
     fn session(&self) -> &str {
@@ -147,6 +183,17 @@ pub(crate) async fn keep(
     }
     unit.put(&count_id(), &count)?;
     Ok(Some(gone))
+}
+
+/// Keep a message whose sender is not accepted, as [`keep`]. One that came again, and waits as it came, is it from here on:
+/// opened once more it would be taken for handled.
+pub(crate) async fn keep_opened(unit: &Unit, waiting: Waiting, report_at_ms: u64, most: usize) -> Result<Vec<Waiting>> {
+    if let Some(mut before) = unit.get::<Waiting>(&waiting.id()).await? {
+        before.message = waiting.message;
+        update(unit, &before)?;
+        return Ok(Vec::new());
+    }
+    Ok(keep(unit, waiting, report_at_ms, most).await?.unwrap_or_default())
 }
 
 /// The events that wait for a key of `session`, in the order in which they came.

@@ -38,7 +38,8 @@ pub(crate) async fn sessions(
 /// not opened beside one that is says nothing of the key: anybody in the room can send what no key opens.
 pub(crate) async fn opens(machine: &OlmMachine, unit: &Unit, room: &RoomId, session: &str) -> Result<bool> {
     let mut failed = false;
-    for waiting in undecryptable::waiting_for(unit, room, session).await? {
+    let waiting = undecryptable::waiting_for(unit, room, session).await?;
+    for waiting in waiting.into_iter().filter(|waiting| waiting.message.is_none()) {
         match decrypt::decrypt(machine, room, &waiting.raw).await? {
             Outcome::Open(_) => return Ok(true),
             Outcome::Closed(closed) => failed |= closed.reason != UndecryptableReason::KeyStartsLater,

@@ -4,8 +4,13 @@ use ruma::RoomId;
 
 use super::{Header, Timelines};
 use crate::{
-    Encryption, Event, Message, RejectedReason, Result,
-    receive::{decrypt::Opened, inside::Inside},
+    Encryption, Event, Message, RejectedReason, Result, UndecryptableReason,
+    receive::{
+        decrypt::Opened,
+        hand_out::{self, Standing},
+        inside::Inside,
+        undecryptable::{self, Waiting},
+    },
     verification::{Attention, RoomEvent},
 };
 
@@ -48,6 +53,28 @@ impl Timelines<'_> {
             content,
             encryption: None,
         }));
+        Ok(())
+    }
+
+    /// Look again at a message that was taken, and waits for its sender to be accepted.
+    pub(super) async fn stands(&mut self, mut waiting: Waiting, mut message: Box<Message>) -> Result<()> {
+        match hand_out::look_again(self.machine, self.unit, self.context, &mut message).await? {
+            Standing::Waits(trust) => {
+                let reason = UndecryptableReason::NotAccepted { trust };
+                if reason != waiting.report.reason {
+                    waiting.report.reason = reason;
+                    waiting.message = Some(message);
+                    undecryptable::update(self.unit, &waiting)?;
+                }
+                return Ok(());
+            }
+            Standing::Given | Standing::Plaintext => {}
+        }
+        undecryptable::forget(self.unit, &waiting).await?;
+        if let Some(encryption) = &mut message.encryption {
+            encryption.waited_ms = Some(self.context.now_ms.saturating_sub(waiting.report.received_ms));
+        }
+        self.events.push(Event::Message(*message));
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use mx_e2ee::{
-    ClientBuilder, Health, MovedDevice,
+    ClientBuilder, Health, MovedDevice, Session,
     store::{KeySource, Passphrase, StoreError},
 };
 use serde_json::json;
@@ -39,8 +39,8 @@ pub(crate) async fn run(cli: &Cli, command: &StoreCommand, output: Output) -> Re
 
 async fn export(cli: &Cli, options: &ExportStore, output: Output) -> Result<()> {
     let file = &options.file;
-    // Before anybody thinks of a passphrase.
-    if file.exists() {
+    // Before anybody thinks of a passphrase; unless the device is on its way to it, which the same call ends.
+    if file.exists() && !is_on_its_way(cli, file)? {
         return Err(mx_e2ee::Error::FileExists { path: file.clone() }.into());
     }
     let passphrase = secret::new_passphrase(&options.passphrase, "passphrase for the file")?;
@@ -62,6 +62,17 @@ async fn export(cli: &Cli, options: &ExportStore, output: Output) -> Result<()> 
         file.display()
     ));
     Ok(())
+}
+
+/// Whether the device began to leave for this file, and lacks the last step.
+fn is_on_its_way(cli: &Cli, file: &Path) -> Result<bool> {
+    let Ok(absolute) = std::path::absolute(file) else {
+        return Ok(false);
+    };
+    Ok(match Session::of(profile::directory(cli)?) {
+        Err(mx_e2ee::Error::MoveUnfinished { to, .. }) => to == absolute.display().to_string(),
+        _ => false,
+    })
 }
 
 async fn acknowledge(cli: &Cli, output: Output) -> Result<()> {

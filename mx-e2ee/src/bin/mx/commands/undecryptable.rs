@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, bail};
-use mx_e2ee::{Client, Undecryptable};
+use mx_e2ee::{Client, Event, Undecryptable, UndecryptableReason, orchestrator};
 use serde_json::{Value, json};
 
 use crate::{
@@ -74,48 +74,69 @@ async fn explain(client: &Client, id: &str, output: Output) -> Result<()> {
 
 async fn retry(client: &Client, ask: bool, output: Output) -> Result<()> {
     let progress = output.progress("trying again");
-    let before = client.waiting_counts().await?.waiting;
-    let fetched = fetch(client, ask).await?;
+    // What waits for its sender to be accepted has its key.
+    let mut wanted = client.waiting(0, usize::MAX).await?;
+    wanted.retain(|event| !matches!(event.reason, UndecryptableReason::NotAccepted { .. }));
+    let fetched = fetch(client, &wanted).await;
+    let asked = if ask { ask_for(client, &wanted).await? } else { 0 };
     client.retry_undecryptable().await?;
-    let after = client.waiting_counts().await?.waiting;
+    let read = became_messages(client, &wanted).await?;
+    let waiting = client.waiting_counts().await?.waiting;
     progress.finish_and_clear();
-    let read = before.saturating_sub(after);
-    let json = json!({"read": read, "waiting": after, "keys_from_backup": fetched.keys, "asked": fetched.asked});
-    output.show(&json, &format!("{read} event(s) can be read now, {after} still wait"))?;
+    let keys = *fetched.as_ref().unwrap_or(&0);
+    let json = json!({"read": read, "waiting": waiting, "keys_from_backup": keys, "asked": asked});
+    output.show(&json, &format!("{read} event(s) can be read now, {waiting} still wait"))?;
     if read > 0 {
         output.note("mx listen prints them");
     }
-    Ok(())
+    // What is here was tried all the same.
+    fetched.map(drop)
 }
 
-#[derive(Default)]
-struct Fetched {
-    keys: usize,
-    asked: usize,
-}
-
-/// What the key backup has, and a word to our other devices.
-async fn fetch(client: &Client, ask: bool) -> Result<Fetched> {
-    let mut fetched = Fetched::default();
-    let waiting = client.waiting(0, usize::MAX).await?;
-    let sessions: BTreeSet<_> = waiting
+/// How many keys of these events the key backup has. None where there is no backup that could be used.
+async fn fetch(client: &Client, wanted: &[Undecryptable]) -> Result<usize> {
+    let sessions: BTreeSet<_> = wanted
         .iter()
         .filter_map(|event| Some((&event.room_id, event.session_id.as_deref()?)))
         .collect();
+    let mut keys = 0;
     for (room, session) in sessions {
         match client.orchestrator().fetch_room_key(room, session).await {
-            Ok(found) => fetched.keys += usize::from(found),
-            Err(error) => {
-                // Without a backup there is nothing to fetch, and what is here can be tried all the same.
+            Ok(found) => keys += usize::from(found),
+            Err(error @ orchestrator::Error::Backup(_)) => {
                 tracing::debug!(code = error.code(), "no keys from the backup");
                 break;
             }
+            Err(error) => return Err(mx_e2ee::Error::from(error).into()),
         }
     }
-    if ask {
-        for event in &waiting {
-            fetched.asked += usize::from(client.request_key(event).await?);
+    Ok(keys)
+}
+
+/// A word to our other devices.
+async fn ask_for(client: &Client, wanted: &[Undecryptable]) -> Result<usize> {
+    let mut asked = 0;
+    for event in wanted {
+        asked += usize::from(client.request_key(event).await?);
+    }
+    Ok(asked)
+}
+
+/// How many of these events are messages now: others of them may have been rejected.
+async fn became_messages(client: &Client, wanted: &[Undecryptable]) -> Result<usize> {
+    let wanted: BTreeSet<_> = wanted.iter().map(|event| &event.event_id).collect();
+    let (mut read, mut last) = (0, None);
+    loop {
+        let page = client.orchestrator().inbox(last.as_ref(), PAGE).await;
+        let page = page.map_err(mx_e2ee::Error::from)?;
+        let messages = page.iter().filter(|delivery| match &delivery.event {
+            Event::Message(message) => wanted.contains(&message.event_id),
+            _ => false,
+        });
+        read += messages.count();
+        match page.last() {
+            Some(newest) => last = Some(newest.clone()),
+            None => return Ok(read),
         }
     }
-    Ok(fetched)
 }
