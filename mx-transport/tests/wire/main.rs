@@ -4,6 +4,7 @@
 mod bytes;
 mod encodings;
 mod http2;
+mod memory;
 mod paths;
 mod phases;
 mod proxies;
