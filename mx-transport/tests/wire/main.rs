@@ -12,6 +12,7 @@ mod redirects;
 mod repeats;
 mod seen;
 mod tls;
+mod tunnels;
 mod words;
 
 use std::sync::Arc;
