@@ -73,6 +73,7 @@ pub struct ClientBuilder {
     pub(crate) options: Options,
     pub(crate) manifest_unreadable: Option<Finding>,
     pub(crate) invites: Invites,
+    pub(crate) without_unreachable: bool,
 }
 
 impl ClientBuilder {
@@ -192,9 +193,7 @@ impl ClientBuilder {
     /// [`Error::NotLoggedIn`], [`Error::StoreLost`]; of the store: wrong key, in use, of another device.
     pub async fn open(mut self) -> Result<Client> {
         let directory = self.kept_in()?.to_owned();
-        let Some((session, kept)) = session::find(&directory)? else {
-            return Err(Error::NotLoggedIn { directory });
-        };
+        let (session, kept) = session::find(&directory)?.ok_or_else(|| not_logged_in(&directory))?;
         self.homeserver = Some(session.homeserver.clone());
         kept.refuse_moved(&directory, &session)?;
         staging::refuse_unnamed(&directory)?;

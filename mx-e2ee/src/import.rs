@@ -2,6 +2,7 @@
 //!
 #[cfg(feature = "foreign-stores")]
 mod database;
+mod file;
 #[cfg(feature = "foreign-stores")]
 mod matrix_sdk;
 mod mx_client;
@@ -16,7 +17,7 @@ use std::{
 
 use mx_olm_orchestrator::AdoptedDevice;
 use mx_transport::{AccessToken, Homeserver};
-use ruma::api::client::account::whoami;
+use ruma::{OwnedServerName, api::client::account::whoami};
 
 use self::senders::Senders;
 use crate::{
@@ -92,6 +93,17 @@ pub enum ImportError {
         found: String,
     },
 
+    /// Servers could not be asked for the devices of their users, who gave room keys.
+    #[error(
+        "whose room keys these are is not known while {} cannot be reached: try again later, or go on without, and they stay \
+         marked as imported for good",
+        names(servers)
+    )]
+    Unreachable {
+        /// The servers.
+        servers: Vec<OwnedServerName>,
+    },
+
     /// There is something in the directory where the device would be kept.
     #[error("{directory:?} is not empty: a device comes into a directory of its own")]
     NotEmpty {
@@ -108,9 +120,15 @@ impl ImportError {
             Self::Unreadable { .. } => "import_unreadable",
             Self::Foreign { .. } => "import_foreign",
             Self::OtherDevice { .. } => "import_other_device",
+            Self::Unreachable { .. } => "import_unreachable",
             Self::NotEmpty { .. } => "import_not_empty",
         }
     }
+}
+
+fn names(servers: &[OwnedServerName]) -> String {
+    let names: Vec<&str> = servers.iter().map(|server| server.as_str()).collect();
+    names.join(", ")
 }
 
 /// The login of a device whose store does not hold it.
@@ -154,13 +172,22 @@ struct Found {
 }
 
 impl ClientBuilder {
+    /// Take a device over although the servers of some who gave it room keys cannot be reached. Default: no. Messages of those
+    /// keys are read, and marked as imported, for good.
+    #[must_use]
+    pub const fn without_unreachable(mut self, without: bool) -> Self {
+        self.without_unreachable = without;
+        self
+    }
+
     /// Take over the device of the R packages mx.client and mx.crypto: the same device id and keys, its Olm sessions and the
     /// room keys that it was given. `store` is the directory with `pickle.key`, `account.pickle` and `sessions.json`;
     /// `config` the file `matrix.json` with the login. Both are only read. [`open`](Self::open) goes on with the device, and
     /// the other client must never run again: two that use one device lose messages of both.
     ///
     /// The homeserver is asked whether the login is this device's, and for the keys of the devices that gave the room keys.
-    /// Outbound room keys are not taken: the first message to a room makes a new one.
+    /// Outbound room keys are not taken: the first message to a room makes a new one. While a server of theirs cannot be
+    /// reached it is refused, unless it is to go on [without](Self::without_unreachable).
     ///
     /// ```no_run
     /// # async fn example() -> mx_e2ee::Result<()> {
@@ -262,6 +289,9 @@ impl ClientBuilder {
         homeserver.set_access_token(token.clone());
         is_its_login(&homeserver, &device).await?;
         let senders = Senders::of(&homeserver, &device, &room_keys).await?;
+        if !self.without_unreachable {
+            senders.are_known()?;
+        }
         device.room_keys = senders.resolve(room_keys);
 
         let imported = ImportedDevice {

@@ -5,6 +5,7 @@ mod inputs;
 mod interactive;
 mod media;
 mod oauth;
+mod path;
 mod renew;
 mod spoken_for;
 mod until;
@@ -172,7 +173,7 @@ impl Homeserver {
     /// Dropping the future closes the exchange; whether the homeserver processed it is not known then.
     pub async fn send<R>(&self, request: R) -> Result<R::IncomingResponse, RequestError>
     where
-        R: OutgoingRequest + Send,
+        R: OutgoingRequest + Send + 'static,
         R::Authentication: Authenticate,
         R::PathBuilder: PathInput,
     {
@@ -188,7 +189,7 @@ impl Homeserver {
     /// As [`send`](Self::send).
     pub async fn send_with<R>(&self, request: R, call: Call) -> Result<R::IncomingResponse, RequestError>
     where
-        R: OutgoingRequest + Send,
+        R: OutgoingRequest + Send + 'static,
         R::Authentication: Authenticate,
         R::PathBuilder: PathInput,
     {
@@ -220,7 +221,7 @@ impl Homeserver {
     /// As [`send`](Self::send).
     pub async fn exchange<R>(&self, request: R, call: Call) -> Result<http::Response<Bytes>, RequestError>
     where
-        R: OutgoingRequest + Send,
+        R: OutgoingRequest + Send + 'static,
         R::Authentication: Authenticate,
         R::PathBuilder: PathInput,
     {
@@ -239,7 +240,7 @@ impl Homeserver {
         endpoint: &'static str,
     ) -> Result<http::Response<Bytes>, RequestError>
     where
-        R: OutgoingRequest + Send,
+        R: OutgoingRequest + Send + 'static,
         R::Authentication: Authenticate,
         R::PathBuilder: PathInput,
     {
@@ -260,7 +261,7 @@ impl Homeserver {
     /// The request in HTTP, with our token where it belongs.
     fn head<R>(&self, request: R, versions: &SupportedVersions) -> Result<http::Request<Vec<u8>>, RequestError>
     where
-        R: OutgoingRequest,
+        R: OutgoingRequest + 'static,
         R::Authentication: Authenticate,
         R::PathBuilder: PathInput,
     {
@@ -268,13 +269,7 @@ impl Homeserver {
         if R::Authentication::REQUIRED && token.is_none() {
             return Err(RequestError::NoAccessToken);
         }
-        let mut request: http::Request<Vec<u8>> = request
-            .try_into_http_request(
-                self.base_url(),
-                R::Authentication::input(token.as_ref()),
-                R::PathBuilder::input(Cow::Borrowed(versions)),
-            )
-            .map_err(RequestError::build)?;
+        let mut request = path::in_http(request, self.base_url(), token.as_ref(), versions)?;
         if let Some(token) = request.headers_mut().get_mut(AUTHORIZATION) {
             // Who prints a request does not print it.
             token.set_sensitive(true);

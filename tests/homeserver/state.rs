@@ -21,6 +21,9 @@ pub(crate) struct State {
     pub(crate) refresh_tokens: BTreeMap<String, Renewable>,
     /// How long access tokens last that can be renewed. `None`: for ever.
     pub(crate) token_lifetime_ms: Option<u64>,
+    /// A refresh token that was used is refused from then on, `soft` or not. `None`: it is valid until what was given for it
+    /// is used.
+    pub(crate) refreshes_once: Option<bool>,
     pub(crate) rooms: BTreeMap<String, Room>,
     pub(crate) aliases: BTreeMap<String, String>,
     /// Counts everything that happens; sync tokens are positions in it.

@@ -75,6 +75,11 @@ impl State {
         if let ((Some(access), Some(refresh)), Some(renewable)) = (pair, self.refresh_tokens.get_mut(&given)) {
             renewable.next = Some((access.to_owned(), refresh.to_owned()));
         }
+        if let Some(soft) = self.refreshes_once
+            && let Some(renewable) = self.refresh_tokens.get_mut(&given)
+        {
+            renewable.revoked = Some(soft);
+        }
         Ok(answer)
     }
 
@@ -134,6 +139,11 @@ impl Homeserver {
                 session.expired = Some(soft);
             }
         }
+    }
+
+    /// From now on a refresh token is refused once it was used, whether its answer arrived or not. `soft`: the device stays.
+    pub fn refresh_tokens_work_once(&self, soft: bool) {
+        lock(&self.0.state).refreshes_once = Some(soft);
     }
 
     /// Refuse the refresh tokens of a device. `soft`: the device stays.

@@ -104,13 +104,13 @@ impl Scene {
             .transport(self.world.transport())
     }
 
-    async fn import(&self) -> mx_e2ee::Result<mx_e2ee::ImportedDevice> {
+    pub(crate) async fn import(&self) -> mx_e2ee::Result<mx_e2ee::ImportedDevice> {
         self.builder()
             .import_mx_client(self.files.path(), self.files.path().join("matrix.json"))
             .await
     }
 
-    fn edit(&self, file: &str, change: impl FnOnce(&mut Value)) {
+    pub(crate) fn edit(&self, file: &str, change: impl FnOnce(&mut Value)) {
         let path = self.files.path().join(file);
         let mut value: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         change(&mut value);
@@ -118,7 +118,7 @@ impl Scene {
     }
 
     /// Refused, with this code; nothing of ours is there, and nothing of theirs has changed.
-    async fn is_refused(&self, code: &str) -> Error {
+    pub(crate) async fn is_refused(&self, code: &str) -> Error {
         let before = contents(self.files.path());
         let error = self.import().await.unwrap_err();
         assert_eq!(error.code(), code, "{error}");

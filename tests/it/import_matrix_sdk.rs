@@ -7,6 +7,7 @@ use matrix_sdk_sqlite::SqliteCryptoStore;
 use matrix_sdk_store_encryption::StoreCipher;
 use mx_crypto_store::{PickleStore, backend::Memory};
 use mx_e2ee::{Client, ImportLogin, Trust};
+use mx_test_homeserver::Homeserver;
 use ruma::api::client::membership::join_room_by_id;
 use rusqlite::Connection;
 use serde::Serialize;
@@ -127,6 +128,19 @@ async fn sdk(pair: Pair, directory: &Path, passphrase: Option<&str>) -> (Device,
             .unwrap();
     }
     (bob, bobs_room, server.token(&user, device.as_str()))
+}
+
+/// A sealed store of alice, her homeserver and her token.
+#[expect(
+    clippy::future_not_send,
+    reason = "a database of SQLite is of one thread, as this test is"
+)]
+pub(crate) async fn theirs(passphrase: &str) -> (Homeserver, tempfile::TempDir, String) {
+    let pair = pair().await;
+    let server = Homeserver::clone(&pair.server);
+    let directory = tempfile::tempdir().unwrap();
+    let (_bob, _room, token) = sdk(pair, directory.path(), Some(passphrase)).await;
+    (server, directory, token)
 }
 
 #[tokio::test]

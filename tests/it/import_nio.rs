@@ -24,12 +24,12 @@ const NIO: &str = "
     INSERT INTO storeversion (version) VALUES (2);";
 
 impl Scene {
-    fn database(&self) -> std::path::PathBuf {
+    pub(crate) fn database(&self) -> std::path::PathBuf {
         self.files.path().join("@alice:localhost_RDEV.db")
     }
 
     /// What nio 0.26 writes.
-    fn write_nio(&mut self, passphrase: &str) -> Connection {
+    pub(crate) fn write_nio(&mut self, passphrase: &str) -> Connection {
         let key: [u8; 32] = Sha256::digest(passphrase).into();
         let database = Connection::open(self.database()).unwrap();
         database.execute_batch(NIO).unwrap();
@@ -89,7 +89,7 @@ impl Scene {
         database
     }
 
-    async fn import_nio(&self, passphrase: &str) -> mx_e2ee::Result<mx_e2ee::ImportedDevice> {
+    pub(crate) async fn import_nio(&self, passphrase: &str) -> mx_e2ee::Result<mx_e2ee::ImportedDevice> {
         let login = ImportLogin::new("http://localhost", self.r_client.token()).unwrap();
         self.builder().import_nio(self.database(), passphrase, login).await
     }

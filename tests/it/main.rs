@@ -52,6 +52,7 @@ mod identity;
 mod import;
 mod import_matrix_sdk;
 mod import_nio;
+mod import_refused;
 mod impostor;
 mod interactive;
 mod interleavings;

@@ -217,3 +217,48 @@ fn nw_25_killed_between_a_renewal_and_its_use_whatever_its_file_was() {
     }
     assert_eq!(renewals, 1);
 }
+
+/// Row NW-25, at a homeserver that takes a refresh token once: the answer that was not kept is gone, the old token is tried once
+/// more, and what is said of it is the end of the login, in this process and the next.
+#[test]
+fn nw_25_an_old_refresh_token_that_is_refused_ends_the_login() {
+    for (soft, code) in [(true, "soft_logged_out"), (false, "logged_out")] {
+        let beginning = tell("", async || beginning().await);
+        beginning.server.refresh_tokens_work_once(soft);
+        let struck = (1..).find_map(|nth| {
+            tell("", async || {
+                let world = World::quiet(beginning.server.fork());
+                let alice = beginning.alice.copy();
+                let plan = Plan::default();
+                plan.arm(Point {
+                    nth,
+                    moment: Moment::After,
+                    trouble: Trouble::Kill,
+                    ..Point::dry(|_, _| true)
+                });
+                let sending = async {
+                    let client = alice.open(&world, &plan).await;
+                    client.room(&beginning.room).send_text("one").await.unwrap();
+                };
+                plan.until_killed(sending).await;
+                let struck = plan.struck().unwrap();
+                if !struck.contains("Request /_matrix/client/v3/refresh") {
+                    return None;
+                }
+                let client = alice.open(&world, &Plan::default()).await;
+                world.expire_token(client.user_id(), client.device_id(), soft);
+                for _ in 0..2 {
+                    assert_eq!(client.sync().await.unwrap_err().code(), code);
+                    let error = client.room(&beginning.room).send_text("two").await.unwrap_err();
+                    assert_eq!(error.code(), code);
+                }
+                let log = world.log();
+                let renewals = log.iter().filter(|exchange| exchange.path.ends_with("/refresh"));
+                let statuses: Vec<_> = renewals.map(|renewal| renewal.status).collect();
+                assert_eq!(statuses, [Some(200), Some(401)], "the old one is tried once");
+                Some(struck)
+            })
+        });
+        assert!(struck.is_some());
+    }
+}

@@ -1,7 +1,8 @@
 //! SQLite files of others: a copy is opened, so that they stay as they are.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read},
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -9,8 +10,15 @@ use std::{
 use rusqlite::{Connection, OpenFlags, Row, types::ValueRef};
 use tempfile::TempDir;
 
-use super::ImportError;
+use super::{ImportError, file};
 use crate::Result;
+
+/// A database, with what is beside it, is no larger: some millions of room keys.
+const MOST_BYTES: u64 = 4 << 30;
+/// What is read of it for one purpose is no larger, since it is held in memory.
+const MOST_READ_BYTES: usize = 256 << 20;
+/// And has no more rows.
+const MOST_ROWS: usize = 1_000_000;
 
 /// A copy of somebody's database, gone with this.
 pub(super) struct Copied {
@@ -32,10 +40,14 @@ impl Copied {
         let directory = private_directory().map_err(unreadable)?;
         let copy = directory.path().join("copy");
         let before = state(&real).map_err(unreadable)?;
+        let mut left = MOST_BYTES;
         for part in PARTS {
-            match copy_privately(&with(&real, part), &with(&copy, part)) {
+            match copy_privately(&with(&real, part), &with(&copy, part), left) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound && !part.is_empty() => {}
-                copied => copied.map_err(unreadable)?,
+                copied => {
+                    let copied = copied.map_err(unreadable)?;
+                    left = left.checked_sub(copied).ok_or_else(|| file::too_large(path))?;
+                }
             }
         }
         if state(&real).map_err(unreadable)? != before {
@@ -52,11 +64,26 @@ impl Copied {
             connection,
             _directory: directory,
         };
+        copied.computes_nothing()?;
         let check = copied.rows("PRAGMA integrity_check", |row| row.get::<_, String>(0).map(Some))?;
         if check != ["ok"] {
             return Err(copied.foreign("the database is damaged").into());
         }
         Ok(copied)
+    }
+
+    /// What is read stands in the file: a view, a virtual table, or a column, index or check that is an expression could make
+    /// any amount of it, and work without end.
+    fn computes_nothing(&self) -> Result<()> {
+        self.connection
+            .execute_batch("PRAGMA trusted_schema = OFF; PRAGMA ignore_check_constraints = ON")
+            .map_err(|_| no_database(&self.path))?;
+        for query in COMPUTED {
+            if !self.rows(query, |row| row.get::<_, i64>(0).map(Some))?.is_empty() {
+                return Err(self.foreign("it computes what it holds").into());
+            }
+        }
+        Ok(())
     }
 
     /// Every row of a query, or nothing.
@@ -65,12 +92,26 @@ impl Copied {
         query: &str,
         read: impl Fn(&Row<'_>) -> rusqlite::Result<Option<T>>,
     ) -> Result<Vec<T>> {
-        let rows = || -> rusqlite::Result<Vec<Option<T>>> {
+        let rows = || -> rusqlite::Result<Option<Vec<Option<T>>>> {
             let mut statement = self.connection.prepare(query)?;
-            statement.query_map([], |row| read(row))?.collect()
+            let columns = statement.column_count();
+            let mut found = statement.query([])?;
+            let (mut rows, mut bytes) = (Vec::new(), 0);
+            while let Some(row) = found.next()? {
+                for column in 0..columns {
+                    bytes += length(row.get_ref(column)?);
+                }
+                if rows.len() == MOST_ROWS || bytes > MOST_READ_BYTES {
+                    return Ok(None);
+                }
+                rows.push(read(row)?);
+            }
+            Ok(Some(rows))
         };
         // What SQLite says could quote a row.
-        let rows: Option<Vec<T>> = rows().map_err(|_| no_database(&self.path))?.into_iter().collect();
+        let rows = rows().map_err(|_| no_database(&self.path))?;
+        let rows = rows.ok_or_else(|| file::too_large(&self.path))?;
+        let rows: Option<Vec<T>> = rows.into_iter().collect();
         Ok(rows.ok_or_else(|| self.foreign("a row cannot be read"))?)
     }
 
@@ -84,6 +125,14 @@ impl Copied {
 
 /// The file, and what SQLite keeps beside it: what is not in the file yet, and what is to be taken back out of it.
 const PARTS: [&str; 3] = ["", "-wal", "-journal"];
+
+/// One row or more for each way to hold what stands nowhere.
+const COMPUTED: [&str; 3] = [
+    "SELECT 1 FROM sqlite_master WHERE type NOT IN ('table', 'index') OR (type = 'table' AND rootpage = 0)",
+    "SELECT 1 FROM sqlite_master AS t, pragma_table_xinfo(t.name) AS c WHERE t.type = 'table' AND c.hidden <> 0",
+    "SELECT 1 FROM sqlite_master AS i, pragma_index_xinfo(i.name) AS c
+        WHERE i.type = 'index' AND (c.cid = -2 OR i.sql LIKE '%WHERE%')",
+];
 
 /// How large each part is, and when it was written.
 fn state(path: &Path) -> io::Result<Vec<Option<(u64, SystemTime)>>> {
@@ -104,14 +153,19 @@ fn private_directory() -> io::Result<TempDir> {
     builder.tempdir()
 }
 
-/// As it is, for its owner only: the copy is not as open as what it is of.
-fn copy_privately(from: &Path, to: &Path) -> io::Result<()> {
-    let mut from = fs::File::open(from)?;
+/// As it is, for its owner only: the copy is not as open as what it is of. Says how many bytes it has, which are no more than
+/// one above `most`.
+fn copy_privately(from: &Path, to: &Path, most: u64) -> io::Result<u64> {
+    let from = file::open(from)?;
+    if from.metadata()?.len() > most {
+        return Ok(most + 1);
+    }
+    let mut from = from.take(most + 1);
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    io::copy(&mut from, &mut options.open(to)?).map(drop)
+    io::copy(&mut from, &mut options.open(to)?)
 }
 
 fn no_database(path: &Path) -> ImportError {
@@ -125,6 +179,13 @@ fn with(path: &Path, suffix: &str) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
     path.push(suffix);
     path.into()
+}
+
+const fn length(value: ValueRef<'_>) -> usize {
+    match value {
+        ValueRef::Blob(bytes) | ValueRef::Text(bytes) => bytes.len(),
+        _ => 8,
+    }
 }
 
 /// The bytes of a column, whether it holds them as text or not.

@@ -8,7 +8,10 @@ use matrix_sdk_crypto::{
 };
 use matrix_sdk_store_encryption::StoreCipher;
 use mx_olm_orchestrator::{AdoptedDevice, AdoptedSession};
-use serde::de::DeserializeOwned;
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use zeroize::Zeroizing;
 
 use super::{
@@ -20,6 +23,38 @@ use crate::Result;
 /// The schemas whose rows are as they are read here. That of 0.18 is 17: its own `DATABASE_VERSION` says 15, and two more steps
 /// follow it.
 const VERSIONS: std::ops::RangeInclusive<u32> = 1..=17;
+
+/// matrix-rust-sdk takes 200,000 of them for a passphrase.
+const MOST_ROUNDS: u32 = 1_000_000;
+
+/// How a store is sealed, as far as it says how much work opening it is.
+#[derive(Deserialize)]
+struct Sealed {
+    kdf_info: Derivation,
+    #[expect(dead_code, reason = "it has its place in what is written")]
+    ciphertext_info: IgnoredAny,
+}
+
+#[derive(Deserialize)]
+enum Derivation {
+    None,
+    Pbkdf2ToChaCha20Poly1305 {
+        rounds: u32,
+        #[expect(dead_code, reason = "it has its place in what is written")]
+        kdf_salt: IgnoredAny,
+    },
+}
+
+/// How often a passphrase is hashed, by the file: in either form that there is.
+fn rounds(sealed: &[u8]) -> Option<u32> {
+    let sealed: Option<Sealed> = rmp_serde::from_slice(sealed)
+        .ok()
+        .or_else(|| serde_json::from_slice(sealed).ok());
+    match sealed?.kdf_info {
+        Derivation::None => None,
+        Derivation::Pbkdf2ToChaCha20Poly1305 { rounds, .. } => Some(rounds),
+    }
+}
 
 /// A database, and what opens its values.
 struct Store {
@@ -78,10 +113,16 @@ impl Store {
             (None, None) => None,
             (None, Some(_)) => return Err(store.copied.foreign("it is not sealed, and needs no passphrase").into()),
             (Some(_), None) => return Err(store.copied.foreign("it is sealed, and needs a passphrase").into()),
-            (Some(sealed), Some(passphrase)) => Some(
-                StoreCipher::import(passphrase, &sealed)
-                    .map_err(|_| store.copied.foreign("it cannot be opened with this passphrase"))?,
-            ),
+            (Some(sealed), Some(passphrase)) => {
+                if rounds(&sealed).is_none_or(|rounds| rounds > MOST_ROUNDS) {
+                    return Err(store
+                        .copied
+                        .foreign("it is not sealed as that client seals with a passphrase")
+                        .into());
+                }
+                let cipher = StoreCipher::import(passphrase, &sealed);
+                Some(cipher.map_err(|_| store.copied.foreign("it cannot be opened with this passphrase"))?)
+            }
         };
         Ok(store)
     }

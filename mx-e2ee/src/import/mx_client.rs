@@ -14,11 +14,13 @@ use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::{Found, ImportError, senders::FoundRoomKey};
+use super::{Found, ImportError, file, senders::FoundRoomKey};
 use crate::Result;
 
-/// Nothing of that client is larger.
-const MOST_BYTES: u64 = 1 << 30;
+/// `sessions.json` is no larger: some 200,000 room keys.
+const MOST_BYTES: u64 = 128 << 20;
+/// Nothing else is larger.
+const MOST_BYTES_OF_OTHERS: u64 = 1 << 20;
 
 /// `matrix.json`. What else is in it is not ours.
 #[derive(Deserialize)]
@@ -85,7 +87,7 @@ pub(super) fn read(store: &Path, config: &Path) -> Result<Found> {
     let key = pickle_key(&store.join("pickle.key"))?;
     let account = account(&store.join("account.pickle"), &key)?;
     let sessions = sessions(&store.join("sessions.json"))?;
-    let login: Config = json(config)?;
+    let login: Config = json(config, MOST_BYTES_OF_OTHERS)?;
     let token = AccessToken::new(login.token.as_str()).map_err(|_| foreign(config, "its token is none"))?;
 
     let mut device = AdoptedDevice::new(login.user_id, login.device_id, account);
@@ -156,14 +158,14 @@ fn room_key(name: &str, written: &RoomKey, key: &[u8; 32]) -> Result<Option<Foun
 }
 
 fn account(path: &Path, key: &[u8; 32]) -> Result<AccountPickle> {
-    let text = Zeroizing::new(bytes(path)?);
+    let text = file::read(path, MOST_BYTES_OF_OTHERS)?;
     let text = std::str::from_utf8(&text).map_err(|_| foreign(path, "it is no text"))?;
     Ok(AccountPickle::from_encrypted(text.trim(), key)
         .map_err(|_| foreign(path, "it cannot be opened with pickle.key"))?)
 }
 
 fn pickle_key(path: &Path) -> Result<Zeroizing<[u8; 32]>> {
-    let bytes = Zeroizing::new(bytes(path)?);
+    let bytes = file::read(path, MOST_BYTES_OF_OTHERS)?;
     let key = <[u8; 32]>::try_from(bytes.as_slice());
     Ok(Zeroizing::new(key.map_err(|_| {
         foreign(path, &format!("it has {} bytes, and not 32", bytes.len()))
@@ -175,12 +177,12 @@ fn sessions(path: &Path) -> Result<Sessions> {
     if fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         return Ok(Sessions::default());
     }
-    json(path)
+    json(path, MOST_BYTES)
 }
 
 /// Its errors would quote what is in the file.
-fn json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let bytes = Zeroizing::new(bytes(path)?);
+fn json<T: DeserializeOwned>(path: &Path, most_bytes: u64) -> Result<T> {
+    let bytes = file::read(path, most_bytes)?;
     let read = serde_json::from_slice(&bytes);
     Ok(read.map_err(|error| {
         let (line, column) = (error.line(), error.column());
@@ -189,18 +191,6 @@ fn json<T: DeserializeOwned>(path: &Path) -> Result<T> {
             &format!("something is missing or wrong at line {line}, column {column}"),
         )
     })?)
-}
-
-fn bytes(path: &Path) -> Result<Vec<u8>> {
-    let unreadable = |source| ImportError::Unreadable {
-        path: path.to_owned(),
-        source,
-    };
-    let length = fs::metadata(path).map_err(unreadable)?.len();
-    if length > MOST_BYTES {
-        return Err(foreign(path, "it is too large").into());
-    }
-    Ok(fs::read(path).map_err(unreadable)?)
 }
 
 fn foreign(path: &Path, what: &str) -> ImportError {

@@ -9,7 +9,7 @@ use matrix_sdk_crypto::{
 };
 use mx_olm_orchestrator::{AdoptedDevice, AdoptedRoomKey, AdoptedSender};
 use mx_transport::{Call, Homeserver};
-use ruma::{OwnedRoomId, OwnedUserId, api::client::keys::get_keys};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, api::client::keys::get_keys};
 
 use super::ImportError;
 use crate::Result;
@@ -27,8 +27,11 @@ pub(super) struct FoundRoomKey {
     pub(super) claimed: Option<Ed25519PublicKey>,
 }
 
-/// The devices of everybody who gave room keys, by fingerprint.
-pub(super) struct Senders(BTreeMap<(OwnedUserId, String), DeviceKeys>);
+/// The devices of everybody who gave room keys, by fingerprint, and the servers of whose users nobody could say.
+pub(super) struct Senders {
+    devices: BTreeMap<(OwnedUserId, String), DeviceKeys>,
+    unreachable: BTreeSet<OwnedServerName>,
+}
 
 impl Senders {
     /// Ask for them, and for our own device, whose published keys must be the ones that were found.
@@ -40,10 +43,20 @@ impl Senders {
         users.insert(ours.user_id.clone());
         let users: Vec<OwnedUserId> = users.into_iter().collect();
         let mut found = BTreeMap::new();
+        let mut unreachable = BTreeSet::new();
         for users in users.chunks(USERS) {
             let mut request = get_keys::v3::Request::new();
             request.device_keys = users.iter().map(|user| (user.clone(), Vec::new())).collect();
             let answer = homeserver.send_with(request, Call::repeatable()).await?;
+            // Who is not in the answer, or of a server that could not be asked, is unknown, and not without devices.
+            let unknown = users.iter().filter(|user| {
+                !answer.device_keys.contains_key(*user) || answer.failures.contains_key(user.server_name().as_str())
+            });
+            unreachable.extend(
+                unknown
+                    .filter(|user| **user != ours.user_id)
+                    .map(|user| user.server_name().to_owned()),
+            );
             for (user, devices) in answer.device_keys {
                 for (id, keys) in devices {
                     let Ok(keys) = keys.deserialize_as_unchecked::<DeviceKeys>() else {
@@ -59,14 +72,28 @@ impl Senders {
                 }
             }
         }
-        let senders = Self(found);
+        let senders = Self {
+            devices: found,
+            unreachable,
+        };
         senders.has_published(ours)?;
         Ok(senders)
     }
 
+    /// Refuse while there is a server that can still be asked one day: what is taken as nobody's now stays so.
+    pub(super) fn are_known(&self) -> Result<()> {
+        if self.unreachable.is_empty() {
+            return Ok(());
+        }
+        Err(ImportError::Unreachable {
+            servers: self.unreachable.iter().cloned().collect(),
+        }
+        .into())
+    }
+
     fn has_published(&self, ours: &AdoptedDevice) -> Result<()> {
         let (ed25519, curve25519) = ours.identity_keys();
-        let published = self.0.get(&(ours.user_id.clone(), ed25519.to_base64()));
+        let published = self.devices.get(&(ours.user_id.clone(), ed25519.to_base64()));
         let is_ours =
             published.is_some_and(|keys| keys.device_id == ours.device_id && keys.curve25519_key() == Some(curve25519));
         if is_ours {
@@ -83,7 +110,8 @@ impl Senders {
     pub(super) fn resolve(&self, keys: Vec<FoundRoomKey>) -> Vec<AdoptedRoomKey> {
         let resolved = keys.into_iter().map(|key| {
             let proven = key.sender.as_ref();
-            let device = proven.and_then(|(user, fingerprint)| self.0.get(&(user.clone(), fingerprint.to_base64())));
+            let device =
+                proven.and_then(|(user, fingerprint)| self.devices.get(&(user.clone(), fingerprint.to_base64())));
             let fingerprint = key.sender.as_ref().map(|(_, fingerprint)| *fingerprint).or(key.claimed);
             AdoptedRoomKey {
                 room_id: key.room_id,

@@ -24,7 +24,7 @@ impl Homeserver {
     /// As [`send`](Self::send).
     pub async fn ask<R>(&self, request: R) -> Result<Asked<R::IncomingResponse>, RequestError>
     where
-        R: OutgoingRequest<EndpointError = UiaaResponse> + Send,
+        R: OutgoingRequest<EndpointError = UiaaResponse> + Send + 'static,
         R::Authentication: Authenticate,
         R::PathBuilder: PathInput,
     {
@@ -81,7 +81,7 @@ impl Homeserver {
         answers: &dyn Answers,
     ) -> Result<R::IncomingResponse, InteractiveError>
     where
-        R: OutgoingRequest<EndpointError = UiaaResponse> + Send,
+        R: OutgoingRequest<EndpointError = UiaaResponse> + Send + 'static,
         R::Authentication: Authenticate,
         R::PathBuilder: PathInput,
     {

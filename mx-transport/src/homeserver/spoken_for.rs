@@ -1,9 +1,6 @@
 //! A homeserver to whom an application service speaks for somebody.
 
-use std::{
-    borrow::Cow,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use http::header::AUTHORIZATION;
 use ruma::{
@@ -17,7 +14,7 @@ use ruma::{
 };
 use tokio::sync::OnceCell;
 
-use super::{Authenticate, Call, Homeserver, Inner, PathInput, decode, endpoint, in_this_way, renew::bearer};
+use super::{Authenticate, Call, Homeserver, Inner, PathInput, decode, endpoint, in_this_way, path, renew::bearer};
 use crate::{AccessToken, Masquerade, RequestError, refresh::Login};
 
 impl Homeserver {
@@ -144,18 +141,14 @@ impl Homeserver {
     /// Send a request with the token of an application service, for which ruma has no place.
     async fn as_appservice<R>(&self, request: R, as_token: &AccessToken) -> Result<R::IncomingResponse, RequestError>
     where
-        R: ruma::api::OutgoingRequest + Send,
+        R: ruma::api::OutgoingRequest + Send + 'static,
         R::Authentication: Authenticate,
         R::PathBuilder: PathInput,
     {
         let versions = self.versions().await?;
         let endpoint = endpoint::<R>(&versions)?;
-        let http: Result<http::Request<Vec<u8>>, _> = request.try_into_http_request(
-            self.base_url(),
-            R::Authentication::input(None),
-            R::PathBuilder::input(Cow::Borrowed(&*versions)),
-        );
-        let mut http = in_this_way(http.map_err(RequestError::build)?, Call::default());
+        let http = path::in_http(request, self.base_url(), None, &versions)?;
+        let mut http = in_this_way(http, Call::default());
         http.headers_mut().insert(AUTHORIZATION, bearer(as_token)?);
         decode::<R>(self.once(http, endpoint).await?, endpoint)
     }

@@ -4,12 +4,15 @@
 mod bytes;
 mod encodings;
 mod http2;
+mod memory;
+mod paths;
 mod phases;
 mod proxies;
 mod redirects;
 mod repeats;
 mod seen;
 mod tls;
+mod tunnels;
 mod words;
 
 use std::sync::Arc;

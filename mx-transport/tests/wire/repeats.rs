@@ -6,6 +6,7 @@ use mx_transport::{Call, Phase, RequestError};
 use ruma::{
     OwnedTransactionId,
     api::client::{
+        account::register,
         keys::{claim_keys, upload_keys},
         session::login::v3::{LoginInfo, Password, Request as Login},
         to_device::send_event_to_device,
@@ -56,7 +57,7 @@ async fn nw_15_an_upload_of_keys_is_sent_again_as_the_same_bytes() {
 }
 
 #[tokio::test]
-async fn nw_15_claims_and_logins_are_not_sent_again() {
+async fn nw_15_claims_logins_and_registrations_are_not_sent_again() {
     let (homeserver, server) = forgetful("{}").await;
     let claim = claim_keys::v3::Request::new(BTreeMap::new());
     let error = homeserver.send(claim).await.unwrap_err();
@@ -69,6 +70,26 @@ async fn nw_15_claims_and_logins_are_not_sent_again() {
     let error = homeserver.send(login).await.unwrap_err();
     assert!(is_interrupted(&error), "{error:?}");
     assert!(!format!("{error} {error:?}").contains("secret-password"));
+    assert_eq!(server.seen().len(), 2);
+
+    // An account may have been made: the next attempt would say that the name is taken.
+    let mut request = register::v3::Request::new();
+    request.username = Some("a".to_owned());
+    request.password = Some("secret-password".to_owned());
+    let (homeserver, server) = forgetful(r#"{"user_id":"@a:hs.test"}"#).await;
+    let error = homeserver.send(request.clone()).await.unwrap_err();
+    assert!(is_interrupted(&error), "{error:?}");
+    assert!(!format!("{error} {error:?}").contains("secret-password"));
+    assert_eq!(server.seen().len(), 2);
+    // With questions about who asks it is the same.
+    let (homeserver, server) = forgetful(r#"{"user_id":"@a:hs.test"}"#).await;
+    let error = homeserver.ask(request).await.unwrap_err();
+    assert!(is_interrupted(&error), "{error:?}");
+    assert_eq!(server.seen().len(), 2);
+    let (homeserver, server) = forgetful(r#"{"user_id":"@a:hs.test"}"#).await;
+    let token = AccessToken::new("as-token").unwrap();
+    let error = homeserver.register_by_appservice(&token, "a").await.unwrap_err();
+    assert!(is_interrupted(&error), "{error:?}");
     assert_eq!(server.seen().len(), 2);
 }
 

@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
@@ -98,8 +98,10 @@ impl Certified {
 }
 
 /// A server over TLS that answers everything with `{}`.
-struct Secure {
-    address: SocketAddr,
+pub(crate) struct Secure {
+    pub(crate) address: SocketAddr,
+    /// The requests that came, as they were written.
+    pub(crate) seen: Arc<Mutex<Vec<String>>>,
     accepting: JoinHandle<()>,
 }
 
@@ -109,23 +111,32 @@ impl Drop for Secure {
     }
 }
 
-async fn secure(config: ServerConfig) -> Secure {
+pub(crate) async fn secure(config: ServerConfig) -> Secure {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(config));
+    let seen = Arc::<Mutex<Vec<String>>>::default();
+    let book = Arc::clone(&seen);
     let accepting = tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
-            let acceptor = acceptor.clone();
+            let (acceptor, book) = (acceptor.clone(), Arc::clone(&book));
             tokio::spawn(async move {
                 let mut stream = acceptor.accept(socket).await.ok()?;
                 let mut request = [0; 4096];
-                let _read = stream.read(&mut request).await.ok()?;
+                let read = stream.read(&mut request).await.ok()?;
+                book.lock()
+                    .unwrap()
+                    .push(String::from_utf8_lossy(&request[..read]).into_owned());
                 let steps = vec![answer(200, "", b"{}"), Step::Close];
                 mx_transport::conformance::play(&mut stream, steps).await.ok()
             });
         }
     });
-    Secure { address, accepting }
+    Secure {
+        address,
+        seen,
+        accepting,
+    }
 }
 
 /// What comes of asking it as `hs.test`.
@@ -140,7 +151,7 @@ async fn asked(server: &Secure, builder: ReqwestTransportBuilder) -> Result<Byte
 }
 
 /// Who trusts this authority, beside the platform's roots.
-fn trusting(authority: &Authority) -> ReqwestTransportBuilder {
+pub(crate) fn trusting(authority: &Authority) -> ReqwestTransportBuilder {
     ReqwestTransport::builder()
         .trust_pem(authority.pem().as_bytes())
         .unwrap()

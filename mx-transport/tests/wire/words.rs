@@ -1,4 +1,4 @@
-//! Rows NW-30 and NW-31: what stands in a path arrives as it is, and what is a secret stands nowhere.
+//! Row NW-31: what is a secret stands nowhere.
 
 use std::{
     io,
@@ -6,127 +6,12 @@ use std::{
 };
 
 use mx_transport::RequestLog;
-use ruma::{
-    OwnedTransactionId, RoomId,
-    api::client::{account::whoami, message::send_message_event, state::get_state_event_for_key},
-    events::{MessageLikeEventType, StateEventType},
-    serde::Raw,
-};
+use ruma::api::client::account::whoami;
 
 use super::{
     http2::{Fate, multiplexed},
     *,
 };
-
-/// What stands in a path of a request, one after the other.
-fn parts(target: &str) -> Vec<String> {
-    let path = target.split('?').next().unwrap();
-    path.split('/').map(percent_decoded).collect()
-}
-
-fn percent_decoded(part: &str) -> String {
-    let form = format!("x={}", part.replace('+', "%2B").replace('&', "%26").replace('=', "%3D"));
-    url::form_urlencoded::parse(form.as_bytes())
-        .next()
-        .unwrap()
-        .1
-        .into_owned()
-}
-
-const ODD: [&str; 13] = [
-    "/",
-    "a/b",
-    "?x=1",
-    "#frag",
-    "%",
-    "../x",
-    "\n",
-    "\r\nx: y",
-    " ",
-    "+",
-    "ünïcödé €",
-    "\u{0}",
-    "&=;,:@",
-];
-
-#[tokio::test]
-async fn nw_30_ids_arrive_as_they_are_whatever_is_in_them() {
-    let (homeserver, server) = homeserver(|_| vec![answer(200, "", br#"{"event_id":"$e"}"#)]).await;
-    for odd in ODD {
-        let room = format!("!{odd}:hs.test");
-        // ruma refuses some ids by itself: those are no ids of rooms.
-        let room = <&RoomId>::try_from(room.as_str()).unwrap_or_else(|_| "!room:hs.test".try_into().unwrap());
-        let request = send_message_event::v3::Request::new_raw(
-            room.to_owned(),
-            OwnedTransactionId::from(odd),
-            MessageLikeEventType::from(format!("x.{odd}")),
-            Raw::new(&serde_json::json!({})).unwrap().cast_unchecked(),
-        );
-        homeserver.send(request).await.unwrap();
-        let seen = server.seen().pop().unwrap();
-        let expected = [
-            "",
-            "_matrix",
-            "client",
-            "v3",
-            "rooms",
-            room.as_str(),
-            "send",
-            &format!("x.{odd}"),
-            odd,
-        ];
-        assert_eq!(parts(seen.target()), expected, "{}", seen.target());
-        assert!(!seen.target().contains('?') && seen.header("x").is_none());
-    }
-}
-
-/// ruma leaves `%` as it is, so that an id which looks as if it were encoded arrives decoded. It leads nowhere else.
-#[tokio::test]
-async fn nw_30_what_looks_encoded_stays_one_part() {
-    let (homeserver, server) = homeserver(|_| vec![answer(200, "", b"{}")]).await;
-    for (odd, is_sent) in [("%2F", true), ("a%2Fb%3Fx%23", true), ("%2e%2e", false), ("%00", true)] {
-        let request = get_state_event_for_key::v3::Request::new(
-            "!room:hs.test".try_into().unwrap(),
-            StateEventType::from("x"),
-            odd.to_owned(),
-        );
-        let before = server.seen().len();
-        let answer = homeserver.send(request).await;
-        assert_eq!(answer.is_ok(), is_sent, "{odd}: {answer:?}");
-        for seen in server
-            .seen()
-            .iter()
-            .skip(before)
-            .filter(|seen| seen.target().contains("/rooms/"))
-        {
-            assert_eq!(seen.target().split('/').count(), 9, "{}", seen.target());
-            assert!(!seen.target().contains(['?', '#']), "{}", seen.target());
-        }
-    }
-}
-
-#[tokio::test]
-async fn nw_30_a_part_that_leads_elsewhere_is_not_sent() {
-    let (homeserver, server) = homeserver(|_| vec![answer(200, "", b"{}")]).await;
-    homeserver.versions().await.unwrap();
-    for odd in ["..", ".", "a\\b"] {
-        let request = get_state_event_for_key::v3::Request::new(
-            "!room:hs.test".try_into().unwrap(),
-            StateEventType::from(odd),
-            odd.to_owned(),
-        );
-        let error = homeserver.send(request).await.unwrap_err();
-        assert_eq!(error.code(), "request_invalid", "{odd}: {error:?}");
-    }
-    for path in ["/a/../b", "/a/%2e%2E/b", "/a/./b", "/a/%2e", "/.."] {
-        let error = client()
-            .send(get(&format!("{}{path}", server.url())))
-            .await
-            .unwrap_err();
-        assert_eq!(error.kind(), Kind::Build, "{path}");
-    }
-    assert_eq!(server.seen().len(), 1, "its versions");
-}
 
 /// What was logged.
 #[derive(Clone, Default)]

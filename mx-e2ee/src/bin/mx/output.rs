@@ -141,6 +141,7 @@ fn is_of_the_network(code: &str) -> bool {
             | "discovery_failed"
             | "discovery_redirected"
             | "no_homeserver"
+            | "import_unreachable"
             | "send_pending"
             | "earlier_send_pending"
             | "unsent_events"

@@ -17,6 +17,9 @@ pub(crate) enum ImportCommand {
         /// ~/.config/R/APP/matrix.json.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// Go on although servers cannot be reached whose users gave room keys: those stay marked as imported for good.
+        #[arg(long)]
+        without_unreachable: bool,
     },
     /// The device of matrix-nio: same device id, keys, sessions and room keys.
     ///

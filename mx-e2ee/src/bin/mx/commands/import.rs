@@ -5,7 +5,10 @@ use mx_e2ee::{ImportLogin, ImportedDevice};
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::{login::first_line, secret::typed};
+use super::{
+    login,
+    secret::{first_line, typed},
+};
 use crate::{
     cli::{Cli, ImportCommand, ImportedLogin},
     output::{Output, clean},
@@ -57,8 +60,13 @@ pub(crate) async fn run(cli: &Cli, command: &ImportCommand, output: Output) -> R
 async fn imported(cli: &Cli, command: &ImportCommand) -> Result<ImportedDevice> {
     let builder = profile::builder(cli)?;
     Ok(match command {
-        ImportCommand::MxClient { from, config } => {
+        ImportCommand::MxClient {
+            from,
+            config,
+            without_unreachable,
+        } => {
             let config = config.clone().unwrap_or_else(|| from.join("matrix.json"));
+            let builder = builder.without_unreachable(*without_unreachable);
             builder.import_mx_client(from, config).await?
         }
         ImportCommand::Nio {
@@ -67,7 +75,7 @@ async fn imported(cli: &Cli, command: &ImportCommand) -> Result<ImportedDevice> 
             pickle_key_file,
         } => {
             let key = match pickle_key_file {
-                Some(file) => Zeroizing::new(first_line(file)?),
+                Some(file) => first_line(file)?,
                 None => Zeroizing::new(NIO_KEY.to_owned()),
             };
             builder.import_nio(database, &key, login_of(login)?).await?
@@ -78,7 +86,6 @@ async fn imported(cli: &Cli, command: &ImportCommand) -> Result<ImportedDevice> 
             passphrase_file,
         } => {
             let passphrase = passphrase_file.as_ref().map(|file| first_line(file)).transpose()?;
-            let passphrase = passphrase.map(Zeroizing::new);
             let passphrase = passphrase.as_ref().map(|passphrase| passphrase.as_str());
             builder.import_matrix_sdk(from, passphrase, login_of(login)?).await?
         }
@@ -87,7 +94,7 @@ async fn imported(cli: &Cli, command: &ImportCommand) -> Result<ImportedDevice> 
 
 fn login_of(login: &ImportedLogin) -> Result<ImportLogin> {
     let token = match (&login.token_file, std::env::var("MX_TOKEN")) {
-        (Some(file), _) => first_line(file)?,
+        (Some(file), _) => login::first_line(file)?,
         (None, Ok(token)) => token,
         (None, Err(_)) => {
             let mut typed = typed("access token: ", "the access token", "set MX_TOKEN or use --token-file")?;
