@@ -44,7 +44,8 @@ pub struct MembershipChanged {
 }
 
 /// An event that an earlier call, or an earlier process, left in the outbox, and that the homeserver has now: the receipt of a
-/// send that nobody waited for to its end.
+/// send that nobody waited for to its end. A process that was killed a moment after a send had ended well may not know that
+/// any more: the next one tells it here.
 ///
 /// ```no_run
 /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {

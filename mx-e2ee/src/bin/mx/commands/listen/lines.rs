@@ -56,6 +56,13 @@ pub(super) fn line(event: &Event) -> String {
         Event::EncryptionTampered(event) => {
             format!("{} ! {}, which is not followed", event.room_id, event.change.describe())
         }
+        Event::MembershipChanged(event) => membership(event),
+        event => about_sends(event),
+    }
+}
+
+fn about_sends(event: &Event) -> String {
+    match event {
         Event::SendRefused(event) => format!(
             "{} ! an event that waited to be sent is refused by the homeserver and was dropped (transaction {}, status {}{})",
             event.room_id,
@@ -71,7 +78,6 @@ pub(super) fn line(event: &Event) -> String {
             "{} * an event that waited was sent as {} (transaction {})",
             event.room_id, event.event_id, event.transaction_id
         ),
-        Event::MembershipChanged(event) => membership(event),
         event => about_trust(event),
     }
 }
