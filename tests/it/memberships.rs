@@ -22,17 +22,19 @@ async fn moderate(by: &Device, room: &Room, how: &str, whom: &Device) {
         whom.client.user_id().to_owned(),
     );
     match how {
-        "kick" => drop(homeserver.send(kick_user::v3::Request::new(room, user)).await.unwrap()),
-        "ban" => drop(homeserver.send(ban_user::v3::Request::new(room, user)).await.unwrap()),
-        "unban" => drop(homeserver.send(unban_user::v3::Request::new(room, user)).await.unwrap()),
+        "kick" => {
+            homeserver.send(kick_user::v3::Request::new(room, user)).await.unwrap();
+        }
+        "ban" => {
+            homeserver.send(ban_user::v3::Request::new(room, user)).await.unwrap();
+        }
+        "unban" => {
+            homeserver.send(unban_user::v3::Request::new(room, user)).await.unwrap();
+        }
         _ => {
             let recipient = invite_user::v3::InvitationRecipient::UserId(invite_user::v3::InviteUserId::new(user));
-            drop(
-                homeserver
-                    .send(invite_user::v3::Request::new(room, recipient))
-                    .await
-                    .unwrap(),
-            );
+            let request = invite_user::v3::Request::new(room, recipient);
+            homeserver.send(request).await.unwrap();
         }
     }
 }

@@ -2,11 +2,13 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
+    path::Path,
     process::Stdio,
 };
 
 use mx_e2ee::{
-    Verification, VerificationOutcome, VerificationState, qr_from_picture, qr_to_png, qr_to_text, write_private_file,
+    Event, Verification, VerificationOutcome, VerificationState, qr_from_picture, qr_to_png, qr_to_text,
+    write_private_file,
 };
 use png::{BitDepth, ColorType};
 use serde_json::{Value, json};
@@ -128,6 +130,28 @@ async fn until(carol: &Device, wanted: impl Fn(&VerificationState) -> bool) -> V
     }
 }
 
+/// What is in a picture, as soon as it is there: a moment before, it may not be whole.
+async fn in_picture(picture: &Path) -> Vec<u8> {
+    loop {
+        let code = std::fs::read(picture).ok().map(|bytes| qr_from_picture(&bytes));
+        if let Some(Ok(code)) = code {
+            return code;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn outcome(carol: &Device) -> VerificationOutcome {
+    loop {
+        carol.client.sync().await.unwrap();
+        for event in carol.events().await {
+            if let Event::VerificationEnded(ended) = event {
+                return ended.outcome;
+            }
+        }
+    }
+}
+
 /// `mx verify` of alice with carol, whose device is in this process.
 async fn processes(carol_scans: bool) {
     let shell = Shell::new().await;
@@ -160,48 +184,25 @@ async fn processes(carol_scans: bool) {
     let mut lines = BufReader::new(mx.stdout.take().unwrap())
         .lines()
         .map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+    let one = until(&carol, |state| matches!(state, VerificationState::Ready { .. })).await;
     if carol_scans {
-        let one = until(&carol, |state| matches!(state, VerificationState::Ready { .. })).await;
         lines.find(|line| line["qr_modules"].is_array()).unwrap();
-        while !picture.exists() {
-            tokio::task::yield_now().await;
-        }
-        let code = loop {
-            // It is there a moment before it is whole.
-            if let Ok(code) = qr_from_picture(&std::fs::read(&picture).unwrap()) {
-                break code;
-            }
-        };
-        one.scan(&code).await.unwrap();
+        one.scan(&in_picture(&picture).await).await.unwrap();
         lines.find(|line| line["state"] == "qr_scanned").unwrap();
         writeln!(stdin, "{}", json!({"do": "confirm"})).unwrap();
     } else {
-        let one = until(&carol, |state| matches!(state, VerificationState::Ready { .. })).await;
         lines.find(|line| line["state"] == "ready").unwrap();
         // One that is no picture is passed over.
         write_private_file(&picture, b"not yet", false).unwrap();
         let code = qr_to_png(&one.show_qr().await.unwrap()).unwrap();
         write_private_file(&picture, &code, true).unwrap();
-        until(&carol, |state| *state == VerificationState::QrScanned)
-            .await
-            .confirm()
-            .await
-            .unwrap();
+        let scanned = until(&carol, |state| *state == VerificationState::QrScanned).await;
+        scanned.confirm().await.unwrap();
     }
-    let id = loop {
-        carol.client.sync().await.unwrap();
-        let ended = carol.events().await.into_iter().find_map(|event| match event {
-            mx_e2ee::Event::VerificationEnded(ended) => Some(ended),
-            _ => None,
-        });
-        if let Some(ended) = ended {
-            break ended;
-        }
-    };
+    let outcome = outcome(&carol).await;
     assert!(
-        matches!(id.outcome, VerificationOutcome::Done { user: true, .. }),
-        "{:?}",
-        id.outcome
+        matches!(outcome, VerificationOutcome::Done { user: true, .. }),
+        "{outcome:?}"
     );
     let last = lines.last().unwrap();
     assert_eq!((&last["state"], &last["outcome"]), (&json!("ended"), &json!("done")));
