@@ -184,6 +184,7 @@ async fn processes(carol_scans: bool) {
     let mut lines = BufReader::new(mx.stdout.take().unwrap())
         .lines()
         .map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+    let mut notes = BufReader::new(mx.stderr.take().unwrap()).lines();
     let one = until(&carol, |state| matches!(state, VerificationState::Ready { .. })).await;
     if carol_scans {
         lines.find(|line| line["qr_modules"].is_array()).unwrap();
@@ -194,6 +195,10 @@ async fn processes(carol_scans: bool) {
         lines.find(|line| line["state"] == "ready").unwrap();
         // One that is no picture is passed over.
         write_private_file(&picture, b"not yet", false).unwrap();
+        notes
+            .find(|line| line.as_ref().unwrap().contains("waiting for another picture"))
+            .unwrap()
+            .unwrap();
         let code = qr_to_png(&one.show_qr().await.unwrap()).unwrap();
         write_private_file(&picture, &code, true).unwrap();
         let scanned = until(&carol, |state| *state == VerificationState::QrScanned).await;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// Somebody, maybe ourselves, came, went, was invited, knocked or was turned out: told where
 /// [`Options::memberships`](crate::Options::memberships) says so, when it comes. It is state, which is never encrypted: the
-/// homeserver's word. A change of a name or a picture is none.
+/// homeserver's word. A change of a name or a picture is none, where the homeserver says what was before.
 ///
 /// ```
 /// use mx_olm_orchestrator::{Event, MembershipChanged};

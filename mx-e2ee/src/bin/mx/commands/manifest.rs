@@ -32,7 +32,10 @@ pub(crate) async fn run(cli: &Cli, command: &ManifestCommand, output: Output) ->
             let text = serde_json::to_vec_pretty(&read(file)?)?;
             let place = profile::manifest_file(cli)?;
             write_private_file(&place, &text, true)?;
-            output.note("it is used by what starts from now on (a listener that runs goes on with the one it began with); mx trust-manifest check says whether anything differs");
+            output.note(
+                "it is used by what starts from now on (a listener that runs goes on with the one it began with); \
+                 mx trust-manifest check says whether anything differs",
+            );
             Ok(output.show(&json!({"applied": true}), "applied")?)
         }
         ManifestCommand::Remove => {
