@@ -141,6 +141,12 @@ async fn in_picture(picture: &Path) -> Vec<u8> {
     }
 }
 
+/// Read on to a line with these words.
+fn said(lines: &mut impl Iterator<Item = std::io::Result<String>>, words: &str) {
+    let mut lines = lines.map(Result::unwrap);
+    lines.find(|line| line.contains(words)).unwrap();
+}
+
 async fn outcome(carol: &Device) -> VerificationOutcome {
     loop {
         carol.client.sync().await.unwrap();
@@ -193,12 +199,12 @@ async fn processes(carol_scans: bool) {
         writeln!(stdin, "{}", json!({"do": "confirm"})).unwrap();
     } else {
         lines.find(|line| line["state"] == "ready").unwrap();
-        // One that is no picture is passed over.
+        // What cannot be read, or is no picture, is said and passed over.
+        std::fs::create_dir(&picture).unwrap();
+        said(&mut notes, "cannot be read");
+        std::fs::remove_dir(&picture).unwrap();
         write_private_file(&picture, b"not yet", false).unwrap();
-        notes
-            .find(|line| line.as_ref().unwrap().contains("waiting for another picture"))
-            .unwrap()
-            .unwrap();
+        said(&mut notes, "is no PNG");
         let code = qr_to_png(&one.show_qr().await.unwrap()).unwrap();
         write_private_file(&picture, &code, true).unwrap();
         let scanned = until(&carol, |state| *state == VerificationState::QrScanned).await;

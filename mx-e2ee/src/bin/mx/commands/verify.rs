@@ -15,7 +15,7 @@ use mx_e2ee::{
 use serde_json::json;
 
 use self::{
-    photo::Photo,
+    photo::{Found, Photo},
     steps::{Answer, Step, Steps},
 };
 use super::room::user_id;
@@ -194,8 +194,8 @@ impl Session<'_> {
                         self.output.note(&format!("mx: {error:#}"));
                     }
                 }
-                (of, picture) = next_of(&mut self.photo) => {
-                    if let Err(error) = self.look_at(of, &picture).await {
+                (of, found) = next_of(&mut self.photo) => {
+                    if let Err(error) = self.look_at(of, found).await {
                         self.output.note(&format!("mx: {error:#}; waiting for another picture"));
                     }
                 }
@@ -306,8 +306,9 @@ impl Session<'_> {
     }
 
     /// A picture has come: its code is scanned, and it is not waited for any more.
-    async fn look_at(&mut self, of: VerificationId, picture: &[u8]) -> Result<()> {
-        self.client.verification(of).scan(&qr_from_picture(picture)?).await?;
+    async fn look_at(&mut self, of: VerificationId, found: Found) -> Result<()> {
+        let picture = found.map_err(|why| anyhow::anyhow!("the picture cannot be read: {why}"))?;
+        self.client.verification(of).scan(&qr_from_picture(&picture)?).await?;
         self.photo.iter_mut().for_each(Photo::done);
         Ok(())
     }
@@ -319,7 +320,7 @@ impl Session<'_> {
     }
 }
 
-async fn next_of(photo: &mut Option<Photo>) -> (VerificationId, Vec<u8>) {
+async fn next_of(photo: &mut Option<Photo>) -> (VerificationId, Found) {
     match photo {
         Some(photo) => photo.next().await,
         None => std::future::pending().await,
