@@ -1,6 +1,7 @@
 //! `PickleStore`: the engine's `CryptoStore` over any `Backend`, with its writes in the unit of work that is open.
 
 mod account;
+mod backup;
 mod by_sender;
 mod crypto_store;
 mod decoded;

@@ -11,6 +11,7 @@ use matrix_sdk_crypto::{
 use quick_cache::unsync::Cache;
 use ruma::OwnedRoomId;
 
+use super::backup::Missing;
 use crate::layout::Row;
 
 /// How many decoded Megolm sessions are kept: about a kilobyte each.
@@ -51,6 +52,8 @@ pub(super) struct Kept {
     pub(super) account: Option<StaticAccountData>,
     pub(super) device_keys: Option<DeviceKeys>,
     pub(super) inbound: Cache<Row, KnownInbound>,
+    /// What the newest backup that was asked for does not have.
+    pub(super) missing: Option<Missing>,
     pub(super) outbound: Cache<OwnedRoomId, KnownOutbound>,
     pub(super) no_identity: Cache<Row, ()>,
 }
@@ -61,6 +64,22 @@ impl Kept {
         self.writes += 1;
     }
 
+    /// A session was written.
+    pub(super) fn put_inbound(&mut self, row: Row, known: KnownInbound) {
+        if let Some(missing) = &mut self.missing {
+            missing.note(&row, &known);
+        }
+        self.inbound.insert(row, known);
+    }
+
+    /// A session was deleted.
+    pub(super) fn forget_inbound(&mut self, row: &Row) {
+        if let Some(missing) = &mut self.missing {
+            missing.forget(row);
+        }
+        self.inbound.remove(row);
+    }
+
     fn new(undone: u64) -> Self {
         Self {
             undone,
@@ -68,6 +87,7 @@ impl Kept {
             account: None,
             device_keys: None,
             inbound: Cache::new(INBOUND_SESSIONS),
+            missing: None,
             outbound: Cache::new(OUTBOUND_SESSIONS),
             no_identity: Cache::new(IDENTITIES),
         }

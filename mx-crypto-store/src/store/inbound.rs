@@ -4,7 +4,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use matrix_sdk_crypto::{
     olm::{InboundGroupSession, PickledInboundGroupSession, SenderDataType},
-    store::types::RoomKeyCounts,
     vodozemac::Curve25519PublicKey,
 };
 use ruma::{OwnedRoomId, RoomId};
@@ -188,47 +187,6 @@ impl PickleStore {
         let prefix = self.group(Table::InboundGroupSession, &[room.as_str()]);
         let all = self.inbounds_under(&prefix).await?;
         Ok(all.into_iter().map(|(_, known)| known.session).collect())
-    }
-
-    pub(super) async fn inbound_counts(&self, version: Option<&str>) -> Result<RoomKeyCounts> {
-        let Some(version) = version else {
-            return Ok(RoomKeyCounts {
-                total: self.count(Table::InboundGroupSession).await?,
-                backed_up: 0,
-            });
-        };
-        let all = self.inbounds_under(&layout::table(Table::InboundGroupSession)).await?;
-        let backed_up = |(_, known): &&(Row, KnownInbound)| known.backed_up_to.as_deref() == Some(version);
-        Ok(RoomKeyCounts {
-            total: all.len(),
-            backed_up: all.iter().filter(backed_up).count(),
-        })
-    }
-
-    pub(super) async fn inbounds_to_back_up(&self, version: &str, limit: usize) -> Result<Vec<InboundGroupSession>> {
-        let all = self.inbounds_under(&layout::table(Table::InboundGroupSession)).await?;
-        let missing = all
-            .into_iter()
-            .map(|(_, known)| known)
-            .filter(|known| known.backed_up_to.as_deref() != Some(version));
-        Ok(missing.take(limit).map(|known| known.session).collect())
-    }
-
-    pub(super) async fn mark_backed_up(&self, version: &str, sessions: &[(&RoomId, &str)]) -> Result<()> {
-        let turn = self.turn().await?;
-        let mut marked = Vec::with_capacity(sessions.len());
-        for (room, session) in sessions {
-            if let Some(session) = self.inbound(room, session).await? {
-                // A copy: the mark of the one that is kept would stand when this is not written.
-                let pickle = session.pickle().await;
-                let session = self.taint(InboundGroupSession::from_pickle(pickle).map_err(|_| damaged()))?;
-                session.mark_as_backed_up();
-                marked.push(session);
-            }
-        }
-        let mut rows = Rows::default();
-        self.put_inbounds(&mut rows, &marked, Some(version)).await?;
-        self.write_in(turn, rows).await
     }
 
     /// Whether a room key was here before the open unit, whatever that does with it.

@@ -127,7 +127,7 @@ impl PickleStore {
         }
         rows.keep(move |kept| {
             for row in &gone {
-                kept.inbound.remove(row);
+                kept.forget_inbound(row);
             }
         });
         let written = self.write_in(turn, rows).await;
@@ -161,7 +161,7 @@ impl PickleStore {
         }
         rows.keep(move |kept| {
             for row in &gone {
-                kept.inbound.remove(row);
+                kept.forget_inbound(row);
             }
         });
         let written = self.write_in(turn, rows).await;

@@ -78,7 +78,7 @@ impl Rows {
         if !inbound.is_empty() {
             self.keep(|kept| {
                 for (row, known) in inbound {
-                    kept.inbound.insert(row, known);
+                    kept.put_inbound(row, known);
                 }
             });
         }
