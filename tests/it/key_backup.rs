@@ -4,9 +4,10 @@ mod given;
 
 use std::sync::atomic::Ordering;
 
-use mx_e2ee::{BackupHalt, Client, Event, Health, Options, Trust, UndecryptableReason};
+use mx_e2ee::{BackupHalt, Client, Event, Health, Options, Progress, ProgressStep, Trust, UndecryptableReason};
 use mx_test_homeserver::{EvilPeer, Fault, Homeserver};
 use ruma::{UserId, room_id};
+use tokio::sync::watch;
 
 use crate::{
     crash_history::Parked,
@@ -81,12 +82,25 @@ async fn more_keys_than_fit_into_a_batch_go_batch_by_batch() {
     let bob = Device::new(&server, "bob").await;
     keys(&alice.client, &bob, 105).await;
     let mut progress = alice.client.orchestrator().progress();
+    let step = |progress: &mut watch::Receiver<Option<Progress>>| {
+        let now = progress.borrow_and_update().clone().unwrap();
+        (now.step, now.done, now.total)
+    };
     alice.client.enable_backup(false).await.unwrap();
-    assert_eq!(alice.client.back_up().await.unwrap(), 105);
+    // One batch now, and the rest another time: as syncs do it.
+    assert_eq!(alice.client.orchestrator().back_up(1).await.unwrap(), 100);
+    assert_eq!(step(&mut progress), (ProgressStep::Backup, 100, 105));
+    assert_eq!(alice.client.back_up().await.unwrap(), 5);
+    assert_eq!(step(&mut progress), (ProgressStep::Backup, 105, 105));
     assert_eq!(puts(&server), 2);
-    assert_eq!(progress.borrow_and_update().as_ref().unwrap().done, 105);
     assert_eq!(count(&server, alice.client.user_id()), 105);
     assert_eq!(alice.client.back_up().await.unwrap(), 0);
+    // What comes later is counted from its own beginning.
+    keys(&alice.client, &bob, 3).await;
+    alice.client.back_up().await.unwrap();
+    // A sync of a send may have put some.
+    let (_, done, total) = step(&mut progress);
+    assert!((1..=3).contains(&done) && done == total, "{done} of {total}");
 }
 
 /// Killed before and after every request and every commit: what was not put goes with the next process.

@@ -8,7 +8,7 @@ use matrix_sdk_crypto::{
 };
 use mx_crypto_store::PickleStore;
 use mx_transport::{Call, RequestError};
-use ruma::{OwnedRoomId, api::client::backup::add_backup_keys};
+use ruma::{OwnedRoomId, OwnedTransactionId, api::client::backup::add_backup_keys};
 use tokio::sync::Mutex;
 
 use super::{BackupError, BackupHalt, is_active};
@@ -21,7 +21,22 @@ const BATCHES_A_SYNC: usize = 3;
 #[derive(Debug)]
 pub(crate) struct BackupPace {
     due: AtomicBool,
-    alone: Mutex<()>,
+    /// Held by whoever uploads.
+    alone: Mutex<Walk>,
+}
+
+/// From the first key that was not in the backup until there is none: more than one sync may be needed for that.
+#[derive(Clone, Copy, Debug, Default)]
+struct Walk {
+    done: usize,
+    total: usize,
+}
+
+impl Walk {
+    /// `waiting`: keys that are not in the backup, and wait for it.
+    fn goes_on(&mut self, waiting: usize) {
+        self.total = self.done + waiting;
+    }
 }
 
 impl Default for BackupPace {
@@ -56,25 +71,20 @@ impl Orchestrator {
     /// # Cancel safety
     /// Safe: a batch whose answer did not come goes again.
     pub async fn back_up(&self, batches: usize) -> Result<usize> {
-        let _alone = self.backup_pace().alone.lock().await;
+        let mut walk = self.backup_pace().alone.lock().await;
         let mut done = 0;
-        for _ in 0..batches {
+        for number in 0..batches {
             self.backup_pace().due.store(false, Ordering::SeqCst);
-            let batch = self
-                .machine()
-                .unit(|machine, unit| {
-                    Box::pin(async {
-                        let active = is_active(machine, unit).await?;
-                        let batch = if active {
-                            machine.backup_machine().backup().await?
-                        } else {
-                            None
-                        };
-                        Ok(Ending::Commit(batch))
-                    })
-                })
-                .await?;
-            let Some((id, batch)) = batch else { return Ok(done) };
+            // Every key is looked at for that, so not for each batch.
+            let counts = number == 0 && walk.total <= walk.done;
+            let Some((id, batch, waiting)) = self.next_batch(counts).await? else {
+                *walk = Walk::default();
+                return Ok(done);
+            };
+            if let Some(waiting) = waiting {
+                walk.goes_on(waiting);
+                self.tell_progress(None, ProgressStep::Backup, walk.done, walk.total);
+            }
             // Until it is marked, there is more.
             self.backup_pace().is_due();
             let request = add_backup_keys::v3::Request::new(batch.version.clone(), batch.rooms.clone());
@@ -83,7 +93,7 @@ impl Orchestrator {
                 Err(error) => return Err(self.refused_batch(batch.version, error).await?),
             };
             let store = self.store().clone();
-            done += self
+            let keys = self
                 .machine()
                 .unit(move |machine, _| {
                     Box::pin(async move {
@@ -96,9 +106,37 @@ impl Orchestrator {
                     })
                 })
                 .await?;
-            self.tell_progress(None, ProgressStep::Backup, done, done);
+            done += keys;
+            walk.done += keys;
+            // Others came meanwhile.
+            walk.total = walk.total.max(walk.done);
+            self.tell_progress(None, ProgressStep::Backup, walk.done, walk.total);
         }
         Ok(done)
+    }
+
+    /// The next keys to put into the backup, and with `counts` how many there are with them.
+    async fn next_batch(&self, counts: bool) -> Result<Option<(OwnedTransactionId, KeysBackupRequest, Option<usize>)>> {
+        self.machine()
+            .unit(move |machine, unit| {
+                Box::pin(async move {
+                    let backups = machine.backup_machine();
+                    if !is_active(machine, unit).await? {
+                        return Ok(Ending::Commit(None));
+                    }
+                    let Some((id, batch)) = backups.backup().await? else {
+                        return Ok(Ending::Commit(None));
+                    };
+                    let waiting = if counts {
+                        let counts = backups.room_key_counts().await?;
+                        Some(counts.total.saturating_sub(counts.backed_up))
+                    } else {
+                        None
+                    };
+                    Ok(Ending::Commit(Some((id, batch, waiting))))
+                })
+            })
+            .await
     }
 
     /// What a sync does for the backup.

@@ -13,6 +13,7 @@ mod login;
 pub(crate) mod manifest;
 mod manual;
 mod person;
+mod progress;
 mod room;
 mod say;
 mod secret;

@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 use mx_e2ee::{BackupStatus, Client};
 use serde_json::json;
 
+use super::progress;
 use crate::{
     cli::{BackupCommand, Cli},
     output::{Output, clean},
@@ -29,9 +30,7 @@ async fn carry_out(client: &Client, command: &BackupCommand, output: Output) -> 
         }
         BackupCommand::Enable { replace } => {
             let version = client.enable_backup(*replace).await?;
-            let progress = output.progress("backing up room keys");
-            let room_keys = client.back_up().await?;
-            progress.finish_and_clear();
+            let room_keys = progress::shown(client, output, "backing up room keys", client.back_up()).await?;
             output.show(
                 &json!({"version": version, "room_keys": room_keys}),
                 &clean(&format!(
@@ -44,9 +43,8 @@ async fn carry_out(client: &Client, command: &BackupCommand, output: Output) -> 
                 Some(room) => Some(client.resolve(room).await?),
                 None => None,
             };
-            let progress = output.progress("restoring room keys");
-            let taken = client.restore_backup(room.as_deref()).await?;
-            progress.finish_and_clear();
+            let restoring = client.restore_backup(room.as_deref());
+            let taken = progress::shown(client, output, "restoring room keys", restoring).await?;
             let line = format!(
                 "{} of {} room key(s) are new here, {} cannot be used",
                 taken.imported, taken.total, taken.unusable

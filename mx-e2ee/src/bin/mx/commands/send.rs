@@ -3,12 +3,11 @@
 use std::{io::Read, path::Path, time::Duration};
 
 use anyhow::Result;
-use mx_e2ee::{
-    Attachment, Content, DeviceOutcome, Error, Progress, ProgressStep, Recipients, SendOptions, SendReceipt,
-};
+use mx_e2ee::{Attachment, Content, DeviceOutcome, Error, Recipients, SendOptions, SendReceipt};
 use serde_json::{Value, json};
 
 use super::{
+    progress,
     room::by_name,
     say::{self, Place},
 };
@@ -29,7 +28,6 @@ pub(crate) async fn run(cli: &Cli, send: &Send, output: Output) -> Result<()> {
         recipients: send.care.recipients(),
         into_tombstoned: send.into_tombstoned,
     };
-    let progress = output.progress("encrypting and sending");
     let sending = async {
         match what {
             What::Event(content) => room.send_with(&send.event_type, content, options).await,
@@ -37,20 +35,7 @@ pub(crate) async fn run(cli: &Cli, send: &Send, output: Output) -> Result<()> {
             What::File(attachment) => room.send_attachment_with(*attachment, options).await,
         }
     };
-    let mut steps = client.orchestrator().progress();
-    let mut sending = std::pin::pin!(sending);
-    let receipt = loop {
-        tokio::select! {
-            biased;
-            receipt = &mut sending => break receipt,
-            Ok(()) = steps.changed() => {
-                let step = steps.borrow_and_update().clone();
-                progress.set_message(step.map_or_else(String::new, |step| in_words(&step)));
-            }
-        }
-    };
-    progress.finish_and_clear();
-    let receipt = receipt?;
+    let receipt = progress::shown(&client, output, "encrypting and sending", sending).await?;
     client.close().await?;
     tell(&receipt, output);
     output.show(&json!(receipt), &clean(receipt.event_id.as_str()))?;
@@ -109,17 +94,6 @@ fn message(send: &Send) -> Result<Content> {
         Content::text(text)
     };
     Ok(if send.notice { content.notice() } else { content })
-}
-
-/// How far a send to many is.
-fn in_words(progress: &Progress) -> String {
-    let what = match progress.step {
-        ProgressStep::Devices => "asking for the devices of users",
-        ProgressStep::Sessions => "opening sessions with devices",
-        ProgressStep::Keys => "giving the room key to devices",
-        _ => "encrypting and sending",
-    };
-    format!("{what}: {} of {}", progress.done, progress.total)
 }
 
 /// What is on stdin, and no more of it than an event could carry.
