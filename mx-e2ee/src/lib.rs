@@ -34,7 +34,7 @@ pub use mx_olm_orchestrator::{
     SetUp, SetUpIdentity, SyncSource, Trust, TrustDrift, TrustManifest, Undecryptable, UndecryptableReason, Unlisted,
     UnusableReason, UserDevices, UserIdentityStatus, VerificationEnded, VerificationError, VerificationId,
     VerificationKeys, VerificationOutcome, VerificationQr, VerificationRequested, VerificationShown, VerificationState,
-    WaitingCounts, Warning,
+    VerifiedBy, WaitingCounts, Warning,
 };
 pub use mx_transport as transport;
 pub use ruma;

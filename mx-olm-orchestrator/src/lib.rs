@@ -109,6 +109,6 @@ pub use self::{
     unusable::UnusableReason,
     verification::{
         SasEmoji, VerificationEnded, VerificationError, VerificationId, VerificationKeys, VerificationOutcome,
-        VerificationQr, VerificationRequested, VerificationShown, VerificationState,
+        VerificationQr, VerificationRequested, VerificationShown, VerificationState, VerifiedBy,
     },
 };

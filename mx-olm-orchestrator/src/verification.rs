@@ -21,6 +21,7 @@ mod room;
 mod signing;
 mod state;
 mod tend;
+mod verifiers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,11 +39,13 @@ pub use self::{
     keys::VerificationKeys,
     qr::VerificationQr,
     state::{SasEmoji, VerificationId, VerificationOutcome, VerificationShown, VerificationState},
+    verifiers::VerifiedBy,
 };
 pub(crate) use self::{
     guard::{LeftOut, admitted},
     ledger::{Heard, Looked, Scene, look},
     room::{Attention, Hearing, RoomEvent, is_heard},
+    verifiers::of as verified_by,
 };
 use self::{mail::Outbound, room::Early};
 use crate::Orchestrator;

@@ -7,7 +7,10 @@ use ruma::{OwnedDeviceId, OwnedUserId};
 use serde::Serialize;
 
 use super::{IdentityStanding, create::backup_not_kept, own, set_up::key_name};
-use crate::{BackupStatus, DehydrationStatus, Orchestrator, Result, machine::Ending, secrets::SECRETS};
+use crate::{
+    BackupStatus, DehydrationStatus, Orchestrator, Result, VerifiedBy, machine::Ending, secrets::SECRETS,
+    verification::verified_by,
+};
 
 /// Everything about our own identity.
 #[derive(Clone, Debug, Serialize)]
@@ -29,6 +32,13 @@ pub struct IdentityStatus {
     pub signed_devices: BTreeSet<OwnedDeviceId>,
     /// Our other devices that it has not signed.
     pub unsigned_devices: BTreeSet<OwnedDeviceId>,
+    /// Users who have verified this identity together with this device. Whom else it convinces is known to themselves alone:
+    /// a homeserver shows nobody the signatures of others.
+    pub verified_by: Vec<VerifiedBy>,
+    /// Users whom this identity has verified.
+    pub verified_users: BTreeSet<OwnedUserId>,
+    /// Users who were verified, and have another identity now: nothing is sent to them until that is acknowledged.
+    pub changed_users: BTreeSet<OwnedUserId>,
     /// The secret storage.
     pub secret_storage: SecretStorageStatus,
     /// The key backup.
@@ -73,6 +83,8 @@ struct Known {
     private_keys_missing: Vec<&'static str>,
     signed_devices: BTreeSet<OwnedDeviceId>,
     unsigned_devices: BTreeSet<OwnedDeviceId>,
+    verified_users: BTreeSet<OwnedUserId>,
+    changed_users: BTreeSet<OwnedUserId>,
 }
 
 impl Orchestrator {
@@ -94,6 +106,9 @@ impl Orchestrator {
         let mut status = IdentityStatus {
             user_id: self.user_id().to_owned(),
             device_id: self.device_id().to_owned(),
+            verified_by: verified_by(self.store(), known.master_key.as_deref()).await?,
+            verified_users: known.verified_users,
+            changed_users: known.changed_users,
             fingerprint: known.fingerprint,
             standing: known.standing,
             master_key: known.master_key,
@@ -154,6 +169,14 @@ async fn known(machine: &OlmMachine) -> Result<Known> {
         };
         which.insert(device.device_id().to_owned());
     }
+    let (mut verified, mut changed) = (BTreeSet::new(), BTreeSet::new());
+    for user in machine.tracked_users().await? {
+        match machine.get_identity(&user, None).await? {
+            Some(UserIdentity::Other(other)) if other.is_verified() => _ = verified.insert(user),
+            Some(UserIdentity::Other(other)) if other.has_verification_violation() => _ = changed.insert(user),
+            _ => {}
+        }
+    }
     Ok(Known {
         fingerprint: machine.identity_keys().ed25519.to_base64(),
         standing: own::standing(machine).await?,
@@ -161,6 +184,8 @@ async fn known(machine: &OlmMachine) -> Result<Known> {
         private_keys_missing: missing,
         signed_devices: signed,
         unsigned_devices: unsigned,
+        verified_users: verified,
+        changed_users: changed,
     })
 }
 

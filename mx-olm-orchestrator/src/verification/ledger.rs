@@ -3,7 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use matrix_sdk_crypto::{OlmMachine, Verification as EngineVerification, types::requests::OutgoingVerificationRequest};
+use matrix_sdk_crypto::{
+    OlmMachine, OwnUserIdentity, UserIdentity, Verification as EngineVerification,
+    types::requests::OutgoingVerificationRequest,
+};
 use mx_crypto_store::Unit;
 use ruma::{OwnedDeviceId, OwnedUserId, UserId, events::key::verification::cancel::CancelCode};
 
@@ -14,6 +17,7 @@ use super::{
     mail::Mail,
     signing,
     state::{Known, Standing},
+    verifiers,
 };
 use crate::{Event, Result, devices, receive::Context};
 
@@ -269,7 +273,9 @@ impl<'a> Look<'a> {
 
     /// Both sides confirmed.
     async fn done(&mut self, flow: Flow, devices: Vec<OwnedDeviceId>, user: bool) -> Result<()> {
-        let Scene { machine, unit, .. } = self.scene;
+        let Scene {
+            machine, unit, now_ms, ..
+        } = self.scene;
         let Some(device) = &flow.device else {
             let reason = "it is not known with which device";
             return self.cancel(flow, CancelCode::KeyMismatch, reason, true).await;
@@ -277,6 +283,9 @@ impl<'a> Look<'a> {
         let now = VerificationKeys::of(machine, &flow.id.user_id, device).await?;
         let is_same = flow.keys.as_ref().is_some_and(|before| !before.differ(&now));
         let own = flow.id.user_id == machine.user_id();
+        if !own && let Some(ours) = verified_key(machine).await? {
+            verifiers::note(unit, &flow.id.user_id, ours, now_ms)?;
+        }
         let mut signed = false;
         if user && is_same {
             signed = if own {
@@ -338,6 +347,15 @@ impl<'a> Look<'a> {
         let mail = request.into_iter().filter_map(|request| Mail::of(&flow.id, &request));
         self.looked.mail.extend(mail);
     }
+}
+
+/// Our master key, where this device vouches for it: then it is among what the other side compares.
+async fn verified_key(machine: &OlmMachine) -> Result<Option<String>> {
+    let identity = machine.get_identity(machine.user_id(), None).await?;
+    let own = identity.and_then(UserIdentity::own).filter(|own| own.is_verified());
+    Ok(own
+        .and_then(|own| own.master_key().get_first_key())
+        .map(|key| key.to_base64()))
 }
 
 /// Whom we have blocked has no keys to show us.

@@ -217,6 +217,48 @@ fn dehydrated(status: &DehydrationStatus) -> String {
     }
 }
 
+/// Who believes that this device is ours, as far as anybody can know.
+fn trusted_by(status: &IdentityStatus) -> String {
+    if !status.standing.is_good() {
+        return "nobody, before the account's identity vouches for this device".to_owned();
+    }
+    let mut all = Vec::new();
+    if !status.signed_devices.is_empty() {
+        all.push(format!("our own {}", listed(&status.signed_devices)));
+    }
+    let users: Vec<_> = status.verified_by.iter().map(|verified| &verified.user_id).collect();
+    if !users.is_empty() {
+        all.push(listed(users));
+    }
+    if all.is_empty() {
+        return "nobody yet: mx verify user lets people compare keys with this device".to_owned();
+    }
+    format!("{}; who verified us elsewhere, only they know", all.join(", "))
+}
+
+fn verified(status: &IdentityStatus) -> String {
+    let mut all = match status.verified_users.len() {
+        0 => "no other user".to_owned(),
+        _ => listed(&status.verified_users),
+    };
+    if !status.changed_users.is_empty() {
+        all = format!("{all}; with ANOTHER IDENTITY now: {}", listed(&status.changed_users));
+    }
+    all
+}
+
+/// At most ten, so that it stays a screen.
+fn listed<T: ToString>(names: impl IntoIterator<Item = T>) -> String {
+    const MOST: usize = 10;
+    let mut names: Vec<String> = names.into_iter().map(|name| clean(&name.to_string())).collect();
+    let more = names.len().saturating_sub(MOST);
+    names.truncate(MOST);
+    match more {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
+}
+
 fn described(status: &IdentityStatus) -> String {
     let vouched = if status.standing.is_good() {
         "verified by the account's identity"
@@ -231,11 +273,8 @@ fn described(status: &IdentityStatus) -> String {
             "master key       {}",
             status.master_key.as_deref().map_or_else(|| "none".to_owned(), clean)
         ),
-        format!(
-            "other devices    {} verified, {} not",
-            status.signed_devices.len(),
-            status.unsigned_devices.len()
-        ),
+        format!("trusted by       {}", trusted_by(status)),
+        format!("has verified     {}", verified(status)),
         format!(
             "private keys     {}",
             match status.private_keys_missing.as_slice() {
@@ -253,6 +292,10 @@ fn described(status: &IdentityStatus) -> String {
         format!("key backup       {}", backup::described(&status.backup)),
         format!("dehydrated       {}", dehydrated(&status.dehydrated_device)),
     ];
+    if !status.unsigned_devices.is_empty() {
+        let unsigned = listed(&status.unsigned_devices);
+        lines.insert(6, format!("NOT verified     our own {unsigned}"));
+    }
     lines.extend(status.problems.iter().map(|problem| {
         let command = if problem.command.is_empty() {
             "-"
