@@ -200,6 +200,10 @@ impl ClientBuilder {
     /// # Errors
     /// [`Error::Configuration`] without a directory. Whatever else is wrong is in the answer.
     pub async fn doctor(self, checkup: Checkup) -> Result<Findings> {
+        self.without_broken_manifest().checked(checkup).await
+    }
+
+    async fn checked(self, checkup: Checkup) -> Result<Findings> {
         let directory = self.kept_in()?.to_owned();
         let first = self.look(&directory, checkup).await;
         if !checkup.fix {

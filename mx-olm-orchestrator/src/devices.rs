@@ -46,7 +46,7 @@ impl Orchestrator {
         answer: get_keys::v3::Response,
     ) -> Result<()> {
         let (request, now_ms) = (request.to_owned(), self.now_ms());
-        let manifest = self.options().trust_manifest.clone();
+        let manifest = self.manifest().await?;
         self.machine()
             .unit(move |machine, unit| {
                 Box::pin(async move {

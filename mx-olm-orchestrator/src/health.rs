@@ -74,7 +74,7 @@ impl Orchestrator {
         }
         problems.extend(self.identity_problem().await?);
         problems.extend(self.backup_problem().await?);
-        problems.extend(self.manifest_problem().await?);
+        problems.extend(self.manifest_problems().await?);
         Ok(if problems.is_empty() {
             Health::Ok
         } else {

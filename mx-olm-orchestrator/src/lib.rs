@@ -105,7 +105,7 @@ pub use self::{
         ReaderIdentity, ReaderTrust, Readership, Recipients, Refusal, RoomKeyStatus, RoomPolicy, RotationReason,
         SendReceipt, Warning,
     },
-    trust_manifest::{Drift, ListedUser, ManifestError, TrustManifest, Unlisted},
+    trust_manifest::{Drift, ListedUser, ManifestError, ManifestFile, TrustManifest, Unlisted},
     unusable::UnusableReason,
     verification::{
         SasEmoji, VerificationEnded, VerificationError, VerificationId, VerificationKeys, VerificationOutcome,

@@ -12,12 +12,13 @@ use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId};
 use tokio::sync::{Mutex, MutexGuard, watch};
 
 use crate::{
-    Accept, Clock, Delivery, KeyRequests, Progress, Recipients, Result, SyncSource, TrustManifest,
+    Accept, Clock, Delivery, KeyRequests, ManifestFile, Progress, Recipients, Result, SyncSource, TrustManifest,
     keys::Keeping,
     machine::{Ending, MachineSlot},
     members::MemberCache,
     receive::{Pace, Synced},
     send::Lanes,
+    trust_manifest::Kept,
     verification::Verifications,
 };
 
@@ -54,6 +55,9 @@ pub struct Options {
     pub allowed_recipients: Option<BTreeSet<OwnedUserId>>,
     /// Who is who. Nothing is sent to a room while a reader differs from it. Default: nobody is listed anywhere.
     pub trust_manifest: Option<Arc<TrustManifest>>,
+    /// Who is who, in a file: it is read again before each send and with each sync, and one that cannot be read stops both.
+    /// It counts instead of `trust_manifest`. Default: none.
+    pub trust_manifest_file: Option<ManifestFile>,
     /// There is a manifest, and it could not be read: what differed from it stays noted. Default: no.
     pub trust_manifest_unreadable: bool,
     /// Whose messages are given to the app. Default: everybody's.
@@ -84,6 +88,7 @@ impl Default for Options {
             recipients: Recipients::default(),
             allowed_recipients: None,
             trust_manifest: None,
+            trust_manifest_file: None,
             trust_manifest_unreadable: false,
             accept: Accept::Everybody,
             first_timeline: 20,
@@ -127,6 +132,7 @@ struct Inner {
     user: OwnedUserId,
     device: OwnedDeviceId,
     options: Options,
+    manifest: Kept,
     members: Arc<MemberCache>,
     /// Held while a sync is under way.
     syncing: Mutex<()>,
@@ -147,8 +153,8 @@ impl Orchestrator {
     ///
     /// # Errors
     /// [`Error::StoreOfAnotherDevice`](crate::Error::StoreOfAnotherDevice),
-    /// [`Error::OwnDeviceDeleted`](crate::Error::OwnDeviceDeleted) when the homeserver has ended the device before; of the
-    /// store.
+    /// [`Error::OwnDeviceDeleted`](crate::Error::OwnDeviceDeleted) when the homeserver has ended the device before;
+    /// [`ManifestError`](crate::ManifestError) of a file that cannot be read; of the store.
     pub async fn open(
         homeserver: Homeserver,
         store: PickleStore,
@@ -165,6 +171,7 @@ impl Orchestrator {
             user: user.to_owned(),
             device: device.to_owned(),
             options,
+            manifest: Kept::default(),
             members: Arc::default(),
             syncing: Mutex::default(),
             synced: Synced::default(),
@@ -177,7 +184,7 @@ impl Orchestrator {
             decisions: AtomicU64::default(),
             progress: watch::Sender::default(),
         }));
-        opened.apply_trust_manifest().await?;
+        opened.begin_with_manifest().await?;
         Ok(opened)
     }
 
@@ -245,6 +252,10 @@ impl Orchestrator {
 
     pub(crate) fn options(&self) -> &Options {
         &self.0.options
+    }
+
+    pub(crate) fn kept_manifest(&self) -> &Kept {
+        &self.0.manifest
     }
 
     /// Held while a sync is under way.

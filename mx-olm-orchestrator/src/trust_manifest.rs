@@ -6,13 +6,21 @@
 //! other configuration. What differs from it fails closed: nothing is sent to a room while a reader differs.
 
 mod check;
+mod file;
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, io, path::PathBuf, sync::Arc};
 
 use ruma::{OwnedDeviceId, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::check::{note_drift, refuse_drift, standing, standing_of_nobody};
+pub use self::file::ManifestFile;
+pub(crate) use self::{
+    check::{note_drift, refuse_drift, standing, standing_of_nobody},
+    file::Kept,
+};
+
+/// The manifest that counts, if there is one.
+pub(crate) type Manifest = Option<Arc<TrustManifest>>;
 
 /// Who is who.
 ///
@@ -76,6 +84,14 @@ pub enum ManifestError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Its file cannot be read. Nothing is sent or taken until it can.
+    #[error("the trust manifest {} cannot be read: mend the file, or take it out of use", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// What there is differs from it. Nothing was sent.
     #[error(
         "{} difference(s) from the trust manifest, nothing was sent: {}; remove what should not be there, or change the \
@@ -93,6 +109,7 @@ impl ManifestError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Invalid { .. } => "trust_manifest_invalid",
+            Self::Unreadable { .. } => "trust_manifest_unreadable",
             Self::Drift { .. } => "trust_manifest_drift",
         }
     }

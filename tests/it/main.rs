@@ -80,6 +80,7 @@ mod logins;
 mod logins_oauth;
 mod logins_of_services;
 mod manifest;
+mod manifest_file;
 mod megolm_forged;
 mod megolm_queue;
 mod megolm_replay;

@@ -1,11 +1,11 @@
 //! Whom a client believes.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
-use mx_olm_orchestrator::{Accept, TrustManifest};
+use mx_olm_orchestrator::{self as orchestrator, Accept, ManifestFile, TrustManifest};
 
 use super::ClientBuilder;
-use crate::{Error, Finding, FindingCode};
+use crate::{Finding, FindingCode};
 
 impl ClientBuilder {
     /// Who is who: nothing is sent to a room while a reader differs from this list, and differences are told. Give it again
@@ -26,27 +26,23 @@ impl ClientBuilder {
         self
     }
 
-    /// There is a list of who is who, in `file`, and it cannot be read: for a [checkup](Self::doctor), which says so and mends
-    /// nothing. What differed from the list stays noted. Do not send with such a client: nobody holds the readers against
-    /// the list.
+    /// Who is who, in a file that counts as it is *now*: it is read before each send and with each sync, so that a change
+    /// needs no restart, and its differences are told. A file that cannot be read, or is no manifest, refuses to open, and
+    /// later every send and every sync, until it is mended: `trust_manifest_unreadable`, `trust_manifest_invalid`. Replace it
+    /// in one step, by a rename: what is half written is no manifest.
     ///
     /// ```no_run
-    /// # async fn example(builder: mx_e2ee::ClientBuilder) -> mx_e2ee::Result<()> {
-    /// use mx_e2ee::{Checkup, Error, FindingCode};
+    /// # async fn example() -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::{Client, ManifestFile};
     ///
-    /// let file = "/etc/mybot/trust.json";
-    /// if let Err(source) = std::fs::read_to_string(file) {
-    ///     let error = Error::File { path: file.into(), source };
-    ///     let found = builder.trust_manifest_unreadable(file, &error).doctor(Checkup::default()).await?;
-    ///     assert!(found.has(FindingCode::TrustManifestUnreadable));
-    /// }
+    /// let file = ManifestFile::new("/etc/mybot/trust.json");
+    /// let bot = Client::builder().directory("/var/lib/mybot").trust_manifest_file(file).open().await?;
+    /// # drop(bot);
     /// # Ok(()) }
     /// ```
     #[must_use]
-    pub fn trust_manifest_unreadable(mut self, file: impl Into<PathBuf>, error: &Error) -> Self {
-        let finding = Finding::of(FindingCode::TrustManifestUnreadable);
-        self.manifest_unreadable = Some(finding.about(file.into().display()).because(error));
-        self.options.trust_manifest_unreadable = true;
+    pub fn trust_manifest_file(mut self, file: ManifestFile) -> Self {
+        self.options.trust_manifest_file = Some(file);
         self
     }
 
@@ -54,6 +50,20 @@ impl ClientBuilder {
     #[must_use]
     pub const fn accept(mut self, accept: Accept) -> Self {
         self.options.accept = accept;
+        self
+    }
+
+    /// For a checkup: where the manifest cannot be read, that is a finding of its own, and keeps nobody from looking at the
+    /// rest. What differed from it stays noted.
+    pub(crate) fn without_broken_manifest(mut self) -> Self {
+        let Some(Err(error)) = self.options.trust_manifest_file.as_ref().map(ManifestFile::load) else {
+            return self;
+        };
+        if let Some(file) = self.options.trust_manifest_file.take() {
+            let finding = Finding::of(FindingCode::TrustManifestUnreadable).about(file.path.display());
+            self.manifest_unreadable = Some(finding.because(&orchestrator::Error::from(error).into()));
+            self.options.trust_manifest_unreadable = true;
+        }
         self
     }
 }

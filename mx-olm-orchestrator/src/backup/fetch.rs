@@ -50,7 +50,7 @@ impl Orchestrator {
         };
         let chunk = vec![(room.to_owned(), session.to_owned(), found)];
         let imported = aside(move || opened(&key, chunk)).await?;
-        let (room, session, context) = (room.to_owned(), session.to_owned(), self.context());
+        let (room, session, context) = (room.to_owned(), session.to_owned(), self.context().await?);
         let store = self.store().clone();
         self.machine()
             .unit(move |machine, unit| {

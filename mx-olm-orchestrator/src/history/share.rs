@@ -157,7 +157,7 @@ impl Orchestrator {
 
     /// Of what was encrypted earlier, what the user's devices may have still.
     async fn looked_at_again(&self, user: &UserId, parcel: Parcel) -> Result<Parcel> {
-        let (user, manifest) = (user.to_owned(), self.options().trust_manifest.clone());
+        let (user, manifest) = (user.to_owned(), self.manifest().await?);
         self.machine()
             .unit(move |machine, _| {
                 Box::pin(async move {
@@ -274,7 +274,7 @@ impl Orchestrator {
         shared: HistoryShared,
     ) -> Result<Parcel> {
         let strategy = self.policy(room, None).await?.recipients.strategy();
-        let (room, user, manifest) = (room.to_owned(), user.to_owned(), self.options().trust_manifest.clone());
+        let (room, user, manifest) = (room.to_owned(), user.to_owned(), self.manifest().await?);
         self.machine()
             .unit(move |machine, unit| {
                 Box::pin(async move {

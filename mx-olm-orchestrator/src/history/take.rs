@@ -93,7 +93,7 @@ impl Orchestrator {
             // Nothing is fetched for somebody whom nobody vouches for.
             _ => return Ok(Err(Not::Failed(HistoryRefusedReason::Untrusted))),
         }
-        let (from, manifest) = (offered.clone(), self.options().trust_manifest.clone());
+        let (from, manifest) = (offered.clone(), self.manifest().await?);
         let trusted = self
             .machine()
             .unit(move |machine, _| {

@@ -40,7 +40,7 @@ impl Orchestrator {
     pub(crate) async fn deliver_before(&self) -> Result<usize> {
         let mut decrypted = 0;
         loop {
-            let context = self.context();
+            let context = self.context().await?;
             let (opened, more) = self
                 .machine()
                 .unit(move |machine, unit| {

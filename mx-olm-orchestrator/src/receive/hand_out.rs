@@ -40,7 +40,7 @@ impl Orchestrator {
         let mut after = after.map(|delivery| delivery.cursor.clone());
         loop {
             let page = inbox::waiting(self.store(), after.as_ref(), limit).await?;
-            let context = self.context();
+            let context = self.context().await?;
             let Some(last) = page
                 .last()
                 .filter(|_| page.iter().any(|of| is_doubtful(&context, &of.event)))

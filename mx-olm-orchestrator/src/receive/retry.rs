@@ -39,7 +39,7 @@ impl Orchestrator {
         let mut decrypted = 0;
         let mut after: Option<Cursor> = None;
         loop {
-            let (from, context) = (after.take(), self.context());
+            let (from, context) = (after.take(), self.context().await?);
             let (opened, last) = self
                 .machine()
                 .unit(move |machine, unit| {

@@ -146,7 +146,7 @@ impl Orchestrator {
             scope,
             gaps,
             device_lists,
-            ..self.context()
+            ..self.context().await?
         };
         let sync = Arc::new(sync);
         for _ in 0..MOST_WAYS {
@@ -205,9 +205,9 @@ impl Orchestrator {
         self.synced().last().map(|at| at.elapsed())
     }
 
-    /// What the work of receiving is told about this device.
-    pub(crate) fn context(&self) -> Context {
-        Context {
+    /// What the work of receiving is told about this device. An error where the trust manifest cannot be read.
+    pub(crate) async fn context(&self) -> Result<Context> {
+        Ok(Context {
             user: self.user_id().to_owned(),
             now_ms: self.now_ms(),
             first_sync: false,
@@ -220,12 +220,12 @@ impl Orchestrator {
             way: Way::default(),
             most_waiting: self.options().most_waiting,
             accept: self.options().accept,
-            manifest: self.options().trust_manifest.clone(),
+            manifest: self.manifest().await?,
             device_lists: None,
             verifications: Arc::clone(self.verification()),
             key_requests: self.options().key_requests.clone(),
             accept_history: self.options().accept_history,
-        }
+        })
     }
 
     /// Sync once without waiting, unless what is known is fresh: who came, went, or has a new device is looked at before

@@ -117,6 +117,8 @@ impl Orchestrator {
             return caught_up;
         };
         caught_up?;
+        // It may be another one than when the readers were found.
+        drop(self.manifest().await?);
         let mut found: Option<Arc<Ready>> = None;
         let mut overtaken = false;
         for round in 1..=MAX_ROUNDS {

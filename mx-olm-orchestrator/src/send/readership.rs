@@ -97,7 +97,7 @@ impl Orchestrator {
             unknown,
             own: (self.user_id().to_owned(), self.device_id().to_owned()),
             policy,
-            manifest: self.options().trust_manifest.clone(),
+            manifest: self.manifest().await?,
             visibility,
             now_ms: self.now_ms(),
         };

@@ -65,7 +65,7 @@ impl Orchestrator {
             recipients: policy.recipients,
             now_ms: self.now_ms(),
             own: (self.user_id().to_owned(), self.device_id().to_owned()),
-            manifest: self.options().trust_manifest.clone(),
+            manifest: self.manifest().await?,
         };
         let members = Arc::clone(self.members());
         self.machine()

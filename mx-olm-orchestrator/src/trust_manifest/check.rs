@@ -1,20 +1,18 @@
 //! What the engine knows, held against the manifest: before a send, after a query, with each message.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use matrix_sdk_crypto::{OlmMachine, UserIdentity};
 use mx_crypto_store::{Family, RecordId, Unit};
 use ruma::{DeviceId, OwnedUserId, UserId};
 
-use super::{Drift, Found, ListedUser, ManifestError, TrustManifest};
-use crate::{Event, Orchestrator, Problem, Result, Trust, TrustDrift, machine::Ending, receive::inbox};
+use super::{Drift, Found, ListedUser, Manifest, ManifestError, TrustManifest};
+use crate::{Error, Event, Orchestrator, Problem, Result, Trust, TrustDrift, machine::Ending, receive::inbox};
 
 const DRIFT: Family = Family::new("manifest-drift");
 
 /// As many users with differences are named in the health of a device.
 const NAMED: usize = 20;
-
-type Manifest = Option<Arc<TrustManifest>>;
 
 fn id(user: &UserId) -> RecordId {
     RecordId::named(DRIFT, &[], user.as_str())
@@ -171,12 +169,8 @@ impl Orchestrator {
         Ok(manifest)
     }
 
-    /// At the start: how the users who are known differ from the manifest, which may be another one than last time.
-    pub(crate) async fn apply_trust_manifest(&self) -> Result<()> {
-        let manifest = self.options().trust_manifest.clone();
-        if manifest.is_none() && self.options().trust_manifest_unreadable {
-            return Ok(());
-        }
+    /// How the users who are known differ from a manifest that is new here: noted, and told.
+    pub(super) async fn apply_trust_manifest(&self, manifest: Manifest) -> Result<()> {
         let noted = self.store().scan(DRIFT, &[], None, usize::MAX).await?;
         if manifest.is_none() && noted.is_empty() {
             return Ok(());
@@ -201,20 +195,36 @@ impl Orchestrator {
             .await
     }
 
-    /// What differs from the manifest, as far as earlier exchanges showed.
-    pub(crate) async fn manifest_problem(&self) -> Result<Option<Problem>> {
+    /// That the manifest's file cannot be read now; and what differs from it, as far as earlier exchanges showed.
+    pub(crate) async fn manifest_problems(&self) -> Result<Vec<Problem>> {
+        let mut problems = Vec::new();
+        match self.manifest().await {
+            Err(Error::Manifest(error)) => problems.push(error.problem()),
+            manifest => drop(manifest?),
+        }
         let mut differences: Vec<Drift> = Vec::new();
         for record in self.store().scan(DRIFT, &[], None, NAMED).await? {
             differences.extend(record.decode::<Vec<Drift>>()?);
         }
-        if differences.is_empty() {
-            return Ok(None);
+        if !differences.is_empty() {
+            problems.push(ManifestError::Drift { differences }.problem());
         }
-        let error = ManifestError::Drift { differences };
-        Ok(Some(Problem {
-            code: error.code(),
-            advice: error.to_string(),
+        Ok(problems)
+    }
+}
+
+impl ManifestError {
+    fn problem(&self) -> Problem {
+        let is_of_the_file = !matches!(self, Self::Drift { .. });
+        Problem {
+            // Whoever looks wants to know that it does not count, and only then why.
+            code: if is_of_the_file {
+                "trust_manifest_unreadable"
+            } else {
+                self.code()
+            },
+            advice: self.to_string(),
             since_ms: None,
-        }))
+        }
     }
 }

@@ -190,6 +190,7 @@ pub(crate) fn exit_code(code: &str) -> u8 {
         code if code == "not_verified" || code.starts_with("verification_") => 11,
         code if code.starts_with("attachment_") => 8,
         "local_body"
+        | "trust_manifest_unreadable"
         | "recovery_key_not_kept"
         | "file_unreadable"
         | "file_not_writable"

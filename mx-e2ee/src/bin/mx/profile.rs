@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
 use mx_e2ee::{
-    Client, ClientBuilder, SyncSource, TrustManifest,
+    Client, ClientBuilder, ManifestFile, SyncSource, TrustManifest, orchestrator,
     store::{KeySource, Passphrase},
 };
 use tokio::time::Instant;
@@ -48,32 +48,26 @@ pub(crate) fn manifest_file(cli: &Cli) -> Result<PathBuf> {
 
 /// The trust manifest that the profile uses. One that cannot be read is not taken for none.
 pub(crate) fn manifest(cli: &Cli) -> Result<Option<TrustManifest>> {
-    let path = manifest_file(cli)?;
-    match std::fs::read_to_string(&path) {
-        Ok(text) => Ok(Some(commands::manifest::parsed(&text)?)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(mx_e2ee::Error::File { path, source }.into()),
-    }
+    let manifest = ManifestFile::if_any(manifest_file(cli)?).load();
+    Ok(manifest.map_err(|error| mx_e2ee::Error::from(orchestrator::Error::from(error)))?)
 }
 
 /// What opens the profile's client.
 pub(crate) fn builder(cli: &Cli) -> Result<ClientBuilder> {
-    let manifest = manifest(cli)?;
-    let builder = builder_without_manifest(cli)?;
-    Ok(match manifest {
-        Some(manifest) => builder.trust_manifest(manifest),
-        None => builder,
-    })
+    // One that cannot be read stops before anything is done.
+    manifest(cli)?;
+    builder_for_looking(cli)
 }
 
-/// The same where the manifest cannot be read: for looking, and never for sending.
-pub(crate) fn builder_without_manifest(cli: &Cli) -> Result<ClientBuilder> {
+/// The same for a checkup, which says that the manifest cannot be read.
+pub(crate) fn builder_for_looking(cli: &Cli) -> Result<ClientBuilder> {
     let source = if cli.sliding_sync {
         SyncSource::SlidingWhereOffered
     } else {
         SyncSource::Sync
     };
-    Ok(bare_builder(cli)?.sync_source(source))
+    let manifest = ManifestFile::if_any(manifest_file(cli)?);
+    Ok(bare_builder(cli)?.sync_source(source).trust_manifest_file(manifest))
 }
 
 /// Only where the profile is and what opens it: for what needs no store.

@@ -9,8 +9,9 @@ The draft shows what the homeserver says now. Compare every key with what its ow
 the homeserver controls the draft.";
 
 const APPLY: &str = "\
-The profile keeps a copy, which every command uses from then on: nothing is sent to a room while one of its members, or a
-device of theirs, differs from it, and mx listen prints each difference. Change the file and apply it again.";
+The profile keeps a copy, which every command uses from then on, also a listener that runs: nothing is sent to a room while
+one of its members, or a device of theirs, differs from it, and mx listen prints each difference. Change the file and apply
+it again.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ManifestCommand {

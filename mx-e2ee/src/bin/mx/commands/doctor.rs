@@ -36,13 +36,7 @@ pub(crate) async fn run(cli: &Cli, options: &Doctor, output: Output) -> Result<(
         Checkup::default()
     };
     checkup.rooms = !options.no_rooms;
-    let builder = profile::builder_without_manifest(cli)?;
-    let builder = match profile::manifest(cli) {
-        Ok(Some(manifest)) => builder.trust_manifest(manifest),
-        Ok(None) => builder,
-        // It is a finding of its own, and keeps nobody from looking at the rest.
-        Err(error) => builder.trust_manifest_unreadable(profile::manifest_file(cli)?, &error.downcast()?),
-    };
+    let builder = profile::builder_for_looking(cli)?;
     let progress = output.progress("looking at everything");
     let found = Box::pin(builder.doctor(checkup)).await?;
     progress.finish_and_clear();

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Context, Result};
-use mx_e2ee::{Error, ManifestError, TrustManifest, orchestrator, write_private_file};
+use mx_e2ee::{Error, ManifestError, ManifestFile, TrustManifest, orchestrator, write_private_file};
 use serde_json::json;
 
 use super::room::user_id;
@@ -33,8 +33,8 @@ pub(crate) async fn run(cli: &Cli, command: &ManifestCommand, output: Output) ->
             let place = profile::manifest_file(cli)?;
             write_private_file(&place, &text, true)?;
             output.note(
-                "it is used by what starts from now on (a listener that runs goes on with the one it began with); \
-                 mx trust-manifest check says whether anything differs",
+                "it is used at once, by a listener that runs as well; mx trust-manifest check says whether anything \
+                 differs",
             );
             Ok(output.show(&json!({"applied": true}), "applied")?)
         }
@@ -52,15 +52,9 @@ pub(crate) async fn run(cli: &Cli, command: &ManifestCommand, output: Output) ->
 }
 
 fn read(file: &Path) -> Result<TrustManifest> {
-    let text = std::fs::read_to_string(file).map_err(|source| Error::File {
-        path: file.to_owned(),
-        source,
-    })?;
-    Ok(parsed(&text)?)
-}
-
-pub(crate) fn parsed(text: &str) -> Result<TrustManifest, Error> {
-    TrustManifest::parse(text).map_err(|error| orchestrator::Error::from(error).into())
+    let manifest = ManifestFile::new(file).load();
+    let manifest = manifest.map_err(|error| Error::from(orchestrator::Error::from(error)))?;
+    manifest.context("there is no such file")
 }
 
 async fn init(cli: &Cli, file: &Path, rooms: &[String], users: &[String], force: bool, output: Output) -> Result<()> {
