@@ -197,3 +197,51 @@ async fn what_is_older_is_passed_over_and_does_not_come_again() {
     let wrong = shell.run("bob", &["listen", "--since", "yesterday"]).await;
     assert_eq!(wrong.status.code(), Some(2));
 }
+
+/// Bob listens for months, and meanwhile somebody says who is who.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_is_applied_counts_for_a_listener_that_runs() {
+    let shell = Shell::new().await;
+    let room = shell.pair().await;
+    shell.ok("alice", &["send", &room, "before"]).await;
+    let draft = shell.data.path().join("trust.json");
+    let path = draft.to_str().unwrap();
+    let init = ["trust-manifest", "init", path, "--user", "@alice:localhost"];
+    shell.ok("bob", &init).await;
+    let mut manifest: Value = serde_json::from_slice(&fs::read(&draft).unwrap()).unwrap();
+    let devices = manifest["users"]["@alice:localhost"]["devices"]
+        .as_object_mut()
+        .unwrap();
+    let device = devices.keys().next().unwrap().clone();
+    // Not hers: that of somebody who is nobody here.
+    devices.insert(device.clone(), "uY7K0dLV0pwK6nrDkNHWKMtCQSyLVb1aXzTpZxB5d9I".into());
+    fs::write(&draft, manifest.to_string()).unwrap();
+    let mut listener = shell
+        .command("bob", &["--json", "listen"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(listener.stdout.take().unwrap()).lines();
+    let mut next = move || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
+    let first = next();
+    assert_eq!(first["content"]["body"], "before");
+    assert_ne!(first["encryption"]["trust"], "not_listed");
+    shell.ok("bob", &["trust-manifest", "apply", path]).await;
+    shell.ok("alice", &["send", &room, "after"]).await;
+    let (mut told, mut after) = (false, None);
+    while !told || after.is_none() {
+        let event = next();
+        match event["kind"].as_str().unwrap() {
+            "trust_drift" => {
+                assert_eq!(event["differences"][0]["device_id"], device, "{event}");
+                told = true;
+            }
+            "message" => after = Some(event["encryption"]["trust"].clone()),
+            _ => {}
+        }
+    }
+    assert_eq!(after.unwrap(), "not_listed");
+    listener.kill().unwrap();
+    listener.wait().unwrap();
+}
