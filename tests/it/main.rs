@@ -21,6 +21,7 @@ mod cli_room_show;
 mod cli_say;
 mod cli_store;
 mod cli_terminal;
+mod cli_terminal_asks;
 mod content;
 mod crash;
 mod crash_history;
