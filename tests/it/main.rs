@@ -11,6 +11,7 @@ mod cancel;
 mod cli;
 mod cli_appservice;
 mod cli_doctor;
+mod cli_exit_codes;
 mod cli_files;
 mod cli_identity;
 mod cli_keys;

@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use mx_e2ee::{Error, ManifestError, TrustManifest, orchestrator, write_private_file};
 use serde_json::json;
 
-use super::room::user_id;
+use super::{room::user_id, secret};
 use crate::{
     cli::{Cli, ManifestCommand},
     output::{Output, clean},
@@ -24,7 +24,9 @@ pub(crate) async fn run(cli: &Cli, command: &ManifestCommand, output: Output) ->
         ManifestCommand::Check { file } => {
             let manifest = match file {
                 Some(file) => read(file)?,
-                None => profile::manifest(cli)?.context("no manifest is applied: name a file")?,
+                None => profile::manifest(cli)?.ok_or_else(|| Error::Configuration {
+                    what: "no manifest is applied: name a file".to_owned(),
+                })?,
             };
             check(cli, &manifest, output).await
         }
@@ -52,11 +54,7 @@ pub(crate) async fn run(cli: &Cli, command: &ManifestCommand, output: Output) ->
 }
 
 fn read(file: &Path) -> Result<TrustManifest> {
-    let text = std::fs::read_to_string(file).map_err(|source| Error::File {
-        path: file.to_owned(),
-        source,
-    })?;
-    Ok(parsed(&text)?)
+    Ok(parsed(&secret::text_of(file)?)?)
 }
 
 pub(crate) fn parsed(text: &str) -> Result<TrustManifest, Error> {
