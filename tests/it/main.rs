@@ -14,6 +14,7 @@ mod cli_doctor;
 mod cli_exit_codes;
 mod cli_files;
 mod cli_identity;
+mod cli_import;
 mod cli_keys;
 mod cli_listen;
 mod cli_output;
