@@ -18,6 +18,7 @@ mod cli_import;
 mod cli_keys;
 mod cli_listen;
 mod cli_output;
+mod cli_pipe;
 mod cli_policy;
 mod cli_room_show;
 mod cli_say;
