@@ -34,6 +34,7 @@ mod crowd;
 mod dehydrated;
 mod disks;
 mod doctor;
+mod doctor_identity;
 mod doctor_inside;
 mod doctor_keys;
 mod dying;
