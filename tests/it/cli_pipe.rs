@@ -8,7 +8,7 @@ use std::{
 use ruma::user_id;
 use serde_json::{Value, json};
 
-use crate::cli::Shell;
+use crate::{cli::Shell, world::World};
 
 /// A process whose data goes into a pipe that somebody may close.
 fn piped(shell: &Shell, profile: &str, arguments: &[&str]) -> (Child, PipeReader) {
@@ -42,6 +42,7 @@ async fn ends_well(child: Child, arguments: &[&str]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_is_gone_is_a_success_of_every_command() {
     let shell = Shell::new().await;
+    let _watched = World::quiet(shell.server.clone());
     let room = shell.pair().await;
     let pages = shell.data.path().join("pages");
     let pages = pages.to_str().unwrap();
@@ -73,6 +74,7 @@ async fn a_reader_that_is_gone_is_a_success_of_every_command() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_of_the_first_line_is_a_success_too() {
     let shell = Shell::new().await;
+    let _watched = World::quiet(shell.server.clone());
     shell.pair().await;
     // More than a pipe holds.
     for name in ["bash", "zsh"] {
@@ -87,6 +89,7 @@ async fn a_reader_of_the_first_line_is_a_success_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_whose_line_could_not_be_written_comes_again() {
     let shell = Shell::new().await;
+    let _watched = World::quiet(shell.server.clone());
     let room = shell.pair().await;
     for arguments in [
         &["listen"][..],
@@ -121,6 +124,7 @@ async fn an_event_whose_line_could_not_be_written_comes_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_read_does_not_come_again_and_the_rest_does() {
     let shell = Shell::new().await;
+    let _watched = World::quiet(shell.server.clone());
     let room = shell.pair().await;
     let (child, reader) = piped(&shell, "bob", &["--json", "listen"]);
     shell.ok("alice", &["send", &room, "read"]).await;

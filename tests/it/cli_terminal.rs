@@ -158,6 +158,13 @@ async fn whoever_ends_the_question_has_a_terminal_that_echoes() {
         assert!(shown.contains(words), "{shown:?}");
         assert!(terminal.echoes(), "after {key:?}");
     }
+    let mut terminal = Terminal::from_a_shell(&shell.typed("alice", &login));
+    terminal.asks_in_secret("password of alice: ");
+    terminal.terminates();
+    terminal.until("once more to end at once");
+    terminal.terminates();
+    terminal.until("ended with 9");
+    assert!(terminal.echoes(), "after a signal");
     assert_eq!(shell.run("alice", &["whoami"]).await.status.code(), Some(3));
     assert!(shell.server.devices_of(user_id!("@alice:localhost")).is_empty());
 }

@@ -11,7 +11,10 @@ use pty_process::{
     Size,
     blocking::{self, Pty},
 };
-use rustix::termios::{LocalModes, tcgetattr};
+use rustix::{
+    process::{Pid, Signal, kill_process},
+    termios::{LocalModes, tcgetattr},
+};
 
 use crate::{cli::Shell, world::watchdog::PATIENCE};
 
@@ -29,6 +32,10 @@ const DECIDES: [&str; 8] = [
     "NO_COLOR",
     "RUST_LOG",
 ];
+
+/// Says which process it is, becomes the command, and stays a while longer than that.
+const FROM_A_SHELL: &str =
+    r#"sh -c 'echo "runs as $$"; exec "$0" "$@"' "$0" "$@"; echo "ended with $?"; read -r _wait"#;
 
 /// A pseudo-terminal with a process on it, which ends with this.
 pub(crate) struct Terminal {
@@ -66,7 +73,7 @@ impl Terminal {
     /// Begun from a shell that goes on after it: what it leaves of the terminal is seen.
     pub(crate) fn from_a_shell(command: &Command) -> Self {
         let mut shell = Command::new("sh");
-        shell.args(["-c", "\"$0\" \"$@\"; echo \"ended with $?\"; read -r _wait"]);
+        shell.args(["-c", FROM_A_SHELL]);
         shell.arg(command.get_program()).args(command.get_args());
         for (name, value) in command.get_envs() {
             match value {
@@ -162,6 +169,16 @@ impl Terminal {
             std::thread::park_timeout(LOOK);
         }
         unreachable!("what is typed is shown: {:?}", self.shown());
+    }
+
+    /// End what was begun from a shell, as a service manager does.
+    pub(crate) fn terminates(&mut self) {
+        let number = self.shown().split_once("runs as ").and_then(|(_, rest)| {
+            let (number, _) = rest.split_once('\r')?;
+            number.parse().ok()
+        });
+        let process = Pid::from_raw(number.unwrap()).unwrap();
+        kill_process(process, Signal::TERM).unwrap();
     }
 
     pub(crate) const fn process(&mut self) -> &mut Child {
