@@ -1,5 +1,7 @@
 //! `mx keys export` and `mx keys import`: files for their owner, passphrases that no process sees.
 
+use std::{fs, os::unix::fs::PermissionsExt};
+
 use matrix_sdk_crypto::{OlmMachine, encrypt_room_key_export};
 use ruma::{device_id, room_id, user_id};
 use serde_json::Value;
@@ -23,7 +25,7 @@ async fn a_key_file_is_imported_and_what_is_wrong_with_it_is_said() {
     let shell = Shell::new().await;
     let _room = shell.pair().await;
     let path = shell.data.path().join("keys.txt");
-    std::fs::write(&path, foreign_file().await).unwrap();
+    fs::write(&path, foreign_file().await).unwrap();
     let path = path.to_str().unwrap();
     let import = ["--json", "keys", "import", path, "--passphrase-file", "-"];
     let wrong = shell.run_with("alice", &import, "cow\n").await;
@@ -50,8 +52,8 @@ async fn a_key_file_that_is_there_is_not_replaced() {
     let shell = Shell::new().await;
     let _room = shell.pair().await;
     let (path, secret) = (shell.data.path().join("keys.txt"), shell.data.path().join("secret"));
-    std::fs::write(&path, "mine").unwrap();
-    std::fs::write(&secret, "").unwrap();
+    fs::write(&path, "mine").unwrap();
+    fs::write(&secret, "").unwrap();
     let (path, secret) = (path.to_str().unwrap(), secret.to_str().unwrap());
     let refused = shell
         .run("alice", &["keys", "export", path, "--passphrase-file", secret])
@@ -64,5 +66,59 @@ async fn a_key_file_that_is_there_is_not_replaced() {
         )
         .await;
     assert!(String::from_utf8(empty.stderr).unwrap().contains("is empty"));
-    assert_eq!(std::fs::read_to_string(path).unwrap(), "mine");
+    assert_eq!(fs::read_to_string(path).unwrap(), "mine");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_file_carries_keys_from_profile_to_profile() {
+    let shell = Shell::new().await;
+    let room = shell.pair().await;
+    let (file, pass) = (shell.data.path().join("keys.txt"), shell.data.path().join("pass"));
+    fs::write(&pass, "correct horse\n").unwrap();
+    let (path, pass) = (file.to_str().unwrap(), pass.to_str().unwrap());
+    // Bob is not given the key.
+    shell.ok("bob", &["listen", "--once"]).await;
+    crate::edits::hold_keys_back(&shell.server);
+    shell.ok("alice", &["send", &room, "without its key"]).await;
+    assert_eq!(shell.ok("bob", &["listen", "--once"]).await, "");
+
+    let export = ["--json", "keys", "export", path, "--passphrase-file", pass];
+    let shown: Value = serde_json::from_str(&shell.ok("alice", &export).await).unwrap();
+    assert_eq!((&shown["file"], &shown["room_keys"]), (&path.into(), &1.into()));
+    let mode = || fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let first = fs::read(path).unwrap();
+    assert_eq!(mode(), 0o600);
+    assert!(first.starts_with(b"-----BEGIN MEGOLM SESSION DATA-----"));
+    let refused = shell.run("alice", &export).await;
+    assert_eq!(refused.status.code(), Some(10));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("file_exists"));
+    assert_eq!(fs::read(path).unwrap(), first);
+    // Replaced where that is said, and for its owner alone although the one before was not.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+    let forced = [
+        "keys",
+        "export",
+        path,
+        "--force",
+        "--room",
+        &room,
+        "--passphrase-file",
+        pass,
+    ];
+    let shown = shell.ok("alice", &forced).await;
+    assert_eq!(shown, format!("1 room key(s) in {path}"));
+    assert_ne!(fs::read(path).unwrap(), first);
+    assert_eq!(mode(), 0o600);
+
+    let import = ["--json", "keys", "import", path, "--passphrase-file", pass];
+    let output = shell.run("bob", &import).await;
+    let taken: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&taken["imported"], &taken["retried"]),
+        (&1.into(), &1.into()),
+        "{taken}"
+    );
+    assert!(String::from_utf8_lossy(&output.stderr).contains("1 event(s) waited for them"));
+    let heard = shell.ok("bob", &["listen", "--once"]).await;
+    assert!(heard.ends_with(": without its key"), "{heard}");
 }

@@ -80,7 +80,7 @@ impl Sdk {
     clippy::future_not_send,
     reason = "a database of SQLite is of one thread, as this test is"
 )]
-async fn sdk(pair: Pair, directory: &Path, passphrase: Option<&str>) -> (Device, mx_e2ee::Room, String) {
+pub(crate) async fn sdk(pair: Pair, directory: &Path, passphrase: Option<&str>) -> (Device, mx_e2ee::Room, String) {
     let Pair {
         server,
         alice,
@@ -160,6 +160,7 @@ async fn the_device_of_matrix_sdk_goes_on_sealed_or_not() {
                 .transport(server.transport())
         };
         let login = || ImportLogin::new("http://localhost", &token).unwrap();
+        let before = contents(theirs.path());
         for wrong in [Some("another"), None, Some("a passphrase")] {
             if wrong != passphrase {
                 let error = builder()
@@ -167,14 +168,17 @@ async fn the_device_of_matrix_sdk_goes_on_sealed_or_not() {
                     .await
                     .unwrap_err();
                 assert_eq!(error.code(), "import_foreign", "{error}");
+                assert!(
+                    contents(theirs.path()) == before,
+                    "untouched, and with no file beside it"
+                );
             }
         }
-        let before = contents(theirs.path());
         let imported = builder()
             .import_matrix_sdk(theirs.path(), passphrase, login())
             .await
             .unwrap();
-        assert_eq!(contents(theirs.path()), before, "untouched");
+        assert!(contents(theirs.path()) == before, "untouched");
         assert_eq!(imported.ed25519, fingerprint);
         assert!(imported.olm_sessions > 0 && imported.room_keys > 0);
 
@@ -221,8 +225,11 @@ async fn the_device_in_a_store_that_matrix_sdk_wrote_goes_on() {
         let last = server.timeline(room.id()).pop().unwrap();
         assert_eq!(bare.read(room.id(), &last).await.as_deref(), Ok("read before"));
         drop(bare);
-        // The last connection that ends takes the log of writes with it.
+        // The last connection that ends takes the log of writes with it. Of two that end at once, neither may be the last.
         while theirs.path().join("matrix-sdk-crypto.sqlite3-wal").exists() {
+            let last = Connection::open(theirs.path().join("matrix-sdk-crypto.sqlite3")).unwrap();
+            let _busy = last.query_row("SELECT count(*) FROM kv", (), |row| row.get::<_, i64>(0));
+            drop(last);
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         bobs_room.send_text("while nobody was there").await.unwrap();
@@ -273,12 +280,14 @@ async fn a_store_of_a_later_matrix_sdk_is_refused() {
         "DELETE FROM kv WHERE key = 'account'",
     ] {
         database.execute(statement, ()).unwrap();
+        let before = contents(theirs.path());
         let login = ImportLogin::new("http://localhost", &token).unwrap();
         let builder = Client::builder()
             .directory(ours.path().join("device"))
             .transport(server.transport());
         let error = builder.import_matrix_sdk(theirs.path(), None, login).await.unwrap_err();
         assert_eq!(error.code(), "import_foreign", "{error}");
+        assert!(contents(theirs.path()) == before, "untouched: {statement}");
     }
     assert!(contents(ours.path()).is_empty());
 }

@@ -191,6 +191,7 @@ async fn the_work_that_a_sealed_store_asks_for_has_an_end() {
             database
                 .execute("UPDATE kv SET value = ?1 WHERE key = 'cipher'", (&written,))
                 .unwrap();
+            let before = contents(directory.path());
             let ours = tempfile::tempdir().unwrap();
             let login = ImportLogin::new("http://localhost", &token).unwrap();
             let builder = mx_e2ee::Client::builder()
@@ -201,6 +202,8 @@ async fn the_work_that_a_sealed_store_asks_for_has_an_end() {
                 .await;
             let error = imported.unwrap_err();
             assert!(error.to_string().contains("not sealed as that client"), "{error}");
+            assert!(contents(directory.path()) == before, "untouched");
+            assert!(contents(ours.path()).is_empty());
         }
     }
 }

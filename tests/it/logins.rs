@@ -129,7 +129,7 @@ async fn what_is_not_offered_is_told_with_what_is() {
 }
 
 /// A browser: it opens a page and goes where it is sent.
-async fn browse(page: &str) -> (u16, Option<String>) {
+pub(crate) async fn browse(page: &str) -> (u16, Option<String>) {
     let browser = ReqwestTransport::builder().build().unwrap();
     let mut request = http::Request::get(page).body(bytes::Bytes::new()).unwrap();
     request.extensions_mut().insert(ShowRedirects);

@@ -150,7 +150,7 @@ async fn what_cannot_be_asked_is_refused_with_words() {
         (&["verify", "user", "bob"], 2, "invalid_id"),
         (
             &["verify", "listen", "--policy", "/nowhere/policy"],
-            1,
+            10,
             "cannot be read",
         ),
     ] {

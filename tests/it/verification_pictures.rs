@@ -230,3 +230,38 @@ async fn mx_shows_a_code_as_a_picture_that_another_scans() {
 async fn mx_scans_a_picture_of_a_code_that_another_shows() {
     processes(false).await;
 }
+
+/// What is drawn on a terminal is scanned from it, and whoever sits there is asked whether the other side says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_code_is_drawn_on_a_terminal_and_confirmed_there() {
+    let shell = Shell::new().await;
+    shell.new_device("alice", "alice").await;
+    shell.ok("alice", &["identity", "setup"]).await;
+    let carol = with_identity(Device::new(&shell.server, "carol").await).await;
+    let device = carol.client.device_id().as_str();
+    let verify = ["verify", "user", "@carol:localhost", "--device", device, "--qr"];
+    for (keys, code, words) in [
+        ("no\r", 11, "cancelled here"),
+        ("\u{4}", 11, "nobody is there to answer"),
+        ("yes\r", 0, "and the identity"),
+    ] {
+        let mut terminal = shell.sit_at("alice", &verify);
+        let asked = until(&carol, |state| *state == VerificationState::Requested).await;
+        asked.accept().await.unwrap();
+        let one = until(&carol, |state| matches!(state, VerificationState::Ready { .. })).await;
+        terminal.until("takes part");
+        let shown = terminal.until("the code waits to be scanned");
+        let is_drawn = |line: &&str| !line.is_empty() && line.chars().all(|char| " █▀▄".contains(char));
+        let drawn: Vec<&str> = shown.lines().filter(is_drawn).collect();
+        let scanned = qr_from_picture(&photo(&drawn.join("\n"))).unwrap();
+        one.scan(&scanned).await.unwrap();
+        terminal.until("does the other side say that it has scanned this code? [yes/no]");
+        terminal.presses(keys);
+        let outcome = outcome(&carol).await;
+        let is_done = matches!(outcome, VerificationOutcome::Done { user: true, .. });
+        assert_eq!(is_done, code == 0, "{outcome:?}");
+        let (ended, shown) = terminal.end();
+        assert_eq!(ended, Some(code), "{shown}");
+        assert!(shown.contains(words), "{words}: {shown}");
+    }
+}

@@ -97,6 +97,7 @@ impl Output {
 /// What is wrong with a login or an account.
 fn is_of_account(code: &str) -> bool {
     code.starts_with("login_")
+        || code.starts_with("authentication_")
         || code.starts_with("oauth_")
         || code.starts_with("user_")
         || code.starts_with("session_file")
@@ -305,6 +306,7 @@ mod tests {
     fn exit_codes_tell_kinds_apart() {
         for (code, expected) in [
             ("wrong_password", 3),
+            ("authentication_unanswerable", 3),
             ("unreachable", 4),
             ("recipients_unknown", 5),
             ("members_incomplete", 5),

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
-use mx_e2ee::{ruma::OwnedServerName, transport::AppServiceRegistration, write_private_file};
+use anyhow::{Result, bail};
+use mx_e2ee::{Error, ruma::OwnedServerName, transport::AppServiceRegistration, write_private_file};
 use serde_json::{Map, Value, json};
 use yaml_rust2::{Yaml, YamlLoader};
 use zeroize::Zeroizing;
 
+use super::secret::text_of;
 use crate::{
     cli::AppServiceCommand,
     output::{Output, clean},
@@ -21,8 +22,9 @@ pub(crate) fn run(command: &AppServiceCommand, output: Output) -> Result<()> {
         file,
         force,
     } = command;
-    let server = OwnedServerName::try_from(server.as_str())
-        .with_context(|| format!("{} is not the name of a server: it is like example.org", clean(server)))?;
+    let server = OwnedServerName::try_from(server.as_str()).map_err(|_| Error::Configuration {
+        what: format!("{} is not the name of a server: it is like example.org", clean(server)),
+    })?;
     let registration = AppServiceRegistration::new(id, &server, prefix);
     // JSON is YAML, too.
     let mut text = Zeroizing::new(serde_json::to_vec_pretty(&registration)?);
@@ -46,8 +48,7 @@ pub(crate) fn run(command: &AppServiceCommand, output: Output) -> Result<()> {
 
 /// The token in the registration of an application service (YAML or JSON), or in a file that holds nothing else.
 pub(super) fn token(file: &Path) -> Result<Zeroizing<String>> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
-    let text = Zeroizing::new(text);
+    let text = text_of(file)?;
     let mut lines = text.lines().filter(|line| !line.trim().is_empty());
     if let (Some(line), None) = (lines.next(), lines.next())
         && !line.contains([':', '{', ' '])
@@ -57,10 +58,12 @@ pub(super) fn token(file: &Path) -> Result<Zeroizing<String>> {
     match registration(&text) {
         // What is wrong with it could quote a token.
         Some(registration) => Ok(Zeroizing::new(registration.as_token()?.expose().to_owned())),
-        None => bail!(
-            "{} is neither the registration of an application service nor a token alone",
-            file.display()
-        ),
+        None => bail!(Error::Configuration {
+            what: format!(
+                "{} is neither the registration of an application service nor a token alone",
+                file.display()
+            ),
+        }),
     }
 }
 

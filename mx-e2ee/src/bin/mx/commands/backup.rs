@@ -13,7 +13,8 @@ use crate::{
 
 pub(crate) async fn run(cli: &Cli, command: &BackupCommand, output: Output) -> Result<()> {
     if matches!(command, BackupCommand::Delete { yes: false }) {
-        bail!("room keys that are nowhere else are lost with the backup: say --yes if that is meant");
+        let what = "room keys that are nowhere else are lost with the backup: say --yes if that is meant".to_owned();
+        bail!(mx_e2ee::Error::Configuration { what });
     }
     let client = profile::open(cli).await?;
     let done = carry_out(&client, command, output).await;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use indicatif::ProgressBar;
 use mx_e2ee::{
     Client, DehydrationStatus, IdentityStatus, Recovered, RecoveryKeeping, SetUp,
     ruma::api::client::uiaa::{MatrixUserIdentifier, UserIdentifier},
@@ -17,11 +18,13 @@ use crate::{
     cli::{BundleCommand, Cli, IdentityCommand, Password, Recovery},
     output::{Output, clean},
     profile,
+    signals::Ended,
 };
 
 pub(crate) async fn run(cli: &Cli, command: &IdentityCommand, output: Output) -> Result<()> {
     if matches!(command, IdentityCommand::Reset { yes: false, .. }) {
-        bail!("everybody who verified this account has to verify it again after that: say --yes if that is meant");
+        let what = "everybody who verified this account has to verify it again after that: say --yes if that is meant";
+        bail!(mx_e2ee::Error::Configuration { what: what.to_owned() });
     }
     let client = profile::open(cli).await?;
     let done = carry_out(&client, command, output).await;
@@ -33,21 +36,25 @@ pub(crate) async fn run(cli: &Cli, command: &IdentityCommand, output: Output) ->
 async fn carry_out(client: &Client, command: &IdentityCommand, output: Output) -> Result<()> {
     match command {
         IdentityCommand::Setup { recovery, password } => {
-            let (keeping, answers) = (keeping(recovery)?, answers(client, password, output)?);
+            let keeping = keeping(recovery)?;
             let progress = output.progress("setting up the identity");
-            let set_up = client.set_up_identity(&*answers, keeping).await?;
+            let answers = answers(client, password, output, &progress)?;
+            let set_up = client.set_up_identity(&*answers, keeping).await;
+            let set_up = set_up.map_err(interrupted)?;
             progress.finish_and_clear();
             show_set_up(&set_up, recovery, output)
         }
         IdentityCommand::Reset { recovery, password, .. } => {
-            let (keeping, answers) = (keeping(recovery)?, answers(client, password, output)?);
+            let keeping = keeping(recovery)?;
             let progress = output.progress("resetting the identity");
-            let set_up = client.reset_identity(&*answers, keeping).await?;
+            let answers = answers(client, password, output, &progress)?;
+            let set_up = client.reset_identity(&*answers, keeping).await;
+            let set_up = set_up.map_err(interrupted)?;
             progress.finish_and_clear();
             show_set_up(&set_up, recovery, output)
         }
         IdentityCommand::Recover { recovery_key_file } => {
-            let key = recovery_key(recovery_key_file.as_deref())?;
+            let key = recovery_key(recovery_key_file.as_deref()).await?;
             let progress = output.progress("recovering the identity");
             let recovered = client.recover_identity(&key).await?;
             progress.finish_and_clear();
@@ -69,14 +76,13 @@ async fn carry_out(client: &Client, command: &IdentityCommand, output: Output) -
     }
 }
 
-fn recovery_key(file: Option<&Path>) -> Result<Zeroizing<String>> {
+async fn recovery_key(file: Option<&Path>) -> Result<Zeroizing<String>> {
     match file {
         Some(file) => secret::first_line(file),
-        None => secret::typed(
-            "recovery key or passphrase: ",
-            "the recovery key",
-            "use --recovery-key-file",
-        ),
+        None => {
+            let question = "recovery key or passphrase: ";
+            secret::typed(question, "the recovery key", "use --recovery-key-file").await
+        }
     }
 }
 
@@ -86,7 +92,7 @@ async fn dehydrate(client: &Client, key: Option<&Path>, delete: bool, output: Ou
         let line = clean(&format!("the dehydrated device {device} is deleted"));
         return Ok(output.show(&json!({"deleted": device}), &line)?);
     }
-    let device = client.dehydrate(&recovery_key(key)?).await?;
+    let device = client.dehydrate(&recovery_key(key).await?).await?;
     let line = clean(&format!("the dehydrated device {device} takes room keys from now on"));
     Ok(output.show(&json!({"device_id": device}), &line)?)
 }
@@ -98,19 +104,15 @@ async fn carry(client: &Client, command: &BundleCommand, output: Output) -> Resu
             force,
             passphrase,
         } => {
-            let passphrase = secret::new_passphrase(passphrase, "passphrase for the bundle")?;
+            let passphrase = secret::new_passphrase(passphrase, "passphrase for the bundle").await?;
             let bundle = client.export_secrets(&passphrase).await?;
             write_private_file(file, bundle.as_bytes(), *force)?;
             let shown = file.display().to_string();
             Ok(output.show(&json!({"file": shown}), &format!("the secrets are in {shown}"))?)
         }
         BundleCommand::Import { file, passphrase } => {
-            let text = std::fs::read_to_string(file).map_err(|source| mx_e2ee::Error::File {
-                path: file.clone(),
-                source,
-            });
-            let text = text.context("no bundle could be read")?;
-            let passphrase = secret::passphrase(passphrase, "passphrase of the bundle")?;
+            let text = secret::text_of(file).context("no bundle could be read")?;
+            let passphrase = secret::passphrase(passphrase, "passphrase of the bundle").await?;
             let recovered = client.import_secrets(&text, &passphrase).await?;
             show_recovered(&recovered, output)
         }
@@ -129,12 +131,13 @@ fn keeping(recovery: &Recovery) -> Result<RecoveryKeeping> {
 
 /// Who answers when the homeserver asks who is there: the password that is known without asking anybody, else whoever sits
 /// at the terminal.
-fn answers(client: &Client, password: &Password, output: Output) -> Result<Box<dyn Answers>> {
+fn answers(client: &Client, password: &Password, output: Output, progress: &ProgressBar) -> Result<Box<dyn Answers>> {
     let password = match (&password.password_file, std::env::var("MX_PASSWORD")) {
         (Some(file), _) => secret::first_line(file)?.to_string(),
         (None, Ok(password)) => password,
         (None, Err(_)) => {
-            return Ok(match Person::at_the_terminal(client.user_id().to_owned(), output) {
+            let user = client.user_id().to_owned();
+            return Ok(match Person::at_the_terminal(user, output, progress) {
                 Some(person) => Box::new(person),
                 None => Box::new(Unattended::new()),
             });
@@ -144,6 +147,14 @@ fn answers(client: &Client, password: &Password, output: Output) -> Result<Box<d
     Ok(Box::new(
         Unattended::new().password(UserIdentifier::Matrix(user), password),
     ))
+}
+
+/// Whoever was asked has pressed Ctrl-C.
+fn interrupted(error: mx_e2ee::Error) -> anyhow::Error {
+    match error.code() {
+        "authentication_given_up" => Ended.into(),
+        _ => error.into(),
+    }
 }
 
 fn show_set_up(set_up: &SetUp, recovery: &Recovery, output: Output) -> Result<()> {

@@ -78,7 +78,7 @@ async fn imported(cli: &Cli, command: &ImportCommand) -> Result<ImportedDevice> 
                 Some(file) => first_line(file)?,
                 None => Zeroizing::new(NIO_KEY.to_owned()),
             };
-            builder.import_nio(database, &key, login_of(login)?).await?
+            builder.import_nio(database, &key, login_of(login).await?).await?
         }
         ImportCommand::MatrixSdk {
             from,
@@ -87,17 +87,19 @@ async fn imported(cli: &Cli, command: &ImportCommand) -> Result<ImportedDevice> 
         } => {
             let passphrase = passphrase_file.as_ref().map(|file| first_line(file)).transpose()?;
             let passphrase = passphrase.as_ref().map(|passphrase| passphrase.as_str());
-            builder.import_matrix_sdk(from, passphrase, login_of(login)?).await?
+            let login = login_of(login).await?;
+            builder.import_matrix_sdk(from, passphrase, login).await?
         }
     })
 }
 
-fn login_of(login: &ImportedLogin) -> Result<ImportLogin> {
+async fn login_of(login: &ImportedLogin) -> Result<ImportLogin> {
     let token = match (&login.token_file, std::env::var("MX_TOKEN")) {
         (Some(file), _) => login::first_line(file)?,
         (None, Ok(token)) => token,
         (None, Err(_)) => {
-            let mut typed = typed("access token: ", "the access token", "set MX_TOKEN or use --token-file")?;
+            let instead = "set MX_TOKEN or use --token-file";
+            let mut typed = typed("access token: ", "the access token", instead).await?;
             std::mem::take(&mut *typed)
         }
     };

@@ -52,7 +52,7 @@ async fn export(cli: &Cli, options: &ExportKeys, output: Output) -> Result<()> {
     for room in &options.room {
         rooms.push(client.resolve(room).await?);
     }
-    let passphrase = secret::new_passphrase(&options.passphrase, "passphrase for the key file")?;
+    let passphrase = secret::new_passphrase(&options.passphrase, "passphrase for the key file").await?;
     let progress = output.progress("exporting room keys");
     let rooms = (!rooms.is_empty()).then_some(rooms.as_slice());
     let file = client.export_room_keys(&passphrase, rooms).await?;
@@ -69,12 +69,8 @@ async fn export(cli: &Cli, options: &ExportKeys, output: Output) -> Result<()> {
 
 async fn import(cli: &Cli, options: &ImportKeys, output: Output) -> Result<()> {
     let client = profile::open(cli).await?;
-    let text = std::fs::read_to_string(&options.file).map_err(|source| mx_e2ee::Error::File {
-        path: options.file.clone(),
-        source,
-    });
-    let text = text.context("no key file could be read")?;
-    let passphrase = secret::passphrase(&options.passphrase, "passphrase of the key file")?;
+    let text = secret::text_of(&options.file).context("no key file could be read")?;
+    let passphrase = secret::passphrase(&options.passphrase, "passphrase of the key file").await?;
     let progress = output.progress("importing room keys");
     let taken = client.import_room_keys(&text, &passphrase).await?;
     client.close().await?;

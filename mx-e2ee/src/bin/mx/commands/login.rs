@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use indicatif::ProgressBar;
 use mx_e2ee::{
     Client, ClientBuilder, Error, Session, SsoListener,
     ruma::OwnedUserId,
@@ -15,7 +16,10 @@ use mx_e2ee::{
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::{appservice, secret::typed};
+use super::{
+    appservice,
+    secret::{empty, prompt, text_of, typed},
+};
 use crate::{
     cli::{Cli, Login, Logout},
     output::{Output, clean},
@@ -107,9 +111,11 @@ async fn log_in(builder: ClientBuilder, login: &Login, output: Output) -> Result
         (builder.login_as_service(&token, user).await, progress)
     } else {
         let Some(user) = &login.user else {
-            bail!("who is to log in? Use --user");
+            bail!(Error::Configuration {
+                what: "who is to log in? Use --user".to_owned()
+            });
         };
-        let password = password(login, user)?;
+        let password = password(login, user).await?;
         let progress = begun();
         (builder.login(user, &password).await, progress)
     };
@@ -147,11 +153,8 @@ async fn single_sign_on(builder: &ClientBuilder, output: Output) -> Result<Zeroi
         if !interactive {
             return std::future::pending().await;
         }
-        let line = tokio::task::spawn_blocking(|| rpassword::prompt_password("")).await;
-        let line = Zeroizing::new(
-            line.context("the terminal cannot be read")?
-                .context("the terminal cannot be read")?,
-        );
+        let line = prompt(String::new(), ProgressBar::hidden()).await;
+        let line = line.context("the terminal cannot be read")?;
         pasted_token(&line).context("that holds no login token")
     };
     tokio::select! {
@@ -174,26 +177,25 @@ fn pasted_token(line: &str) -> Option<Zeroizing<String>> {
     (!token.is_empty()).then(|| Zeroizing::new(token))
 }
 
-fn password(login: &Login, user: &str) -> Result<String> {
+async fn password(login: &Login, user: &str) -> Result<String> {
     if let Some(file) = &login.kind.password_file {
         return first_line(file);
     }
     match std::env::var("MX_PASSWORD") {
         Ok(password) => Ok(password),
         Err(_) => {
-            let prompt = format!("password of {user}: ");
-            let mut typed = typed(&prompt, "the password", "set MX_PASSWORD or use --password-file")?;
+            let question = format!("password of {user}: ");
+            let instead = "set MX_PASSWORD or use --password-file";
+            let mut typed = typed(&question, "the password", instead).await?;
             Ok(std::mem::take(&mut *typed))
         }
     }
 }
 
 pub(super) fn first_line(file: &Path) -> Result<String> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
-    text.lines()
-        .next()
-        .map(|line| line.trim().to_owned())
-        .with_context(|| format!("{} is empty", file.display()))
+    let text = text_of(file)?;
+    let line = text.lines().next().map(str::trim).filter(|line| !line.is_empty());
+    Ok(line.ok_or_else(|| empty(file))?.to_owned())
 }
 
 pub(crate) async fn logout(cli: &Cli, logout: &Logout, output: Output) -> Result<()> {

@@ -24,7 +24,9 @@ pub(crate) async fn run(cli: &Cli, command: &ManifestCommand, output: Output) ->
         ManifestCommand::Check { file } => {
             let manifest = match file {
                 Some(file) => read(file)?,
-                None => profile::manifest(cli)?.context("no manifest is applied: name a file")?,
+                None => profile::manifest(cli)?.ok_or_else(|| Error::Configuration {
+                    what: "no manifest is applied: name a file".to_owned(),
+                })?,
             };
             check(cli, &manifest, output).await
         }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use indicatif::ProgressBar;
 use mx_e2ee::{
     ruma::{
         OwnedUserId,
@@ -14,6 +15,7 @@ use mx_e2ee::{
     transport::{Answers, Challenge, InteractiveError, Unattended},
 };
 
+use super::secret::prompt;
 use crate::output::{Output, clean};
 
 /// A password may be mistyped so many times.
@@ -24,25 +26,35 @@ const ATTEMPTS: usize = 3;
 pub(super) struct Person {
     user: OwnedUserId,
     output: Output,
+    progress: ProgressBar,
     refused: AtomicUsize,
 }
 
 impl Person {
     /// `None`: there is no terminal, and so nobody.
-    pub(super) fn at_the_terminal(user: OwnedUserId, output: Output) -> Option<Self> {
+    pub(super) fn at_the_terminal(user: OwnedUserId, output: Output, progress: &ProgressBar) -> Option<Self> {
         io::stdin().is_terminal().then(|| Self {
             user,
             output,
+            progress: progress.clone(),
             refused: AtomicUsize::new(0),
         })
     }
 
+    fn tell(&self, line: &str) {
+        self.progress.suspend(|| self.output.note(line));
+    }
+
     async fn password(&self, challenge: &Challenge) -> Result<AuthData, InteractiveError> {
         let question = format!("password of {}: ", self.user);
-        let typed = tokio::task::spawn_blocking(|| rpassword::prompt_password(question)).await;
-        let Ok(Ok(password)) = typed else {
-            return Err(InteractiveError::unanswerable(challenge));
-        };
+        let password = prompt(question, self.progress.clone())
+            .await
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::Interrupted => InteractiveError::GivenUp {
+                    why: "it was interrupted".to_owned(),
+                },
+                _ => InteractiveError::unanswerable(challenge),
+            })?;
         let user = MatrixUserIdentifier::new(self.user.to_string());
         Ok(challenge.password(UserIdentifier::Matrix(user), &password))
     }
@@ -50,10 +62,10 @@ impl Person {
     async fn browser(&self, challenge: &Challenge, stage: &AuthType) -> Result<AuthData, InteractiveError> {
         let unanswerable = || InteractiveError::unanswerable(challenge);
         let page = challenge.page(stage).ok_or_else(unanswerable)?;
-        self.output.note(&clean(&format!(
+        self.tell(&clean(&format!(
             "the homeserver wants this to be done in a browser: {page}"
         )));
-        self.output.note("press Enter when it is done");
+        self.tell("press Enter when it is done");
         let waited = tokio::task::spawn_blocking(|| io::stdin().read_line(&mut String::new())).await;
         match waited {
             Ok(Ok(read)) if read > 0 => challenge.done_elsewhere(stage).ok_or_else(unanswerable),
@@ -69,7 +81,7 @@ impl Answers for Person {
             if self.refused.fetch_add(1, Ordering::Relaxed) + 1 >= ATTEMPTS {
                 return Err(InteractiveError::refused(refusal));
             }
-            self.output.note("that was not accepted");
+            self.tell("that was not accepted");
         }
         let next = challenge.next_stages();
         if next.contains(&&AuthType::Dummy) {

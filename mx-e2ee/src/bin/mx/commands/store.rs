@@ -43,7 +43,7 @@ async fn export(cli: &Cli, options: &ExportStore, output: Output) -> Result<()> 
     if file.exists() && !is_on_its_way(cli, file)? {
         return Err(mx_e2ee::Error::FileExists { path: file.clone() }.into());
     }
-    let passphrase = secret::new_passphrase(&options.passphrase, "passphrase for the file")?;
+    let passphrase = secret::new_passphrase(&options.passphrase, "passphrase for the file").await?;
     let key = KeySource::Passphrase(Passphrase::new(passphrase.as_str()));
     let progress = output.progress("moving the device into the file");
     let moved = leaving(cli, async |builder| {
@@ -103,7 +103,7 @@ async fn import(cli: &Cli, options: &ImportStore, output: Output) -> Result<()> 
         let path = file.clone();
         return Err(mx_e2ee::Error::File { path, source }.into());
     }
-    let passphrase = secret::passphrase(&options.passphrase, "passphrase of the file")?;
+    let passphrase = secret::passphrase(&options.passphrase, "passphrase of the file").await?;
     let key = KeySource::Passphrase(Passphrase::new(passphrase.as_str()));
     let progress = output.progress("taking the device out of the file");
     let moved = profile::bare_builder(cli)?.move_in(file, &key).await;

@@ -18,7 +18,7 @@ use self::{
     photo::{Found, Photo},
     steps::{Answer, Step, Steps},
 };
-use super::room::user_id;
+use super::{room::user_id, secret};
 use crate::{
     cli::{
         Cli,
@@ -117,6 +117,7 @@ async fn verify(client: &Client, command: &VerifyCommand, output: Output) -> Res
         is_asked: policy.is_none() && asked.is_none(),
         steps: Steps::new(output),
         question: None,
+        is_left: false,
         photo: how.scan.as_deref().map(Photo::new),
     };
     let policy = session.policy(policy, asked.as_ref())?;
@@ -124,7 +125,7 @@ async fn verify(client: &Client, command: &VerifyCommand, output: Output) -> Res
 }
 
 fn read_policy(path: &Path) -> Result<VerificationPolicy> {
-    let json = std::fs::read_to_string(path).with_context(|| format!("the policy {path:?} cannot be read"))?;
+    let json = secret::text_of(path)?;
     Ok(VerificationPolicy::from_json(&json)?)
 }
 
@@ -143,6 +144,8 @@ struct Session<'a> {
     is_asked: bool,
     steps: Steps,
     question: Option<Question>,
+    /// Somebody asked, and nobody here can say whether to answer.
+    is_left: bool,
     photo: Option<Photo>,
 }
 
@@ -151,7 +154,8 @@ impl Session<'_> {
     fn policy(&self, policy: Option<VerificationPolicy>, asked: Option<&Verification>) -> Result<VerificationPolicy> {
         let mut policy = policy.unwrap_or_default();
         if asked.is_none() && !self.how.expect.is_empty() {
-            anyhow::bail!("whose keys are expected is not clear: use \"expect\" of a policy");
+            let what = "whose keys are expected is not clear: use \"expect\" of a policy".to_owned();
+            anyhow::bail!(Error::Configuration { what });
         }
         if let Some(asked) = asked.filter(|_| !self.how.expect.is_empty()) {
             policy = policy.expect(&asked.id().user_id, self.how.expect.iter().cloned())?;
@@ -205,6 +209,9 @@ impl Session<'_> {
                     }
                 }
             }
+            if once && self.is_left {
+                return Err(NotVerified("nobody was there to answer".to_owned()).into());
+            }
         }
     }
 
@@ -213,7 +220,7 @@ impl Session<'_> {
         let verification = self.client.verification(shown.id.clone());
         match &shown.state {
             VerificationState::Requested if !shown.by_us && self.is_asked => {
-                self.ask(shown, "answer it?", Step::Accept, Step::Cancel);
+                self.ask(shown, "answer it?", Step::Accept, Step::Cancel).await?;
             }
             VerificationState::Ready { they_scan: true, .. } if self.how.qr => self.show_code(&verification).await?,
             VerificationState::Ready { they_show: true, .. } if self.how.scan.is_some() => {
@@ -230,24 +237,29 @@ impl Session<'_> {
                 verification.start().await?;
             }
             VerificationState::Compare { .. } if !decided => {
-                self.ask(shown, "do both sides show the same?", Step::Confirm, Step::Mismatch);
+                let question = "do both sides show the same?";
+                self.ask(shown, question, Step::Confirm, Step::Mismatch).await?;
             }
             VerificationState::QrScanned if !decided => {
                 let question = "does the other side say that it has scanned this code?";
-                self.ask(shown, question, Step::Confirm, Step::Cancel);
+                self.ask(shown, question, Step::Confirm, Step::Cancel).await?;
             }
             _ => {}
         }
         Ok(())
     }
 
-    fn ask(&mut self, shown: &VerificationShown, question: &str, yes: Step, no: Step) {
+    async fn ask(&mut self, shown: &VerificationShown, question: &str, yes: Step, no: Step) -> Result<()> {
         if self.output.is_json() {
-            return;
+            return Ok(());
         }
         self.output.note(&format!("{question} [yes/no]"));
         let of = shown.id.clone();
         self.question = Some(Question { of, yes, no });
+        if self.steps.have_ended() {
+            return self.unanswered().await;
+        }
+        Ok(())
     }
 
     async fn answered(&mut self, answer: Answer) -> Result<()> {
@@ -269,6 +281,24 @@ impl Session<'_> {
                 }
             }
             Answer::Unclear(why) => anyhow::bail!(why),
+            Answer::Ended => self.unanswered().await,
+        }
+    }
+
+    /// Nobody answers what was asked, ever. One that nobody here takes part in may be for another device of ours.
+    async fn unanswered(&mut self) -> Result<()> {
+        match self.question.take() {
+            None => Ok(()),
+            Some(Question { yes: Step::Accept, .. }) => {
+                self.output
+                    .note("nobody is there to answer: it is left to another device");
+                self.is_left = true;
+                Ok(())
+            }
+            Some(Question { of, .. }) => {
+                self.output.note("nobody is there to answer: it is cancelled");
+                self.take(&self.client.verification(of), Step::Cancel).await
+            }
         }
     }
 

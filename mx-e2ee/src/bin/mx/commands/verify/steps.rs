@@ -31,6 +31,8 @@ pub(super) enum Answer {
     /// For the verification of this name; for the only one, without.
     Step(Option<VerificationId>, Step),
     Unclear(&'static str),
+    /// There is no line any more.
+    Ended,
 }
 
 /// A step as it is written.
@@ -46,7 +48,8 @@ struct Written {
 
 /// The lines of stdin.
 pub(super) struct Steps {
-    lines: mpsc::Receiver<String>,
+    /// `None`: stdin has ended.
+    lines: Option<mpsc::Receiver<String>>,
     json: bool,
 }
 
@@ -63,17 +66,31 @@ impl Steps {
             }
         });
         Self {
-            lines,
+            lines: Some(lines),
             json: output.is_json(),
         }
     }
 
-    /// The next line. Where stdin has ended, there is none, ever.
+    /// The next line; that stdin has ended, once; and nothing after that, ever.
+    ///
+    /// # Cancel safety
+    /// Safe: no line is lost.
     pub(super) async fn next(&mut self) -> Answer {
-        match self.lines.recv().await {
+        let Some(lines) = &mut self.lines else {
+            return std::future::pending().await;
+        };
+        match lines.recv().await {
             Some(line) => read(&line, self.json),
-            None => std::future::pending().await,
+            None => {
+                self.lines = None;
+                Answer::Ended
+            }
         }
+    }
+
+    /// Whether nobody can answer any more.
+    pub(super) const fn have_ended(&self) -> bool {
+        self.lines.is_none()
     }
 }
 
