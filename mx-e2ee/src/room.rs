@@ -1,18 +1,15 @@
 //! A room: sending, and who is in it.
 
+pub(crate) mod people;
 pub(crate) mod say;
 
-use mx_olm_orchestrator::{HistoryShared, Outgoing, Readership, Recipients, RoomPolicy, SendReceipt};
+use mx_olm_orchestrator::{Outgoing, Readership, Recipients, RoomPolicy, SendReceipt};
 use mx_transport::RequestError;
 use ruma::{
-    OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId,
-    api::client::{
-        membership::{get_member_events, invite_user, leave_room},
-        state::{get_state_event_for_key, send_state_event},
-    },
+    OwnedEventId, OwnedRoomId, RoomId,
+    api::client::state::{get_state_event_for_key, send_state_event},
     events::{EmptyStateKey, StateEventType, room::encryption::RoomEncryptionEventContent},
 };
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{Client, Error, Result};
@@ -51,17 +48,6 @@ pub struct SendOptions {
     pub recipients: Option<Recipients>,
     /// Send although the room was replaced by another one.
     pub into_tombstoned: bool,
-}
-
-/// Somebody in a room.
-#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
-pub struct Member {
-    /// Who.
-    pub user_id: OwnedUserId,
-    /// `join`, `invite`, `leave`, `ban` or `knock`.
-    pub membership: String,
-    /// What they call themselves in this room. Anybody can be called anything.
-    pub display_name: Option<String>,
 }
 
 impl Room {
@@ -261,114 +247,6 @@ impl Room {
         self.client.homeserver().send(request).await?;
         // Now it is known here too, before any sync.
         self.is_encrypted().await.map(drop)
-    }
-
-    /// Invite somebody. They can read what is said from now on; for what was said before, see
-    /// [`invite_with_history`](Self::invite_with_history).
-    ///
-    /// ```no_run
-    /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
-    /// use mx_e2ee::ruma::user_id;
-    ///
-    /// let room = client.create_room(Some("Operations"), &[]).await?;
-    /// room.invite(user_id!("@boss:example.org")).await?;
-    /// for member in room.members().await? {
-    ///     println!("{}: {}", member.user_id, member.membership);
-    /// }
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    /// Of the request.
-    pub async fn invite(&self, user: &UserId) -> Result<()> {
-        let recipient =
-            invite_user::v3::InvitationRecipient::UserId(invite_user::v3::InviteUserId::new(user.to_owned()));
-        self.client
-            .homeserver()
-            .send(invite_user::v3::Request::new(self.id.clone(), recipient))
-            .await?;
-        Ok(())
-    }
-
-    /// Invite somebody, and give them the room keys of what was said before, as far as the room let newcomers read then.
-    /// What is given cannot be taken back, and reaches every device that the user's identity has signed. Whether it may be
-    /// given is looked at before the invitation.
-    ///
-    /// # Errors
-    /// As [`share_history`](Self::share_history). Where it is of the request that invites, or of what is looked at before it,
-    /// nobody was invited and nothing is given. After that the user is invited, and where another attempt may help, the next
-    /// syncs make it; the last one is told as [`Event::HistoryNotShared`](crate::Event::HistoryNotShared).
-    ///
-    /// # Cancel safety
-    /// Safe: a history that was noted is given by the next syncs, if the user was invited.
-    pub async fn invite_with_history(&self, user: &UserId) -> Result<HistoryShared> {
-        let device = self.client.orchestrator();
-        device.may_share_history(&self.id, user).await?;
-        device.intend_history(&self.id, user).await?;
-        if let Err(error) = self.invite(user).await {
-            // Whether a request that got lost has invited somebody, the next syncs see.
-            if matches!(
-                error,
-                Error::Orchestrator(mx_olm_orchestrator::Error::Request(RequestError::Api { .. }))
-            ) {
-                device.forget_history(&self.id, user).await?;
-            }
-            return Err(error);
-        }
-        self.share_history(user).await
-    }
-
-    /// Give somebody who is in the room, or invited to it, the room keys of what was said before. As
-    /// [`Orchestrator::share_history`](mx_olm_orchestrator::Orchestrator::share_history).
-    ///
-    /// # Errors
-    /// `history_not_cross_signed`, `history_not_for_newcomers`, `history_not_invited`, `history_no_devices`,
-    /// `history_too_large`, `recipient_not_allowed`, `recipients_unknown`, `identity_changed`; of the request, and the next
-    /// syncs try again; of the store.
-    pub async fn share_history(&self, user: &UserId) -> Result<HistoryShared> {
-        Ok(self.client.orchestrator().share_history(&self.id, user).await?)
-    }
-
-    /// Leave the room.
-    ///
-    /// # Errors
-    /// Of the request.
-    pub async fn leave(&self) -> Result<()> {
-        self.client
-            .homeserver()
-            .send(leave_room::v3::Request::new(self.id.clone()))
-            .await?;
-        Ok(())
-    }
-
-    /// Everybody who joined or is invited.
-    ///
-    /// # Errors
-    /// Of the request.
-    pub async fn members(&self) -> Result<Vec<Member>> {
-        #[derive(serde::Deserialize)]
-        struct Raw {
-            state_key: OwnedUserId,
-            content: Value,
-        }
-        let answer = self
-            .client
-            .homeserver()
-            .send(get_member_events::v3::Request::new(self.id.clone()))
-            .await?;
-        let members = answer
-            .chunk
-            .into_iter()
-            .filter_map(|raw| raw.deserialize_as_unchecked::<Raw>().ok());
-        let text = |content: &Value, field: &str| content.get(field).and_then(Value::as_str).map(str::to_owned);
-        Ok(members
-            .map(|raw| Member {
-                user_id: raw.state_key,
-                membership: text(&raw.content, "membership").unwrap_or_default(),
-                display_name: text(&raw.content, "displayname"),
-            })
-            .filter(|member| matches!(member.membership.as_str(), "join" | "invite"))
-            .collect())
     }
 
     /// The room's name. `None`: it has none. Anybody with permission can name it anything.

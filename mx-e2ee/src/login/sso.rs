@@ -10,7 +10,7 @@ use tokio::{
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::kinds;
+use super::kinds::kinds;
 use crate::{ClientBuilder, Error, Result};
 
 /// No request of a browser that comes back is longer, in bytes.
