@@ -27,6 +27,16 @@ const MOST_ROOM_KEYS: usize = 100_000;
 const PAGES_AT_ONCE: usize = 20;
 
 /// What a dehydrated device had.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+/// let had = device.rehydrate().await?;
+/// println!("{} room keys of {}, for {} events", had.room_keys, had.device_id, had.retried);
+/// if had.new_device_id.is_none() {
+///     println!("there is no new one yet: what comes while this device is lost cannot be read later");
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Rehydrated {

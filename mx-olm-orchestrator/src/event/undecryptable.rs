@@ -6,6 +6,20 @@ use serde::{Deserialize, Serialize};
 use super::Trust;
 
 /// An event that could not be decrypted.
+///
+/// ```
+/// use mx_olm_orchestrator::{Event, Undecryptable, UndecryptableReason};
+///
+/// fn line(event: &Undecryptable) -> String {
+///     match &event.reason {
+///         UndecryptableReason::Withheld { withheld } => format!("{} does not let us read this ({withheld})", event.sender),
+///         // The message may follow, with the same event id.
+///         reason if reason.may_still_come() => format!("not yet: {}", event.advice),
+///         _ => format!("never: {}", event.advice),
+///     }
+/// }
+/// # let _ = |event: &Event| if let Event::Undecryptable(event) = event { line(event) } else { String::new() };
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Undecryptable {
     /// The room.
@@ -31,6 +45,16 @@ pub struct Undecryptable {
 }
 
 /// Why an event could not be decrypted.
+///
+/// ```
+/// use mx_olm_orchestrator::UndecryptableReason;
+///
+/// let reason = UndecryptableReason::Withheld { withheld: "m.unverified".to_owned() };
+/// assert_eq!(serde_json::to_value(&reason)?, serde_json::json!({"code": "withheld", "withheld": "m.unverified"}));
+/// assert!(reason.may_still_come(), "once this device is verified, say");
+/// assert!(!UndecryptableReason::BadCiphertext.may_still_come());
+/// # Ok::<_, serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(tag = "code", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -110,6 +134,19 @@ impl UndecryptableReason {
 }
 
 /// An event that waited for its key and is given up.
+///
+/// ```
+/// use mx_olm_orchestrator::{Event, Lost, LostBecause};
+///
+/// fn line(event: &Event) -> Option<String> {
+///     match event {
+///         // Somebody has to ask the sender: its key opens nothing here any more.
+///         Event::Lost(Lost { event_id, sender, because: LostBecause::TooMany, .. }) => Some(format!("{event_id} of {sender}")),
+///         _ => None,
+///     }
+/// }
+/// # let _ = line;
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Lost {
     /// The room.
@@ -125,6 +162,13 @@ pub struct Lost {
 }
 
 /// Why an event that waits for its key is given up.
+///
+/// ```
+/// use mx_olm_orchestrator::LostBecause;
+///
+/// assert_eq!(serde_json::to_value(LostBecause::LeftRoom)?, "left_room");
+/// # Ok::<_, serde_json::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

@@ -51,6 +51,15 @@ impl Orchestrator {
     /// Whether the history of this room may be given to this user, as far as can be said before the user is invited. Nothing
     /// is given.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator, room: &ruma::RoomId) -> Result<(), mx_olm_orchestrator::Error> {
+    /// let user = ruma::user_id!("@new:example.org");
+    /// if let Err(error) = device.may_share_history(room, user).await {
+    ///     println!("an invitation would give {user} no history [{}]: {error}", error.code());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`HistoryError`]; [`Error::RecipientNotAllowed`], [`Error::RoomNotEncrypted`]; of the request; of the store.
     pub async fn may_share_history(&self, room: &RoomId, user: &UserId) -> Result<()> {

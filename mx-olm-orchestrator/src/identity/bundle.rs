@@ -44,6 +44,17 @@ fn secret_name() -> SecretName {
 impl Orchestrator {
     /// The secrets of our identity, and of the backup that is used, as a file that `passphrase` opens.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+    /// match device.export_secrets("correct horse battery staple").await {
+    ///     // Whoever has the file and the passphrase is this account.
+    ///     Ok(file) => println!("{} bytes, for the safe", file.len()),
+    ///     Err(error) if error.code() == "identity_incomplete" => println!("there is not all of it here: {error}"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`IdentityError::Incomplete`]; [`KeyFileError::NoPassphrase`]; of the store.
     pub async fn export_secrets(&self, passphrase: &str) -> Result<String> {

@@ -15,6 +15,21 @@ use crate::{
 };
 
 /// What was recovered.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+/// let mut storage = device.open_secret_storage("EsTc …").await?;
+/// let recovered = device.recover_identity(&mut storage).await?;
+/// // The identity is here, whatever became of the rest.
+/// println!("{}", recovered.standing.code());
+/// if let Some(error) = recovered.backup_error {
+///     println!("the backup is not used [{}]: {error}", error.code());
+/// }
+/// if let Some(error) = recovered.dehydration_error {
+///     println!("the dehydrated device was not opened [{}]: {error}", error.code());
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Recovered {
