@@ -102,6 +102,17 @@ impl ClientBuilder {
     }
 
     /// Another storage engine than the one in the directory, with the key to seal it with.
+    ///
+    /// ```no_run
+    /// # async fn example(backend: std::sync::Arc<dyn mx_e2ee::store::backend::Backend>) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::{Client, store::KeySource};
+    ///
+    /// // The store is elsewhere, as in a database of yours; the directory keeps the login, which the same key opens.
+    /// let key = KeySource::Credential("store.key".to_owned());
+    /// let bot = Client::builder().directory("/var/lib/mybot").backend(backend, key).open().await?;
+    /// # drop(bot);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn backend(mut self, backend: Arc<dyn Backend>, key: KeySource) -> Self {
         self.backend = Some((backend, key));
@@ -125,6 +136,19 @@ impl ClientBuilder {
     }
 
     /// Another way to the homeserver than the built-in HTTP client.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::sync::Arc;
+    /// use mx_e2ee::{Client, transport::{RateLimit, ReqwestTransport, Retry}};
+    ///
+    /// // Through a proxy. What tries again is part of the transport, and has to be put around a client of yours.
+    /// let client = ReqwestTransport::builder().proxy("http://proxy.example.org:3128")?.build()?;
+    /// let way = Arc::new(Retry::new(RateLimit::new(client)));
+    /// let bot = Client::builder().directory("/var/lib/mybot").transport(way).open().await?;
+    /// # drop(bot);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
         self.transport = Some(transport);
@@ -181,6 +205,16 @@ impl ClientBuilder {
 
     /// What fetches files with the login of the directory. It needs the key and no store, and works while another process
     /// uses that.
+    ///
+    /// ```no_run
+    /// # async fn example(file: mx_e2ee::ReceivedFile) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::Client;
+    ///
+    /// // The bot runs, and holds the store. A worker beside it fetches what the bot was sent.
+    /// let files = Client::builder().directory("/var/lib/mybot").files().await?;
+    /// println!("{} bytes", files.download(&file, "/srv/inbox/report.pdf").await?);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Error::NotLoggedIn`]; of the key.

@@ -89,6 +89,16 @@ impl Client {
     }
 
     /// Who is logged in.
+    ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client, message: mx_e2ee::Message) {
+    /// // Do not answer yourself: another device of the account may have said it.
+    /// if message.sender == client.user_id() {
+    ///     return;
+    /// }
+    /// println!("{} is {}, on {}", client.device_id(), client.user_id(), client.session().homeserver);
+    /// # }
+    /// ```
     #[must_use]
     pub fn user_id(&self) -> &UserId {
         &self.0.session.user_id
@@ -107,12 +117,29 @@ impl Client {
     }
 
     /// The homeserver, for every request of the Matrix specification that has no method here.
+    ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::ruma::{api::client::presence::set_presence::v3::Request, presence::PresenceState};
+    ///
+    /// let me = client.user_id().to_owned();
+    /// client.homeserver().send(Request::new(me, PresenceState::Online)).await?;
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn homeserver(&self) -> &Homeserver {
         self.0.device.homeserver()
     }
 
     /// The layer below.
+    ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
+    /// // What only the layer below has: our device as others see it.
+    /// let keys = client.orchestrator().inspect_keys().await?;
+    /// println!("{:?}, with {} one-time keys", keys.shown, keys.one_time_keys);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn orchestrator(&self) -> &Orchestrator {
         &self.0.device
@@ -136,6 +163,22 @@ impl Client {
 
     /// What happened, waiting at most `timeout` for something. What an earlier call returned is acknowledged by this
     /// one, and never returned again; what is not acknowledged is returned again after a restart.
+    ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::Event;
+    /// use std::time::Duration;
+    ///
+    /// loop {
+    ///     for event in client.receive(Duration::from_secs(30)).await? {
+    ///         // A process that dies here is given these events again.
+    ///         if let Event::Message(message) = event {
+    ///             println!("{}: {}", message.sender, message.body().unwrap_or("…"));
+    ///         }
+    ///     }
+    /// }
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`Error::Busy`] while another call or a stream receives; of the request, of the store. Nothing is lost.
@@ -183,6 +226,14 @@ impl Client {
     }
 
     /// Ask the homeserver what is new without waiting, and keep it for [`receive`](Self::receive).
+    ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
+    /// // A program that only sends, and runs for minutes: what others need of it is done with each sync.
+    /// client.sync().await?;
+    /// println!("{} events wait for their keys", client.waiting_counts().await?.waiting);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Of the request, of the store.

@@ -98,6 +98,19 @@ impl ClientBuilder {
 
     /// Log in by a token that single sign-on gave, or another device of the user. It is valid once.
     ///
+    /// ```no_run
+    /// # async fn example(login_token: String) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::{Client, Error};
+    ///
+    /// let builder = Client::builder().homeserver("example.org").directory("/var/lib/mybot");
+    /// match builder.login_with_login_token(&login_token).await {
+    ///     Ok(bot) => println!("logged in as {}", bot.user_id()),
+    ///     Err(Error::WrongLoginToken) => println!("it was used before, or is too old: get another one"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::WrongLoginToken`], [`Error::LoginNotOffered`]; else as [`login`](Self::login).
     pub async fn login_with_login_token(self, token: &str) -> Result<Client> {

@@ -79,6 +79,15 @@ impl Room {
 
     /// Send text, encrypted.
     ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room) -> mx_e2ee::Result<()> {
+    /// let sent = room.send_text("db1 is down").await?;
+    /// if sent.readable_by() == 0 {
+    ///     println!("it was sent, and nobody can read it");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`send`](Self::send).
     ///
@@ -115,6 +124,22 @@ impl Room {
 
     /// As [`send`](Self::send), and say how careful to be about devices that are unknown.
     ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::Recipients;
+    ///
+    /// let alert = serde_json::json!({"msgtype": "m.text", "body": "db1 is down"});
+    /// let sent = match room.send_to("m.room.message", alert.clone(), Recipients::Strict).await {
+    ///     // A server does not answer for its users' devices. An alert that most can read is better than none.
+    ///     Err(error) if error.code() == "recipients_unknown" => {
+    ///         room.send_to("m.room.message", alert, Recipients::BestEffort).await?
+    ///     }
+    ///     sent => sent?,
+    /// };
+    /// println!("unknown: {:?}", sent.users_unknown);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`send`](Self::send).
     ///
@@ -129,6 +154,17 @@ impl Room {
     }
 
     /// As [`send`](Self::send), with what is to be different about this send.
+    ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::SendOptions;
+    ///
+    /// // The room was replaced by another one: say so to whoever is still here.
+    /// let options = SendOptions { into_tombstoned: true, ..SendOptions::default() };
+    /// let moved = serde_json::json!({"msgtype": "m.notice", "body": "this room has moved"});
+    /// room.send_with("m.room.message", moved, options).await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -147,6 +183,19 @@ impl Room {
     }
 
     /// For whom messages of this room may be, as [`set_policy`](Self::set_policy) left it.
+    ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::ruma::owned_user_id;
+    ///
+    /// // One more user may read, and the rest of the policy stays.
+    /// let mut policy = room.policy().await?;
+    /// if let Some(allowed) = &mut policy.allowed {
+    ///     allowed.insert(owned_user_id!("@new:example.org"));
+    ///     room.set_policy(policy).await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Of the store.
@@ -172,6 +221,17 @@ impl Room {
     }
 
     /// Give the room a new key with the next send, as after a device was stolen. Returns whether there was a key.
+    ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
+    /// // After a break-in: no room goes on with a key that somebody may have.
+    /// for room in client.rooms().await? {
+    ///     if room.rotate_key().await? {
+    ///         println!("{} gets a new key with the next message", room.id());
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Of the store.
@@ -227,6 +287,15 @@ impl Room {
 
     /// Whether the room's events are encrypted.
     ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room) -> mx_e2ee::Result<()> {
+    /// // A room that was encrypted once stays so here, whatever the homeserver shows later.
+    /// if !room.is_encrypted().await? {
+    ///     println!("what is said in {} is read by every server in it", room.id());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// `not_in_room`; of the request.
     pub async fn is_encrypted(&self) -> Result<bool> {
@@ -234,6 +303,16 @@ impl Room {
     }
 
     /// Mark the room as encrypted. This cannot be undone. A room that is encrypted stays as it is.
+    ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room) -> mx_e2ee::Result<()> {
+    /// // It needs the right to change the room, which a moderator may not have.
+    /// match room.mark_encrypted().await {
+    ///     Err(error) if error.code() == "forbidden" => println!("ask an administrator of {}", room.id()),
+    ///     marked => marked?,
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Of the request.
@@ -250,6 +329,13 @@ impl Room {
     }
 
     /// The room's name. `None`: it has none. Anybody with permission can name it anything.
+    ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room) -> mx_e2ee::Result<()> {
+    /// // For people to read. What a program does hangs on the id, which nobody can take.
+    /// println!("{}", room.name().await?.unwrap_or_else(|| room.id().to_string()));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Of the request.

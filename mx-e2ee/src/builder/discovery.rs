@@ -8,6 +8,14 @@ use crate::{Error, Result};
 impl ClientBuilder {
     /// Follow redirects when a server is asked where its homeserver is. Default: no, since whoever is redirected to decides
     /// where the password goes.
+    ///
+    /// ```no_run
+    /// # async fn example() -> mx_e2ee::Result<()> {
+    /// let found = mx_e2ee::Client::builder().homeserver("example.org").follow_redirects(true).discover().await?;
+    /// // A person should see who that was before a password goes there.
+    /// println!("{} says that it is {}", found.said_by.map_or("nobody".to_owned(), |page| page.to_string()), found.base_url);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub const fn follow_redirects(mut self, follow: bool) -> Self {
         self.follow_redirects = follow;

@@ -32,6 +32,18 @@ pub struct LoginKinds {
 impl ClientBuilder {
     /// Which logins the homeserver offers.
     ///
+    /// ```no_run
+    /// # async fn example() -> mx_e2ee::Result<()> {
+    /// let kinds = mx_e2ee::Client::builder().homeserver("example.org").login_kinds().await?;
+    /// let way = match (kinds.password, kinds.sso) {
+    ///     (true, _) => "mx login",
+    ///     (false, true) => "mx login --sso",
+    ///     (false, false) => "another way",
+    /// };
+    /// println!("log in with {way}; it offers {}", kinds.names.join(", "));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Of the request.
     pub async fn login_kinds(&self) -> Result<LoginKinds> {

@@ -13,6 +13,15 @@ use super::Room;
 use crate::{Error, Result};
 
 /// Somebody in a room.
+///
+/// ```no_run
+/// # async fn example(room: mx_e2ee::Room) -> mx_e2ee::Result<()> {
+/// for member in room.members().await? {
+///     // The id says who it is; the name is what they like to be called.
+///     println!("{} ({}) {}", member.user_id, member.display_name.unwrap_or_default(), member.membership);
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Serialize, PartialEq, Eq)]
 pub struct Member {
     /// Who.
@@ -55,6 +64,19 @@ impl Room {
     /// What is given cannot be taken back, and reaches every device that the user's identity has signed. Whether it may be
     /// given is looked at before the invitation.
     ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::ruma::user_id;
+    ///
+    /// match room.invite_with_history(user_id!("@new:example.org")).await {
+    ///     Ok(shared) => println!("{} devices have {} room keys", shared.devices, shared.room_keys),
+    ///     // Nobody was invited: the room's settings say that newcomers do not read what was said before.
+    ///     Err(error) if error.code() == "history_not_for_newcomers" => room.invite(user_id!("@new:example.org")).await?,
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`share_history`](Self::share_history). Where it is of the request that invites, or of what is looked at before it,
     /// nobody was invited and nothing is given. After that the user is invited, and where another attempt may help, the next
@@ -82,6 +104,16 @@ impl Room {
     /// Give somebody who is in the room, or invited to it, the room keys of what was said before. As
     /// [`Orchestrator::share_history`](mx_olm_orchestrator::Orchestrator::share_history).
     ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::ruma::user_id;
+    ///
+    /// // Somebody whom another member has invited.
+    /// let shared = room.share_history(user_id!("@new:example.org")).await?;
+    /// println!("{} room keys given, {} kept back from before newcomers might read", shared.room_keys, shared.withheld);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// `history_not_cross_signed`, `history_not_for_newcomers`, `history_not_invited`, `history_no_devices`,
     /// `history_too_large`, `recipient_not_allowed`, `recipients_unknown`, `identity_changed`; of the request, and the next
@@ -91,6 +123,17 @@ impl Room {
     }
 
     /// Leave the room.
+    ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
+    /// // Out of every room where nobody else is left.
+    /// for room in client.rooms().await? {
+    ///     if room.members().await?.len() < 2 {
+    ///         room.leave().await?;
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Of the request.
@@ -103,6 +146,14 @@ impl Room {
     }
 
     /// Everybody who joined or is invited.
+    ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room) -> mx_e2ee::Result<()> {
+    /// let members = room.members().await?;
+    /// let invited = members.iter().filter(|member| member.membership == "invite").count();
+    /// println!("{} are here, and {invited} are invited: these can read, too, as a rule", members.len() - invited);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Of the request.
