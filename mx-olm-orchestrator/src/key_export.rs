@@ -111,6 +111,15 @@ impl Orchestrator {
     /// The room keys of this device, or of these rooms only, in a file as Element writes and reads them, protected by
     /// `passphrase`. The key is derived on a thread of its own, for about a second.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+    /// // What somebody who joins later may read, and no more.
+    /// let rooms = [ruma::owned_room_id!("!alerts:example.org")];
+    /// let file = device.export_room_keys("correct horse battery staple", Some(&rooms)).await?;
+    /// println!("{} room keys in {} bytes", file.room_keys, file.text.len());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`KeyFileError::NoPassphrase`]; of the store.
     ///

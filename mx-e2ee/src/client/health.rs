@@ -109,7 +109,7 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// As [`Orchestrator::publish_keys`].
+    /// As [`Orchestrator::publish_keys`](mx_olm_orchestrator::Orchestrator::publish_keys).
     pub async fn publish_keys(&self) -> Result<()> {
         Ok(self.0.device.publish_keys().await?)
     }
@@ -138,7 +138,8 @@ impl Client {
         Ok(self.0.device.health().await?)
     }
 
-    /// Go on with this store after a conflict of one-time keys. As [`Orchestrator::acknowledge_key_conflict`].
+    /// Go on with this store after a conflict of one-time keys. As
+    /// [`Orchestrator::acknowledge_key_conflict`](mx_olm_orchestrator::Orchestrator::acknowledge_key_conflict).
     ///
     /// ```no_run
     /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {

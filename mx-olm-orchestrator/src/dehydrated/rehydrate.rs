@@ -55,6 +55,17 @@ impl Orchestrator {
     /// Open the account's dehydrated device, take the room keys that it was sent, and make a new one in its place. What
     /// waited for the keys is in the inbox afterwards.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+    /// match device.rehydrate().await {
+    ///     Ok(had) => println!("{} room keys came while there was no device", had.room_keys),
+    ///     // Recover the identity first: the key is in the secret storage.
+    ///     Err(error) if error.code() == "dehydration_key_missing" => println!("{error}"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`DehydrationError`]: of its kinds, `Absent` where there is nothing to open. Of the request; of the store. What was
     /// taken before stays, and the same again goes on there.

@@ -71,6 +71,17 @@ impl Orchestrator {
     /// newcomers read. Keys that the backup has are fetched first. All devices that the user's identity has signed are told
     /// where the keys are; other clients take them within a day after the user joined.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator, room: &ruma::RoomId) -> Result<(), mx_olm_orchestrator::Error> {
+    /// match device.share_history(room, ruma::user_id!("@new:example.org")).await {
+    ///     Ok(shared) => println!("{} room keys, for {} devices", shared.room_keys, shared.devices),
+    ///     // Whoever is not invited is given nothing.
+    ///     Err(error) if error.code() == "history_not_invited" => println!("{error}"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`HistoryError`], and as for a send: [`Error::RecipientNotAllowed`], [`Error::RecipientsUnknown`],
     /// [`Error::IdentityChanged`], [`ManifestError`](crate::ManifestError). Nothing is given then. Of the request, and the

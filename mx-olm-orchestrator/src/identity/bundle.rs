@@ -95,6 +95,13 @@ impl Orchestrator {
     /// [`recover_identity`](Self::recover_identity), without secret storage. Where the homeserver shows no identity,
     /// [`create_identity`](Self::create_identity) uploads this one.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator, file: String) -> Result<(), mx_olm_orchestrator::Error> {
+    /// let recovered = device.import_secrets(&file, "correct horse battery staple").await?;
+    /// assert!(recovered.standing.is_good(), "this device is signed: {}", recovered.standing.code());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`IdentityError::NoBundle`], [`IdentityError::Mismatch`]; [`SecretStorageError::WrongKey`] for another passphrase; of
     /// the request; of the store.

@@ -76,6 +76,18 @@ impl Orchestrator {
     /// against the public ones that the homeserver shows, and sign this device. The key backup is used from then on, and
     /// what waits for its keys is asked for with the next syncs.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+    /// let mut storage = device.open_secret_storage("EsTc …").await?;
+    /// match device.recover_identity(&mut storage).await {
+    ///     Ok(recovered) => println!("{}; backup {:?}", recovered.standing.code(), recovered.backup_version),
+    ///     // The storage is of an identity that was reset since.
+    ///     Err(error) if error.code() == "identity_mismatch" => println!("{error}"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`SecretStorageError::Missing`], [`SecretStorageError::WrongKey`]; [`IdentityError::Absent`],
     /// [`IdentityError::Mismatch`]; of the request; of the store. Private keys that do not belong to the identity are

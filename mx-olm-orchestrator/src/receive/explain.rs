@@ -122,6 +122,15 @@ struct Facts {
 impl Orchestrator {
     /// Why an event cannot be read, and what would mend it.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+    /// for event in device.waiting(0, 20).await? {
+    ///     let why = device.explain(&event).await?;
+    ///     println!("{}: {} {}", event.event_id, why.findings.join("; "), why.advice);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Of the store.
     ///
