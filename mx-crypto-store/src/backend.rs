@@ -105,6 +105,19 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Give unused space back to the operating system, where the engine can. It may take as long as writing everything
     /// once, and needs as much space meanwhile; other calls wait for it.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use mx_crypto_store::backend::{Backend, Batch, Memory};
+    ///
+    /// // Nobody who reads notices it; an engine that cannot do it does nothing.
+    /// let rows = Memory::new();
+    /// rows.commit(Batch::new().put("row", "value")).await?;
+    /// rows.compact().await?;
+    /// assert_eq!(rows.get(b"row").await?.as_deref(), Some(&b"value"[..]));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As of [`commit`](Self::commit), but for `Conflict`.
     async fn compact(&self) -> Result<(), BackendError>;
@@ -116,6 +129,18 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     async fn size_bytes(&self) -> Result<Option<u64>, BackendError>;
 
     /// Finish what is under way and release the lock. Later calls are `Closed`; closing again is `Ok`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use mx_crypto_store::backend::{Backend, BackendErrorKind, Memory};
+    ///
+    /// let rows = Memory::new();
+    /// rows.close().await?;
+    /// rows.close().await?; // once more is no error
+    /// assert_eq!(rows.get(b"row").await.unwrap_err().kind(), BackendErrorKind::Closed);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Of the engine. The lock is released all the same.
@@ -201,6 +226,24 @@ impl fmt::Debug for Batch {
 }
 
 /// One write.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use mx_crypto_store::backend::{Batch, Write};
+///
+/// // What an engine does with a batch, in its order: the last write to a row wins.
+/// fn apply(rows: &mut BTreeMap<Vec<u8>, Vec<u8>>, batch: Batch) {
+///     for Write { row, value } in batch.writes {
+///         match value {
+///             Some(value) => rows.insert(row, value),
+///             None => rows.remove(&row),
+///         };
+///     }
+/// }
+/// let mut rows = BTreeMap::new();
+/// apply(&mut rows, Batch::new().put("row", "1").delete("row").put("row", "2"));
+/// assert_eq!(rows[&b"row".to_vec()], b"2");
+/// ```
 #[derive(Clone)]
 pub struct Write {
     /// The row.
@@ -218,6 +261,18 @@ impl fmt::Debug for Write {
 }
 
 /// What a row must be.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use mx_crypto_store::backend::{Batch, Expectation};
+///
+/// // What an engine looks at before it writes anything. An empty value is not an absent one.
+/// fn holds(rows: &BTreeMap<Vec<u8>, Vec<u8>>, batch: &Batch) -> bool {
+///     batch.expect.iter().all(|Expectation { row, value }| rows.get(row) == value.as_ref())
+/// }
+/// assert!(holds(&BTreeMap::new(), &Batch::new().expect("row", None)));
+/// assert!(!holds(&BTreeMap::new(), &Batch::new().expect("row", Some(Vec::new()))));
+/// ```
 #[derive(Clone)]
 pub struct Expectation {
     /// The row.

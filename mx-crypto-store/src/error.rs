@@ -5,6 +5,18 @@ use std::path::PathBuf;
 use crate::backend::{BackendError, BackendErrorKind};
 
 /// Shorthand of this crate.
+///
+/// ```no_run
+/// use mx_crypto_store::{PickleStore, RecordId};
+///
+/// async fn count_up(store: &PickleStore, id: &RecordId) -> mx_crypto_store::Result<u64> {
+///     let unit = store.begin().await?;
+///     let count = unit.get::<u64>(id).await?.unwrap_or_default() + 1;
+///     unit.put(id, &count)?;
+///     unit.commit().await?;
+///     Ok(count)
+/// }
+/// ```
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 /// What can go wrong with a store. Every variant has a stable [`code`](Self::code).

@@ -85,6 +85,16 @@ impl Verified {
 }
 
 /// A record that is not as it should be.
+///
+/// ```no_run
+/// # async fn example(store: mx_crypto_store::SealedStore) -> mx_crypto_store::Result<()> {
+/// let verified = store.verify().await?;
+/// for damage in &verified.first_damaged {
+///     println!("one of {}: {:?}", damage.records, damage.kind);
+/// }
+/// println!("{} of {} records are damaged", verified.damaged, verified.records);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Damage {
@@ -95,6 +105,20 @@ pub struct Damage {
 }
 
 /// What is wrong with a record.
+///
+/// ```
+/// use mx_crypto_store::DamageKind;
+///
+/// fn advice(kind: DamageKind) -> &'static str {
+///     match kind {
+///         // No disk does that by itself.
+///         DamageKind::RolledBack | DamageKind::Missing => "was an old copy put back? stop, and use a new device",
+///         DamageKind::Unknown => "was it written by a newer version?",
+///         _ => "look at the disk",
+///     }
+/// }
+/// assert_eq!(advice(DamageKind::Corrupt), "look at the disk");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DamageKind {
@@ -110,6 +134,22 @@ pub enum DamageKind {
 
 impl SealedStore {
     /// The store's size, and its records by kind. Reads the rows and opens none.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::sync::Arc;
+    /// # use mx_crypto_store::{Family, KeySource, RecordId, SealedStore, StoreKey, backend::Memory};
+    /// # let key = KeySource::Bytes(StoreKey::from_bytes([7; 32]));
+    /// # let store = SealedStore::open(Arc::new(Memory::new()), key).await?;
+    /// let before: u64 = store.stats().await?.records.values().sum();
+    /// let unit = store.begin().await?;
+    /// unit.put(&RecordId::named(Family::new("settings"), &[], "colour"), "blue")?;
+    /// unit.commit().await?;
+    /// let after: u64 = store.stats().await?.records.values().sum();
+    /// assert!(after > before, "a record, and what notes that it is there");
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Of the engine.
@@ -208,6 +248,15 @@ impl SealedStore {
     }
 
     /// Give space that is not used any more back to the file system, where the engine can. Units of work wait meanwhile.
+    ///
+    /// ```no_run
+    /// # async fn example(store: mx_crypto_store::SealedStore) -> mx_crypto_store::Result<()> {
+    /// // After many room keys were let go. It needs as much free space as the store has.
+    /// let before = store.stats().await?.size_bytes;
+    /// store.compact().await?;
+    /// println!("{before:?} bytes before, {:?} after", store.stats().await?.size_bytes);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Of the engine; [`StoreError::Poisoned`] after a failed write.

@@ -95,6 +95,26 @@ pub(crate) struct Minted {
 }
 
 /// The key that a store is about to have: with it, a [`Vault`](crate::Vault) can be made that it opens.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use std::sync::Arc;
+/// # use mx_crypto_store::{KeySource, SealedStore, StoreKey, backend::Memory};
+/// # let (old, new) = (KeySource::Bytes(StoreKey::from_bytes([7; 32])), KeySource::Bytes(StoreKey::from_bytes([8; 32])));
+/// # let store = SealedStore::open(Arc::new(Memory::new()), old).await?;
+/// use mx_crypto_store::{StoreError, Vault};
+///
+/// // What is kept beside the store is sealed anew before the store has its new key.
+/// let mut sealed = Vec::new();
+/// store.rekey_with(&new, |key| {
+///     sealed = Vault::for_new_key(key)?.seal(b"session.json", b"a token")?;
+///     Ok::<_, StoreError>(())
+/// }).await?;
+/// let (_vault, secret) = Vault::open(&new, b"session.json", &sealed).await?;
+/// assert_eq!(*secret, b"a token");
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct NewKey(pub(crate) Minted);
 

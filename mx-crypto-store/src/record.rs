@@ -176,6 +176,33 @@ fn owned(group: &[&str]) -> Vec<String> {
 }
 
 /// Where a scan stands, and what deletes the record it came with.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use std::sync::Arc;
+/// # use mx_crypto_store::{Family, KeySource, RecordId, SealedStore, StoreKey, backend::Memory};
+/// # let key = KeySource::Bytes(StoreKey::from_bytes([7; 32]));
+/// # let store = SealedStore::open(Arc::new(Memory::new()), key).await?;
+/// # const QUEUE: Family = Family::new("queue");
+/// # let unit = store.begin().await?;
+/// # for task in 0..5_u32 {
+/// #     unit.put(&RecordId::sequence(QUEUE, &[], unit.next_sequence(QUEUE, &[]).await?), &task)?;
+/// # }
+/// # unit.commit().await?;
+/// // All records of a family, in pages of two: the next page begins after the last record of the one before.
+/// let (mut tasks, mut last) = (Vec::new(), None);
+/// loop {
+///     let page = store.scan(QUEUE, &[], last.as_ref(), 2).await?;
+///     let Some(record) = page.last() else { break };
+///     last = Some(record.cursor.clone());
+///     for record in &page {
+///         tasks.push(record.decode::<u32>()?);
+///     }
+/// }
+/// assert_eq!(tasks, [0, 1, 2, 3, 4]);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
     pub(crate) row: Row,
@@ -183,6 +210,22 @@ pub struct Cursor {
 }
 
 /// A record that a scan found.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use std::sync::Arc;
+/// # use mx_crypto_store::{Family, KeySource, RecordId, SealedStore, StoreKey, backend::Memory};
+/// # let key = KeySource::Bytes(StoreKey::from_bytes([7; 32]));
+/// # let store = SealedStore::open(Arc::new(Memory::new()), key).await?;
+/// # let unit = store.begin().await?;
+/// # unit.put(&RecordId::named(Family::new("settings"), &[], "colour"), "blue")?;
+/// # unit.commit().await?;
+/// let found = store.scan(Family::new("settings"), &[], None, 10).await?;
+/// assert_eq!(found[0].decode::<String>()?, "blue");
+/// assert!(found[0].decode::<u32>().is_err(), "it is of another type");
+/// # Ok(()) }
+/// ```
 pub struct Record {
     /// Where it is.
     pub cursor: Cursor,

@@ -115,6 +115,21 @@ impl SealedStore {
 
     /// How often something was written that is not [`passing`](crate::Family::passing), in this process. The same twice:
     /// nothing was in between.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), mx_crypto_store::StoreError> {
+    /// # use std::sync::Arc;
+    /// # use mx_crypto_store::{Family, KeySource, RecordId, SealedStore, StoreKey, backend::Memory};
+    /// # let key = KeySource::Bytes(StoreKey::from_bytes([7; 32]));
+    /// # let store = SealedStore::open(Arc::new(Memory::new()), key).await?;
+    /// let before = store.revision();
+    /// let unit = store.begin().await?;
+    /// unit.put(&RecordId::named(Family::new("cache").passing(), &[], "a"), "b")?;
+    /// unit.commit().await?;
+    /// assert_eq!(store.revision(), before, "what only passes does not count");
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn revision(&self) -> Revision {
         self.core.moves.revision()
@@ -184,6 +199,17 @@ impl SealedStore {
     }
 
     /// A write failed: the store may be read and closed, and nothing else.
+    ///
+    /// ```no_run
+    /// # async fn example(store: mx_crypto_store::SealedStore, id: mx_crypto_store::RecordId) -> mx_crypto_store::Result<()> {
+    /// let unit = store.begin().await?;
+    /// unit.put(&id, "value")?;
+    /// if unit.commit().await.is_err() && store.is_poisoned() {
+    ///     // Whether it is on the disk is not known: open the store again, and look.
+    ///     println!("{:?}", store.record::<String>(&id).await?);
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn is_poisoned(&self) -> bool {
         self.core.is_poisoned()

@@ -70,6 +70,19 @@ impl PickleStore {
 
     /// Open the store in `backend`, which must be there.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::sync::Arc;
+    /// use mx_crypto_store::{KeySource, PickleStore, StoreError, StoreKey, backend::Memory};
+    ///
+    /// // Of a device that is there: a new store in place of a lost one would be another device.
+    /// let key = KeySource::Bytes(StoreKey::generate()?);
+    /// let opened = PickleStore::open_existing(Arc::new(Memory::new()), key).await;
+    /// assert!(matches!(opened, Err(StoreError::Empty)));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`SealedStore::open_existing`].
     pub async fn open_existing(backend: Arc<dyn Backend>, key: KeySource) -> Result<Self> {
@@ -162,6 +175,20 @@ impl PickleStore {
     }
 
     /// Finish what is under way and release the engine's lock.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::sync::Arc;
+    /// use mx_crypto_store::{KeySource, PickleStore, StoreKey, backend::{Memory, MemoryDisk}};
+    ///
+    /// let (disk, key) = (MemoryDisk::new(), KeySource::Bytes(StoreKey::generate()?));
+    /// let store = PickleStore::open(Arc::new(Memory::open(&disk)?), key.clone()).await?;
+    /// store.shutdown().await?;
+    /// // The same process opens it again.
+    /// PickleStore::open_existing(Arc::new(Memory::open(&disk)?), key).await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Of the engine.

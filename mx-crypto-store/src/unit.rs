@@ -104,6 +104,25 @@ impl Unit {
 
     /// The next position of a group. No position is ever given twice, even when its record is gone.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), mx_crypto_store::StoreError> {
+    /// # use std::sync::Arc;
+    /// # use mx_crypto_store::{Family, KeySource, RecordId, SealedStore, StoreKey, backend::Memory};
+    /// # let key = KeySource::Bytes(StoreKey::from_bytes([7; 32]));
+    /// # let store = SealedStore::open(Arc::new(Memory::new()), key).await?;
+    /// const QUEUE: Family = Family::new("queue");
+    /// let unit = store.begin().await?;
+    /// let first = unit.next_sequence(QUEUE, &["mail"]).await?;
+    /// unit.put(&RecordId::sequence(QUEUE, &["mail"], first), "a task")?;
+    /// assert!(unit.next_sequence(QUEUE, &["mail"]).await? > first);
+    /// // What was taken is seen by a scan of the same unit, and removed by the place where it was found.
+    /// let found = unit.scan(QUEUE, &["mail"], None, 10).await?;
+    /// unit.delete_at(&found[0].cursor)?;
+    /// unit.commit().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`StoreError::Corrupt`](crate::StoreError::Corrupt); of the engine.
     pub async fn next_sequence(&self, family: Family, group: &[&str]) -> Result<u64> {
@@ -126,6 +145,22 @@ impl Unit {
     }
 
     /// Make everything durable, all at once. `Ok`: it is on the disk.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), mx_crypto_store::StoreError> {
+    /// # use std::sync::Arc;
+    /// # use mx_crypto_store::{Family, KeySource, RecordId, SealedStore, StoreKey, backend::Memory};
+    /// # let key = KeySource::Bytes(StoreKey::from_bytes([7; 32]));
+    /// # let store = SealedStore::open(Arc::new(Memory::new()), key).await?;
+    /// let id = RecordId::named(Family::new("seen"), &[], "last");
+    /// let unit = store.begin().await?;
+    /// unit.put(&id, "$event")?;
+    /// unit.commit().await?;
+    /// // It is on the disk: a message may be sent now that depends on it.
+    /// assert_eq!(store.record::<String>(&id).await?.as_deref(), Some("$event"));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As [`submit`](Self::submit) and [`Submitted::durable`].
@@ -159,6 +194,22 @@ impl Unit {
     }
 
     /// Undo everything.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), mx_crypto_store::StoreError> {
+    /// # use std::sync::Arc;
+    /// # use mx_crypto_store::{Family, KeySource, RecordId, SealedStore, StoreKey, backend::Memory};
+    /// # let key = KeySource::Bytes(StoreKey::from_bytes([7; 32]));
+    /// # let store = SealedStore::open(Arc::new(Memory::new()), key).await?;
+    /// let id = RecordId::named(Family::new("seen"), &[], "last");
+    /// let unit = store.begin().await?;
+    /// unit.put(&id, "$event")?;
+    /// unit.abort().await?;
+    /// // When this returns, the next unit begins without it.
+    /// assert_eq!(store.begin().await?.get::<String>(&id).await?, None);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// None today.

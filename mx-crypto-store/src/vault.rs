@@ -107,6 +107,21 @@ impl Vault {
 
     /// What this vault has sealed for this context. `None`: another vault has sealed it.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), mx_crypto_store::StoreError> {
+    /// use mx_crypto_store::{KeySource, StoreKey, Vault};
+    ///
+    /// let key = KeySource::Bytes(StoreKey::from_bytes([7; 32]));
+    /// let vault = Vault::create(&key).await?;
+    /// let ours = vault.seal(b"session.json", b"a token")?;
+    /// // A file that another process may have replaced: no passphrase is stretched again to read what is ours.
+    /// assert_eq!(vault.reopen(b"session.json", &ours)?.as_deref().map(Vec::as_slice), Some(&b"a token"[..]));
+    /// let theirs = Vault::create(&key).await?.seal(b"session.json", b"another token")?;
+    /// assert!(vault.reopen(b"session.json", &theirs)?.is_none());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`StoreError::Corrupt`].
     pub fn reopen(&self, context: &[u8], sealed: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>> {

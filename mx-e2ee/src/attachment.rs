@@ -173,6 +173,14 @@ impl Attachment {
     }
 
     /// Another name.
+    ///
+    /// ```
+    /// use mx_e2ee::Attachment;
+    ///
+    /// // Nobody else learns how the file is called here; its MIME type stays that of the first name.
+    /// let report = Attachment::from_path("/tmp/tmp.3f2a.pdf").name("report.pdf");
+    /// # drop(report);
+    /// ```
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
@@ -180,6 +188,14 @@ impl Attachment {
     }
 
     /// Another MIME type than that of the name's extension. It also decides as what the file is shown.
+    ///
+    /// ```
+    /// use mx_e2ee::Attachment;
+    ///
+    /// // A name that says nothing; people are shown a picture all the same.
+    /// let plot = Attachment::from_bytes("plot", vec![0; 8]).mime("image/png");
+    /// # drop(plot);
+    /// ```
     #[must_use]
     pub fn mime(mut self, mime: impl Into<String>) -> Self {
         self.mime = Some(mime.into());

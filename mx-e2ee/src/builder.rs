@@ -1,5 +1,7 @@
 //! The parts of a client: which homeserver, which directory, which store and key; and the login that is there.
 
+mod behaviour;
+mod discovery;
 mod ending;
 mod rekey;
 mod rooms;
@@ -14,9 +16,8 @@ use mx_crypto_store::{
     KeySource, PickleStore, StoreError, StoreKey,
     backend::{Backend, Memory},
 };
-use mx_olm_orchestrator::{Options, Orchestrator, Recipients, SyncSource};
-use mx_transport::{Discovered, Discovery, Homeserver, OAuthClient, TokenKeeper, Transport};
-use ruma::OwnedUserId;
+use mx_olm_orchestrator::{Options, Orchestrator};
+use mx_transport::{Homeserver, OAuthClient, TokenKeeper, Transport};
 
 use crate::{
     Client, Error, Files, Finding, Invites, Result, Session,
@@ -85,14 +86,6 @@ impl ClientBuilder {
         self
     }
 
-    /// Follow redirects when a server is asked where its homeserver is. Default: no, since whoever is redirected to decides
-    /// where the password goes.
-    #[must_use]
-    pub const fn follow_redirects(mut self, follow: bool) -> Self {
-        self.follow_redirects = follow;
-        self
-    }
-
     /// Where the login, the store and its key (`pickle.key`) are kept. It is made where it is missing.
     #[must_use]
     pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
@@ -109,6 +102,17 @@ impl ClientBuilder {
     }
 
     /// Another storage engine than the one in the directory, with the key to seal it with.
+    ///
+    /// ```no_run
+    /// # async fn example(backend: std::sync::Arc<dyn mx_e2ee::store::backend::Backend>) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::{Client, store::KeySource};
+    ///
+    /// // The store is elsewhere, as in a database of yours; the directory keeps the login, which the same key opens.
+    /// let key = KeySource::Credential("store.key".to_owned());
+    /// let bot = Client::builder().directory("/var/lib/mybot").backend(backend, key).open().await?;
+    /// # drop(bot);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn backend(mut self, backend: Arc<dyn Backend>, key: KeySource) -> Self {
         self.backend = Some((backend, key));
@@ -132,6 +136,19 @@ impl ClientBuilder {
     }
 
     /// Another way to the homeserver than the built-in HTTP client.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::sync::Arc;
+    /// use mx_e2ee::{Client, transport::{RateLimit, ReqwestTransport, Retry}};
+    ///
+    /// // Through a proxy. What tries again is part of the transport, and has to be put around a client of yours.
+    /// let client = ReqwestTransport::builder().proxy("http://proxy.example.org:3128")?.build()?;
+    /// let way = Arc::new(Retry::new(RateLimit::new(client)));
+    /// let bot = Client::builder().directory("/var/lib/mybot").transport(way).open().await?;
+    /// # drop(bot);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
         self.transport = Some(transport);
@@ -142,35 +159,6 @@ impl ClientBuilder {
     #[must_use]
     pub fn device_name(mut self, name: impl Into<String>) -> Self {
         self.device_name = Some(name.into());
-        self
-    }
-
-    /// How the device behaves, in everything: what was set before is replaced.
-    #[must_use]
-    pub fn options(mut self, options: Options) -> Self {
-        self.options = options;
-        self
-    }
-
-    /// How careful sends are, where neither the room nor the call says otherwise. Default: strict.
-    #[must_use]
-    pub const fn recipients(mut self, recipients: Recipients) -> Self {
-        self.options.recipients = recipients;
-        self
-    }
-
-    /// What is asked to learn what is new. Default: `/sync`.
-    #[must_use]
-    pub const fn sync_source(mut self, source: SyncSource) -> Self {
-        self.options.sync_source = source;
-        self
-    }
-
-    /// Send to nobody but these users and ourselves: a room with another member refuses every send, by name. Give it again
-    /// whenever the client is opened; a room's own list is kept with the room ([`Room::set_policy`](crate::Room::set_policy)).
-    #[must_use]
-    pub fn allow_only(mut self, users: impl IntoIterator<Item = OwnedUserId>) -> Self {
-        self.options.allowed_recipients = Some(users.into_iter().collect());
         self
     }
 
@@ -217,6 +205,16 @@ impl ClientBuilder {
 
     /// What fetches files with the login of the directory. It needs the key and no store, and works while another process
     /// uses that.
+    ///
+    /// ```no_run
+    /// # async fn example(file: mx_e2ee::ReceivedFile) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::Client;
+    ///
+    /// // The bot runs, and holds the store. A worker beside it fetches what the bot was sent.
+    /// let files = Client::builder().directory("/var/lib/mybot").files().await?;
+    /// println!("{} bytes", files.download(&file, "/srv/inbox/report.pdf").await?);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Error::NotLoggedIn`]; of the key.
@@ -293,34 +291,6 @@ impl ClientBuilder {
         // Before a password is sent: the same device cannot come again.
         Orchestrator::refuse_ended(&store).await?;
         Ok(Prepared { homeserver, store, key })
-    }
-
-    /// Where the homeserver is that was named: by its address, by a server's name, or by a user id. Nothing is sent for an
-    /// address. Show it to whoever logs in: it is where the password goes.
-    ///
-    /// ```no_run
-    /// # async fn example() -> mx_e2ee::Result<()> {
-    /// let found = mx_e2ee::Client::builder().homeserver("@bot:example.org").discover().await?;
-    /// println!("the password will go to {}", found.base_url);
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::Discovery`].
-    pub async fn discover(&self) -> Result<Discovered> {
-        let given = self.homeserver.as_deref().ok_or_else(|| Error::Configuration {
-            what: "a client needs the name or the address of its homeserver".to_owned(),
-        })?;
-        Ok(self.discovery()?.find(given).await?)
-    }
-
-    /// A homeserver that is asked without a login.
-    pub(crate) fn stranger_to(&self, url: &str) -> Result<Homeserver> {
-        Ok(Homeserver::new(url, self.way()?)?)
-    }
-
-    fn discovery(&self) -> Result<Discovery> {
-        Ok(Discovery::new(self.way()?).follow_redirects(self.follow_redirects))
     }
 
     pub(crate) fn way(&self) -> Result<Arc<dyn Transport>> {

@@ -1,27 +1,20 @@
 //! What an app holds: one device, logged in.
 
+mod health;
 mod identity;
 pub(crate) mod invites;
 mod keys;
 mod logout;
 mod names;
+mod rooms;
 mod trust;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::Stream;
-use mx_olm_orchestrator::{
-    Delivery, Event, Explanation, Health, KeyStatus, Orchestrator, Undecryptable, WaitingCounts,
-};
+use mx_olm_orchestrator::{Delivery, Event, Orchestrator};
 use mx_transport::Homeserver;
-use ruma::{
-    DeviceId, OwnedRoomOrAliasId, OwnedUserId, RoomId, UserId,
-    api::client::{
-        membership::{join_room_by_id_or_alias, joined_rooms},
-        room::create_room,
-    },
-    events::{InitialStateEvent, room::encryption::RoomEncryptionEventContent},
-};
+use ruma::{DeviceId, RoomId, UserId};
 use tokio::{
     sync::{Mutex, OwnedMutexGuard},
     time::Instant,
@@ -96,6 +89,16 @@ impl Client {
     }
 
     /// Who is logged in.
+    ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client, message: mx_e2ee::Message) {
+    /// // Do not answer yourself: another device of the account may have said it.
+    /// if message.sender == client.user_id() {
+    ///     return;
+    /// }
+    /// println!("{} is {}, on {}", client.device_id(), client.user_id(), client.session().homeserver);
+    /// # }
+    /// ```
     #[must_use]
     pub fn user_id(&self) -> &UserId {
         &self.0.session.user_id
@@ -114,12 +117,29 @@ impl Client {
     }
 
     /// The homeserver, for every request of the Matrix specification that has no method here.
+    ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::ruma::{api::client::presence::set_presence::v3::Request, presence::PresenceState};
+    ///
+    /// let me = client.user_id().to_owned();
+    /// client.homeserver().send(Request::new(me, PresenceState::Online)).await?;
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn homeserver(&self) -> &Homeserver {
         self.0.device.homeserver()
     }
 
     /// The layer below.
+    ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
+    /// // What only the layer below has: our device as others see it.
+    /// let keys = client.orchestrator().inspect_keys().await?;
+    /// println!("{:?}, with {} one-time keys", keys.shown, keys.one_time_keys);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn orchestrator(&self) -> &Orchestrator {
         &self.0.device
@@ -141,70 +161,24 @@ impl Client {
         Room::new(self.clone(), room.to_owned())
     }
 
-    /// The rooms that we are in.
-    ///
-    /// # Errors
-    /// Of the request.
-    pub async fn rooms(&self) -> Result<Vec<Room>> {
-        let answer = self.homeserver().send(joined_rooms::v3::Request::new()).await?;
-        Ok(answer
-            .joined_rooms
-            .into_iter()
-            .map(|room| Room::new(self.clone(), room))
-            .collect())
-    }
-
-    /// Make a private, encrypted room and invite people.
-    ///
-    /// # Errors
-    /// Of the request.
-    pub async fn create_room(&self, name: Option<&str>, invite: &[OwnedUserId]) -> Result<Room> {
-        let encryption =
-            InitialStateEvent::with_empty_state_key(RoomEncryptionEventContent::with_recommended_defaults());
-        self.create(name, invite, vec![encryption.to_raw_any()]).await
-    }
-
-    /// Make a private room whose events are not encrypted. Marking it as encrypted later cannot be undone.
-    ///
-    /// # Errors
-    /// Of the request.
-    pub async fn create_plaintext_room(&self, name: Option<&str>, invite: &[OwnedUserId]) -> Result<Room> {
-        self.create(name, invite, Vec::new()).await
-    }
-
-    async fn create(
-        &self,
-        name: Option<&str>,
-        invite: &[OwnedUserId],
-        initial_state: Vec<ruma::serde::Raw<ruma::events::AnyInitialStateEvent>>,
-    ) -> Result<Room> {
-        let mut request = create_room::v3::Request::new();
-        request.name = name.map(str::to_owned);
-        request.invite = invite.to_vec();
-        request.preset = Some(create_room::v3::RoomPreset::PrivateChat);
-        request.initial_state = initial_state;
-        let answer = self.homeserver().send(request).await?;
-        Ok(self.room(&answer.room_id))
-    }
-
-    /// Join a room by its id (`!…`) or alias (`#…`), as after an invitation.
-    ///
-    /// # Errors
-    /// [`Error::InvalidId`]; of the request.
-    pub async fn join(&self, room: &str) -> Result<Room> {
-        let room = OwnedRoomOrAliasId::try_from(room).map_err(|_| Error::InvalidId {
-            given: room.to_owned(),
-            wanted: "a room id (!…) or an alias (#…:server)",
-        })?;
-        let answer = self
-            .homeserver()
-            .send(join_room_by_id_or_alias::v3::Request::new(room))
-            .await?;
-        Ok(self.room(&answer.room_id))
-    }
-
     /// What happened, waiting at most `timeout` for something. What an earlier call returned is acknowledged by this
     /// one, and never returned again; what is not acknowledged is returned again after a restart.
+    ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::Event;
+    /// use std::time::Duration;
+    ///
+    /// loop {
+    ///     for event in client.receive(Duration::from_secs(30)).await? {
+    ///         // A process that dies here is given these events again.
+    ///         if let Event::Message(message) = event {
+    ///             println!("{}: {}", message.sender, message.body().unwrap_or("…"));
+    ///         }
+    ///     }
+    /// }
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`Error::Busy`] while another call or a stream receives; of the request, of the store. Nothing is lost.
@@ -253,77 +227,19 @@ impl Client {
 
     /// Ask the homeserver what is new without waiting, and keep it for [`receive`](Self::receive).
     ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
+    /// // A program that only sends, and runs for minutes: what others need of it is done with each sync.
+    /// client.sync().await?;
+    /// println!("{} events wait for their keys", client.waiting_counts().await?.waiting);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Of the request, of the store.
     pub async fn sync(&self) -> Result<()> {
         self.0.device.sync(Duration::ZERO).await?;
         Ok(())
-    }
-
-    /// Why an event cannot be read, and what would mend it.
-    ///
-    /// # Errors
-    /// Of the store.
-    pub async fn explain(&self, event: &Undecryptable) -> Result<Explanation> {
-        Ok(self.0.device.explain(event).await?)
-    }
-
-    /// Ask our other devices for the key of an event that waits for it. Verified ones that allow it
-    /// ([`Options::key_requests`](crate::Options::key_requests)) give it, and the event is delivered. Returns whether it
-    /// waits.
-    ///
-    /// # Errors
-    /// Of the request, of the store.
-    pub async fn request_key(&self, event: &Undecryptable) -> Result<bool> {
-        Ok(self.0.device.request_key(event).await?)
-    }
-
-    /// At most `limit` events that wait for their keys, oldest first, leaving out the first `skip`.
-    ///
-    /// # Errors
-    /// Of the store.
-    pub async fn waiting(&self, skip: usize, limit: usize) -> Result<Vec<Undecryptable>> {
-        Ok(self.0.device.waiting(skip, limit).await?)
-    }
-
-    /// How many events wait for their keys, and how many of them were reported.
-    ///
-    /// # Errors
-    /// Of the store.
-    pub async fn waiting_counts(&self) -> Result<WaitingCounts> {
-        Ok(self.0.device.waiting_counts().await?)
-    }
-
-    /// Our device's keys, here and on the homeserver.
-    ///
-    /// # Errors
-    /// Of the request, of the store.
-    pub async fn key_status(&self) -> Result<KeyStatus> {
-        Ok(self.0.device.key_status().await?)
-    }
-
-    /// Publish our device's keys and top up its one-time keys; every sync does this too.
-    ///
-    /// # Errors
-    /// As [`Orchestrator::publish_keys`].
-    pub async fn publish_keys(&self) -> Result<()> {
-        Ok(self.0.device.publish_keys().await?)
-    }
-
-    /// How the device is: what an operator should know and do. Nothing is sent.
-    ///
-    /// # Errors
-    /// Of the store.
-    pub async fn health(&self) -> Result<Health> {
-        Ok(self.0.device.health().await?)
-    }
-
-    /// Go on with this store after a conflict of one-time keys. As [`Orchestrator::acknowledge_key_conflict`].
-    ///
-    /// # Errors
-    /// Of the request, of the store.
-    pub async fn acknowledge_key_conflict(&self) -> Result<()> {
-        Ok(self.0.device.acknowledge_key_conflict().await?)
     }
 
     /// Release the store, after what is under way: then the same device can be opened again.

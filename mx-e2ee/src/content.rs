@@ -46,6 +46,16 @@ enum Kind {
 
 impl Content {
     /// Text as it is.
+    ///
+    /// ```
+    /// use mx_e2ee::Content;
+    ///
+    /// // Nothing in it is Markdown or HTML: what a machine wrote is safe here.
+    /// let json = Content::text("load: **3** <b>").to_json()?;
+    /// assert_eq!(json["body"], "load: **3** <b>");
+    /// assert_eq!(json.get("formatted_body"), None);
+    /// # Ok::<_, mx_e2ee::Error>(())
+    /// ```
     pub fn text(body: impl Into<String>) -> Self {
         Self {
             body: body.into(),
@@ -90,6 +100,14 @@ impl Content {
     }
 
     /// As an emote: what the sender does.
+    ///
+    /// ```
+    /// use mx_e2ee::Content;
+    ///
+    /// // Clients show it as "* mybot restarts db1".
+    /// assert_eq!(Content::text("restarts db1").emote().to_json()?["msgtype"], "m.emote");
+    /// # Ok::<_, mx_e2ee::Error>(())
+    /// ```
     pub const fn emote(mut self) -> Self {
         self.kind = Kind::Emote;
         self
@@ -114,12 +132,31 @@ impl Content {
     }
 
     /// As a reply to an event of which no more is known. Nobody is called by it.
+    ///
+    /// ```
+    /// use mx_e2ee::{Content, ruma::event_id};
+    ///
+    /// let json = Content::text("see above").reply_to_event(event_id!("$asked")).to_json()?;
+    /// assert_eq!(json["m.relates_to"]["m.in_reply_to"]["event_id"], "$asked");
+    /// assert_eq!(json["m.mentions"], serde_json::json!({}), "nobody is called");
+    /// # Ok::<_, mx_e2ee::Error>(())
+    /// ```
     pub fn reply_to_event(mut self, event: &EventId) -> Self {
         self.reply_to = Some(event.to_owned());
         self
     }
 
     /// As a reply to an event of which only its head is known, as with [`reply_to`](Self::reply_to).
+    ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room, asked: &mx_e2ee::ruma::EventId) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::Content;
+    ///
+    /// // A job that is done long after it was asked for, of which only the id was kept.
+    /// let head = room.event_head(asked).await?;
+    /// room.post(Content::text("the backup is done").reply_to_head(&head)).await?;
+    /// # Ok(()) }
+    /// ```
     pub fn reply_to_head(mut self, event: &EventHead) -> Self {
         if event.thread.is_some() {
             self.thread.clone_from(&event.thread);
@@ -128,6 +165,15 @@ impl Content {
     }
 
     /// In the thread that began with this event.
+    ///
+    /// ```
+    /// use mx_e2ee::{Content, ruma::event_id};
+    ///
+    /// let json = Content::text("step 1 of 3").in_thread(event_id!("$began")).to_json()?;
+    /// assert_eq!(json["m.relates_to"]["rel_type"], "m.thread");
+    /// assert_eq!(json["m.relates_to"]["is_falling_back"], true, "a reply for clients without threads");
+    /// # Ok::<_, mx_e2ee::Error>(())
+    /// ```
     pub fn in_thread(mut self, root: &EventId) -> Self {
         self.thread = Some(root.to_owned());
         self
@@ -140,12 +186,29 @@ impl Content {
     }
 
     /// For everybody in the room, where the sender may call them.
+    ///
+    /// ```
+    /// use mx_e2ee::Content;
+    ///
+    /// let json = Content::text("db1 is down").mention_room().to_json()?;
+    /// assert_eq!(json["m.mentions"], serde_json::json!({"room": true}));
+    /// // The words alone call nobody.
+    /// assert_eq!(Content::text("@room db1 is down").to_json()?["m.mentions"], serde_json::json!({}));
+    /// # Ok::<_, mx_e2ee::Error>(())
+    /// ```
     pub const fn mention_room(mut self) -> Self {
         self.mentions.room = true;
         self
     }
 
     /// Whom it is for.
+    ///
+    /// ```
+    /// use mx_e2ee::{Content, ruma::user_id};
+    ///
+    /// let content = Content::text("look at db1").mention(user_id!("@oncall:example.org"));
+    /// assert!(content.mentions().eq(["@oncall:example.org"]));
+    /// ```
     pub fn mentions(&self) -> impl Iterator<Item = &OwnedUserId> {
         self.mentions.user_ids.iter()
     }

@@ -59,6 +59,12 @@ impl Default for Checkup {
 
 impl Checkup {
     /// Look, and mend what is safe to mend.
+    ///
+    /// ```
+    /// use mx_e2ee::Checkup;
+    ///
+    /// assert_eq!(Checkup::fixing(), { let mut checkup = Checkup::default(); checkup.fix = true; checkup });
+    /// ```
     #[must_use]
     pub fn fixing() -> Self {
         Self {

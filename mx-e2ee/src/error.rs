@@ -9,6 +9,14 @@ use ruma::{OwnedDeviceId, OwnedRoomId};
 use crate::{AttachmentError, ImportError};
 
 /// Shorthand of this crate.
+///
+/// ```no_run
+/// use mx_e2ee::{Client, SendReceipt, ruma::RoomId};
+///
+/// async fn report(client: &Client, room: &RoomId) -> mx_e2ee::Result<SendReceipt> {
+///     client.room(room).send_text("all is well").await
+/// }
+/// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can go wrong.
@@ -255,6 +263,13 @@ impl Error {
     }
 
     /// The pause that the homeserver asked for before the next attempt.
+    ///
+    /// ```
+    /// use mx_e2ee::Error;
+    ///
+    /// // Only a homeserver that is asked too much names one; whoever waits otherwise chooses the pause.
+    /// assert_eq!(Error::Busy.retry_after(), None);
+    /// ```
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {

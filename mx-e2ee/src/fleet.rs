@@ -16,7 +16,7 @@ use crate::{Client, ClientBuilder, Error, Result, Session};
 /// # async fn example(transport: Arc<dyn mx_e2ee::transport::Transport>) -> mx_e2ee::Result<()> {
 /// use mx_e2ee::{Fleet, ruma::user_id};
 ///
-/// let fleet = Fleet::new("https://matrix.example.org", "the as_token", "/var/lib/fleet", transport);
+/// let fleet = Fleet::new("https://matrix.example.org", "as_token", "/var/lib/fleet", transport);
 /// let one = fleet.bot(user_id!("@bot.one:example.org")).await?;
 /// let two = fleet.bot(user_id!("@bot.two:example.org")).await?;
 /// # drop((one, two));

@@ -174,6 +174,21 @@ struct Found {
 impl ClientBuilder {
     /// Take a device over although the servers of some who gave it room keys cannot be reached. Default: no. Messages of those
     /// keys are read, and marked as imported, for good.
+    ///
+    /// ```no_run
+    /// # async fn example() -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::Client;
+    ///
+    /// let import = |without| Client::builder().directory("/var/lib/mybot").without_unreachable(without)
+    ///     .import_mx_client("/srv/old/crypto", "/srv/old/matrix.json");
+    /// let imported = match import(false).await {
+    ///     // A server that is gone for good. Nothing was changed: the same again, without it.
+    ///     Err(error) if error.code() == "import_unreachable" => import(true).await?,
+    ///     imported => imported?,
+    /// };
+    /// println!("{} keys are of devices that nobody could ask", imported.room_keys_of_unknown_devices);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub const fn without_unreachable(mut self, without: bool) -> Self {
         self.without_unreachable = without;

@@ -56,7 +56,7 @@ pub use self::{
     import::{ImportError, ImportedDevice},
     login::{LoginKinds, sso::SsoListener},
     private_file::write_private_file,
-    room::{Member, Room, SendOptions, say::EventHead},
+    room::{Room, SendOptions, people::Member, say::EventHead},
     session::Session,
     verification::{Decision, Verification, VerificationPolicy},
 };

@@ -2,24 +2,27 @@
 
 mod by_oauth;
 pub(crate) mod by_service;
+mod kinds;
 pub(crate) mod sso;
 
 use std::{path::Path, time::Duration};
 
 use mx_crypto_store::PickleStore;
 use mx_olm_orchestrator::Orchestrator;
-use mx_transport::{AccessToken, Homeserver, OAuthError, RefreshToken, RequestError, Tokens};
+use mx_transport::{AccessToken, Homeserver, RefreshToken, RequestError, Tokens};
 use ruma::{
     OwnedDeviceId, OwnedUserId,
     api::client::{
         account::whoami,
-        session::{get_login_types, login},
+        session::login,
         uiaa::{MatrixUserIdentifier, UserIdentifier},
     },
     thirdparty::Medium,
 };
 use zeroize::Zeroizing;
 
+pub use self::kinds::LoginKinds;
+use self::kinds::kinds;
 use crate::{
     Client, ClientBuilder, Error, Result, Session,
     builder::{Prepared, keeper},
@@ -30,40 +33,7 @@ use crate::{
 /// How a new device is called where nobody says otherwise.
 const DEVICE_NAME: &str = "mx-e2ee";
 
-/// Which logins a homeserver offers.
-///
-/// ```no_run
-/// # async fn example() -> mx_e2ee::Result<()> {
-/// let kinds = mx_e2ee::Client::builder().homeserver("example.org").login_kinds().await?;
-/// println!("by password: {}, in a browser: {}", kinds.password, kinds.sso || kinds.device_code);
-/// println!("all that it names: {}", kinds.names.join(", "));
-/// # Ok(()) }
-/// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LoginKinds {
-    /// By user name and password.
-    pub password: bool,
-    /// By a token that single sign-on, or another device, gives.
-    pub token: bool,
-    /// By single sign-on.
-    pub sso: bool,
-    /// By OAuth 2.0, with a code that is typed elsewhere.
-    pub device_code: bool,
-    /// The names of all of them, as the homeserver says.
-    pub names: Vec<String>,
-}
-
 impl ClientBuilder {
-    /// Which logins the homeserver offers.
-    ///
-    /// # Errors
-    /// Of the request.
-    pub async fn login_kinds(&self) -> Result<LoginKinds> {
-        let found = self.discover().await?;
-        kinds(&Homeserver::new(&found.base_url, self.way()?)?).await
-    }
-
     /// Log in by password and publish the device's keys. With a store that was used before, the same device logs in
     /// again, as after a token expired. `user` is a user name, a user id, an email address, or a phone number that begins
     /// with `+`.
@@ -127,6 +97,19 @@ impl ClientBuilder {
     }
 
     /// Log in by a token that single sign-on gave, or another device of the user. It is valid once.
+    ///
+    /// ```no_run
+    /// # async fn example(login_token: String) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::{Client, Error};
+    ///
+    /// let builder = Client::builder().homeserver("example.org").directory("/var/lib/mybot");
+    /// match builder.login_with_login_token(&login_token).await {
+    ///     Ok(bot) => println!("logged in as {}", bot.user_id()),
+    ///     Err(Error::WrongLoginToken) => println!("it was used before, or is too old: get another one"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Error::WrongLoginToken`], [`Error::LoginNotOffered`]; else as [`login`](Self::login).
@@ -280,35 +263,6 @@ fn is_of_another_device(finished: &Result<Client>) -> bool {
             mx_olm_orchestrator::Error::StoreOfAnotherDevice { .. }
         ))
     )
-}
-
-async fn kinds(homeserver: &Homeserver) -> Result<LoginKinds> {
-    let mut kinds = LoginKinds::default();
-    match homeserver.send(get_login_types::v3::Request::new()).await {
-        Ok(answer) => {
-            for flow in answer.flows {
-                match flow {
-                    get_login_types::v3::LoginType::Password(_) => kinds.password = true,
-                    get_login_types::v3::LoginType::Token(_) => kinds.token = true,
-                    get_login_types::v3::LoginType::Sso(_) => kinds.sso = true,
-                    _ => {}
-                }
-                kinds.names.push(flow.login_type().to_owned());
-            }
-        }
-        // A homeserver that has an authorization server only.
-        Err(error) if matches!(error.code(), "unsupported_by_homeserver" | "not_found") => {}
-        Err(error) => return Err(error.into()),
-    }
-    match homeserver.authorization_server().await {
-        Ok(server) => {
-            kinds.device_code = server.offers_device_codes();
-            kinds.names.push("OAuth 2.0".to_owned());
-        }
-        Err(OAuthError::NotOffered) => {}
-        Err(error) => return Err(error.into()),
-    }
-    Ok(kinds)
 }
 
 async fn why_no_login(homeserver: &Homeserver, error: RequestError, by_token: bool) -> Error {

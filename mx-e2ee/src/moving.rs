@@ -26,6 +26,13 @@ use crate::{
 };
 
 /// A device that left its directory.
+///
+/// ```no_run
+/// # async fn example() -> mx_e2ee::Result<()> {
+/// let moved = mx_e2ee::Client::builder().directory("/var/lib/mybot").move_to("/srv/mybot").await?;
+/// println!("{} of {} took {} records along", moved.session.device_id, moved.session.user_id, moved.records);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct MovedDevice {
@@ -38,6 +45,14 @@ pub struct MovedDevice {
 impl ClientBuilder {
     /// A file in the directory, by its name, that belongs to the login and moves with it, if it is there: what an app keeps
     /// beside the store, such as the trust manifest that it uses. May be called several times.
+    ///
+    /// ```no_run
+    /// # async fn example() -> mx_e2ee::Result<()> {
+    /// let old = mx_e2ee::Client::builder().directory("/var/lib/mybot");
+    /// // By their names in the directory. One that is not there is no error.
+    /// old.take_along("trust.json").take_along("mybot.toml").move_to("/srv/mybot").await?;
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn take_along(mut self, file: impl Into<String>) -> Self {
         self.luggage.push(file.into());
@@ -82,6 +97,17 @@ impl ClientBuilder {
     /// As [`move_out`](Self::move_out), for a device that was moved before, or may have been, from what is left of it here.
     /// Only where nothing of it ever arrived: two of one device lose messages of both, and use keys twice.
     ///
+    /// ```no_run
+    /// # async fn example(key: mx_e2ee::store::KeySource) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::Client;
+    ///
+    /// // The stick with the file was lost before anybody used it: what is left here makes another one.
+    /// let old = || Client::builder().directory("/var/lib/mybot");
+    /// assert_eq!(old().open().await.err().map(|error| error.code()), Some("device_moved"));
+    /// old().move_out_again("/mnt/stick/mybot.device", &key).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`move_out`](Self::move_out).
     pub async fn move_out_again(self, file: impl AsRef<Path>, key: &KeySource) -> Result<MovedDevice> {
@@ -120,6 +146,18 @@ impl ClientBuilder {
     /// by the key of the builder, or by a new one in a file. [`open`](Self::open) goes on with the device. Nothing is sent.
     ///
     /// Rooms get a new room key with their next message. Destroy the file afterwards.
+    ///
+    /// ```no_run
+    /// # async fn example() -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::{Client, store::{KeySource, Passphrase}};
+    ///
+    /// let key = KeySource::Passphrase(Passphrase::new("correct horse battery staple"));
+    /// let file = "/mnt/stick/mybot.device";
+    /// let moved = Client::builder().directory("/var/lib/mybot").move_in(file, &key).await?;
+    /// println!("{} goes on here, on {}", moved.session.device_id, moved.session.homeserver);
+    /// std::fs::remove_file(file).map_err(|source| mx_e2ee::Error::File { path: file.into(), source })?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Error::Import`] when the directory is used, or the file is not that of a device; of the key and the file: wrong key,
@@ -175,6 +213,15 @@ impl ClientBuilder {
     }
 
     /// As [`move_to`](Self::move_to) and [`move_out_again`](Self::move_out_again).
+    ///
+    /// ```no_run
+    /// # async fn example() -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::Client;
+    ///
+    /// // The disk with the copy broke at once. Only since nothing was sent or received from there.
+    /// Client::builder().directory("/var/lib/mybot").move_to_again("/srv/mybot").await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As [`move_to`](Self::move_to).

@@ -1,18 +1,15 @@
 //! A room: sending, and who is in it.
 
+pub(crate) mod people;
 pub(crate) mod say;
 
-use mx_olm_orchestrator::{HistoryShared, Outgoing, Readership, Recipients, RoomPolicy, SendReceipt};
+use mx_olm_orchestrator::{Outgoing, Readership, Recipients, RoomPolicy, SendReceipt};
 use mx_transport::RequestError;
 use ruma::{
-    OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId,
-    api::client::{
-        membership::{get_member_events, invite_user, leave_room},
-        state::{get_state_event_for_key, send_state_event},
-    },
+    OwnedEventId, OwnedRoomId, RoomId,
+    api::client::state::{get_state_event_for_key, send_state_event},
     events::{EmptyStateKey, StateEventType, room::encryption::RoomEncryptionEventContent},
 };
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{Client, Error, Result};
@@ -53,17 +50,6 @@ pub struct SendOptions {
     pub into_tombstoned: bool,
 }
 
-/// Somebody in a room.
-#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
-pub struct Member {
-    /// Who.
-    pub user_id: OwnedUserId,
-    /// `join`, `invite`, `leave`, `ban` or `knock`.
-    pub membership: String,
-    /// What they call themselves in this room. Anybody can be called anything.
-    pub display_name: Option<String>,
-}
-
 impl Room {
     pub(crate) const fn new(client: Client, id: OwnedRoomId) -> Self {
         Self { client, id }
@@ -92,6 +78,15 @@ impl Room {
     }
 
     /// Send text, encrypted.
+    ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room) -> mx_e2ee::Result<()> {
+    /// let sent = room.send_text("db1 is down").await?;
+    /// if sent.readable_by() == 0 {
+    ///     println!("it was sent, and nobody can read it");
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -129,6 +124,22 @@ impl Room {
 
     /// As [`send`](Self::send), and say how careful to be about devices that are unknown.
     ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::Recipients;
+    ///
+    /// let alert = serde_json::json!({"msgtype": "m.text", "body": "db1 is down"});
+    /// let sent = match room.send_to("m.room.message", alert.clone(), Recipients::Strict).await {
+    ///     // A server does not answer for its users' devices. An alert that most can read is better than none.
+    ///     Err(error) if error.code() == "recipients_unknown" => {
+    ///         room.send_to("m.room.message", alert, Recipients::BestEffort).await?
+    ///     }
+    ///     sent => sent?,
+    /// };
+    /// println!("unknown: {:?}", sent.users_unknown);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`send`](Self::send).
     ///
@@ -143,6 +154,17 @@ impl Room {
     }
 
     /// As [`send`](Self::send), with what is to be different about this send.
+    ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::SendOptions;
+    ///
+    /// // The room was replaced by another one: say so to whoever is still here.
+    /// let options = SendOptions { into_tombstoned: true, ..SendOptions::default() };
+    /// let moved = serde_json::json!({"msgtype": "m.notice", "body": "this room has moved"});
+    /// room.send_with("m.room.message", moved, options).await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -161,6 +183,19 @@ impl Room {
     }
 
     /// For whom messages of this room may be, as [`set_policy`](Self::set_policy) left it.
+    ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::ruma::owned_user_id;
+    ///
+    /// // One more user may read, and the rest of the policy stays.
+    /// let mut policy = room.policy().await?;
+    /// if let Some(allowed) = &mut policy.allowed {
+    ///     allowed.insert(owned_user_id!("@new:example.org"));
+    ///     room.set_policy(policy).await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Of the store.
@@ -186,6 +221,17 @@ impl Room {
     }
 
     /// Give the room a new key with the next send, as after a device was stolen. Returns whether there was a key.
+    ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
+    /// // After a break-in: no room goes on with a key that somebody may have.
+    /// for room in client.rooms().await? {
+    ///     if room.rotate_key().await? {
+    ///         println!("{} gets a new key with the next message", room.id());
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Of the store.
@@ -241,6 +287,15 @@ impl Room {
 
     /// Whether the room's events are encrypted.
     ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room) -> mx_e2ee::Result<()> {
+    /// // A room that was encrypted once stays so here, whatever the homeserver shows later.
+    /// if !room.is_encrypted().await? {
+    ///     println!("what is said in {} is read by every server in it", room.id());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// `not_in_room`; of the request.
     pub async fn is_encrypted(&self) -> Result<bool> {
@@ -248,6 +303,16 @@ impl Room {
     }
 
     /// Mark the room as encrypted. This cannot be undone. A room that is encrypted stays as it is.
+    ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room) -> mx_e2ee::Result<()> {
+    /// // It needs the right to change the room, which a moderator may not have.
+    /// match room.mark_encrypted().await {
+    ///     Err(error) if error.code() == "forbidden" => println!("ask an administrator of {}", room.id()),
+    ///     marked => marked?,
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Of the request.
@@ -263,115 +328,14 @@ impl Room {
         self.is_encrypted().await.map(drop)
     }
 
-    /// Invite somebody. They can read what is said from now on; for what was said before, see
-    /// [`invite_with_history`](Self::invite_with_history).
+    /// The room's name. `None`: it has none. Anybody with permission can name it anything.
     ///
     /// ```no_run
-    /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
-    /// use mx_e2ee::ruma::user_id;
-    ///
-    /// let room = client.create_room(Some("Operations"), &[]).await?;
-    /// room.invite(user_id!("@boss:example.org")).await?;
-    /// for member in room.members().await? {
-    ///     println!("{}: {}", member.user_id, member.membership);
-    /// }
+    /// # async fn example(room: mx_e2ee::Room) -> mx_e2ee::Result<()> {
+    /// // For people to read. What a program does hangs on the id, which nobody can take.
+    /// println!("{}", room.name().await?.unwrap_or_else(|| room.id().to_string()));
     /// # Ok(()) }
     /// ```
-    ///
-    /// # Errors
-    /// Of the request.
-    pub async fn invite(&self, user: &UserId) -> Result<()> {
-        let recipient =
-            invite_user::v3::InvitationRecipient::UserId(invite_user::v3::InviteUserId::new(user.to_owned()));
-        self.client
-            .homeserver()
-            .send(invite_user::v3::Request::new(self.id.clone(), recipient))
-            .await?;
-        Ok(())
-    }
-
-    /// Invite somebody, and give them the room keys of what was said before, as far as the room let newcomers read then.
-    /// What is given cannot be taken back, and reaches every device that the user's identity has signed. Whether it may be
-    /// given is looked at before the invitation.
-    ///
-    /// # Errors
-    /// As [`share_history`](Self::share_history). Where it is of the request that invites, or of what is looked at before it,
-    /// nobody was invited and nothing is given. After that the user is invited, and where another attempt may help, the next
-    /// syncs make it; the last one is told as [`Event::HistoryNotShared`](crate::Event::HistoryNotShared).
-    ///
-    /// # Cancel safety
-    /// Safe: a history that was noted is given by the next syncs, if the user was invited.
-    pub async fn invite_with_history(&self, user: &UserId) -> Result<HistoryShared> {
-        let device = self.client.orchestrator();
-        device.may_share_history(&self.id, user).await?;
-        device.intend_history(&self.id, user).await?;
-        if let Err(error) = self.invite(user).await {
-            // Whether a request that got lost has invited somebody, the next syncs see.
-            if matches!(
-                error,
-                Error::Orchestrator(mx_olm_orchestrator::Error::Request(RequestError::Api { .. }))
-            ) {
-                device.forget_history(&self.id, user).await?;
-            }
-            return Err(error);
-        }
-        self.share_history(user).await
-    }
-
-    /// Give somebody who is in the room, or invited to it, the room keys of what was said before. As
-    /// [`Orchestrator::share_history`](mx_olm_orchestrator::Orchestrator::share_history).
-    ///
-    /// # Errors
-    /// `history_not_cross_signed`, `history_not_for_newcomers`, `history_not_invited`, `history_no_devices`,
-    /// `history_too_large`, `recipient_not_allowed`, `recipients_unknown`, `identity_changed`; of the request, and the next
-    /// syncs try again; of the store.
-    pub async fn share_history(&self, user: &UserId) -> Result<HistoryShared> {
-        Ok(self.client.orchestrator().share_history(&self.id, user).await?)
-    }
-
-    /// Leave the room.
-    ///
-    /// # Errors
-    /// Of the request.
-    pub async fn leave(&self) -> Result<()> {
-        self.client
-            .homeserver()
-            .send(leave_room::v3::Request::new(self.id.clone()))
-            .await?;
-        Ok(())
-    }
-
-    /// Everybody who joined or is invited.
-    ///
-    /// # Errors
-    /// Of the request.
-    pub async fn members(&self) -> Result<Vec<Member>> {
-        #[derive(serde::Deserialize)]
-        struct Raw {
-            state_key: OwnedUserId,
-            content: Value,
-        }
-        let answer = self
-            .client
-            .homeserver()
-            .send(get_member_events::v3::Request::new(self.id.clone()))
-            .await?;
-        let members = answer
-            .chunk
-            .into_iter()
-            .filter_map(|raw| raw.deserialize_as_unchecked::<Raw>().ok());
-        let text = |content: &Value, field: &str| content.get(field).and_then(Value::as_str).map(str::to_owned);
-        Ok(members
-            .map(|raw| Member {
-                user_id: raw.state_key,
-                membership: text(&raw.content, "membership").unwrap_or_default(),
-                display_name: text(&raw.content, "displayname"),
-            })
-            .filter(|member| matches!(member.membership.as_str(), "join" | "invite"))
-            .collect())
-    }
-
-    /// The room's name. `None`: it has none. Anybody with permission can name it anything.
     ///
     /// # Errors
     /// Of the request.

@@ -53,6 +53,15 @@ impl Verification {
     }
 
     /// With whom, where, since when, and how it stands. `None`: it is not under way, or has long ended.
+    ///
+    /// ```no_run
+    /// # async fn example(verification: mx_e2ee::Verification) {
+    /// if let Some(shown) = verification.shown() {
+    ///     let device = shown.device_id.map_or("a device that is not known yet".to_owned(), |device| device.to_string());
+    ///     println!("with {} on {device}, asked by us: {}", verification.id().user_id, shown.by_us);
+    /// }
+    /// # }
+    /// ```
     #[must_use]
     pub fn shown(&self) -> Option<VerificationShown> {
         self.client
@@ -117,6 +126,16 @@ impl Verification {
 
     /// Take part in what the other side asked for.
     ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client, request: mx_e2ee::VerificationRequested) -> mx_e2ee::Result<()> {
+    /// // As an event had it. After a restart the verification is not there any more.
+    /// match client.verification(request.id).accept().await {
+    ///     Err(error) if error.code() == "verification_unknown" => println!("ask the other side to begin again"),
+    ///     accepted => accepted?,
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// `verification_not_now`, `verification_unknown`; of the store.
     pub async fn accept(&self) -> Result<()> {
@@ -150,6 +169,16 @@ impl Verification {
     }
 
     /// Take the bytes of the code that the other side shows.
+    ///
+    /// ```no_run
+    /// # async fn example(verification: mx_e2ee::Verification, scanned: Vec<u8>) -> mx_e2ee::Result<()> {
+    /// // What a scanner gives: the bytes of the code, not text. Our side is confirmed by it.
+    /// match verification.scan(&scanned).await {
+    ///     Err(error) if error.code() == "verification_wrong_qr" => println!("it is not the code of this verification: {error}"),
+    ///     taken => taken?,
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As [`accept`](Self::accept); `verification_wrong_qr`.
@@ -193,6 +222,19 @@ impl Verification {
 
     /// Cancel or decline it.
     ///
+    /// ```no_run
+    /// # async fn example(verification: mx_e2ee::Verification) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::VerificationState;
+    /// use std::time::Duration;
+    ///
+    /// // Nobody answers: do not leave the other side with a question that is not ours any more.
+    /// let ready = verification.wait_until(|state| matches!(state, VerificationState::Ready { .. }));
+    /// if tokio::time::timeout(Duration::from_secs(60), ready).await.is_err() {
+    ///     verification.cancel().await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`accept`](Self::accept).
     pub async fn cancel(&self) -> Result<()> {
@@ -202,6 +244,23 @@ impl Verification {
 
 impl Client {
     /// Ask a user to verify, in the room that is for the two of us alone.
+    ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::ruma::user_id;
+    ///
+    /// let friend = user_id!("@friend:example.org");
+    /// let verification = match client.verify_user(friend).await {
+    ///     // There is no room of the two of us.
+    ///     Err(error) if error.code() == "verification_no_way" => {
+    ///         let room = client.create_room(None, &[friend.to_owned()]).await?;
+    ///         client.verify_user_in(room.id(), friend).await?
+    ///     }
+    ///     asked => asked?,
+    /// };
+    /// println!("{:?}", verification.state());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// `verification_no_way` when there is no such room: use [`verify_user_in`](Self::verify_user_in) or
@@ -256,6 +315,16 @@ impl Client {
     }
 
     /// A verification by its name, as an event has it.
+    ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client, request: mx_e2ee::VerificationRequested) {
+    /// // What an event named. Nothing is asked: whether it is under way, its state says.
+    /// match client.verification(request.id).state() {
+    ///     Some(state) => println!("{state:?}"),
+    ///     None => println!("it has long ended"),
+    /// }
+    /// # }
+    /// ```
     #[must_use]
     pub fn verification(&self, id: VerificationId) -> Verification {
         Verification {

@@ -67,6 +67,16 @@ pub struct AdoptedDevice {
 }
 
 /// What an engine knows of devices and identities.
+///
+/// ```no_run
+/// # use matrix_sdk_crypto::{DeviceData, UserIdentityData};
+/// # fn example(mut adopted: mx_olm_orchestrator::AdoptedDevice, devices: Vec<DeviceData>, identities: Vec<UserIdentityData>) {
+/// use mx_olm_orchestrator::KnownOthers;
+///
+/// // As another store of this engine has them: who was verified there is verified here.
+/// adopted.known = KnownOthers { devices, identities };
+/// # }
+/// ```
 #[derive(Debug, Default)]
 pub struct KnownOthers {
     /// Devices, our own as well.
@@ -87,6 +97,16 @@ impl std::fmt::Debug for AdoptedDevice {
 }
 
 /// An Olm session with another device.
+///
+/// ```no_run
+/// # use matrix_sdk_crypto::vodozemac::{Curve25519PublicKey, olm::SessionPickle};
+/// # fn example(mut adopted: mx_olm_orchestrator::AdoptedDevice, curve25519: Curve25519PublicKey, pickle: SessionPickle) {
+/// use mx_olm_orchestrator::AdoptedSession;
+///
+/// // Without it, the first message to that device takes one of its one-time keys.
+/// adopted.sessions.push(AdoptedSession { curve25519, pickle });
+/// # }
+/// ```
 pub struct AdoptedSession {
     /// The other device's key.
     pub curve25519: Curve25519PublicKey,
@@ -103,6 +123,18 @@ impl std::fmt::Debug for AdoptedSession {
 }
 
 /// Whose a room key is.
+///
+/// ```no_run
+/// # fn example(looked_up: Option<matrix_sdk_crypto::types::DeviceKeys>) -> mx_olm_orchestrator::AdoptedSender {
+/// use mx_olm_orchestrator::AdoptedSender;
+///
+/// match looked_up {
+///     Some(keys) => AdoptedSender::Device(Box::new(keys)),
+///     // Its messages are read, and nobody vouches for who wrote them.
+///     None => AdoptedSender::Unknown(None),
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub enum AdoptedSender {
     /// A device whose keys were looked up and are signed by itself.
@@ -113,6 +145,16 @@ pub enum AdoptedSender {
 }
 
 /// A room key that the device was given.
+///
+/// ```no_run
+/// # use matrix_sdk_crypto::vodozemac::megolm::InboundGroupSessionPickle;
+/// # fn example(mut adopted: mx_olm_orchestrator::AdoptedDevice, pickle: InboundGroupSessionPickle) {
+/// use mx_olm_orchestrator::{AdoptedRoomKey, AdoptedSender};
+///
+/// let room_id = ruma::owned_room_id!("!alerts:example.org");
+/// adopted.room_keys.push(AdoptedRoomKey { room_id, sender: AdoptedSender::Unknown(None), pickle });
+/// # }
+/// ```
 pub struct AdoptedRoomKey {
     /// The room.
     pub room_id: OwnedRoomId,

@@ -26,6 +26,15 @@ pub struct Clock(Arc<dyn Fn() -> u64 + Send + Sync>);
 
 impl Clock {
     /// The machine's clock.
+    ///
+    /// ```
+    /// use mx_olm_orchestrator::{Clock, Options};
+    ///
+    /// // What the options have, unless a test says otherwise.
+    /// let mut options = Options::default();
+    /// options.clock = Clock::system();
+    /// # drop(options);
+    /// ```
     #[must_use]
     pub fn system() -> Self {
         Self(Arc::new(|| {

@@ -19,6 +19,26 @@ fn id() -> RecordId {
 }
 
 /// What a store notes whose device leaves it.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use std::sync::Arc;
+/// # use mx_crypto_store::{KeySource, PickleStore, StoreKey, backend::Memory};
+/// # let key = KeySource::Bytes(StoreKey::from_bytes([7; 32]));
+/// # let store = PickleStore::open(Arc::new(Memory::new()), key).await?;
+/// use mx_olm_orchestrator::Departure;
+/// use zeroize::Zeroizing;
+///
+/// let now_ms = 1_700_000_000_000;
+/// Departure::begin(&store, Zeroizing::new("its login".to_owned()), now_ms).await?;
+/// // The store is copied now. In the copy:
+/// let noted = Departure::of(&store).await?.ok_or("it does not leave")?;
+/// assert_eq!((noted.since_ms(), noted.luggage()), (now_ms, "its login"));
+/// Departure::arrive(&store).await?;
+/// assert!(Departure::of(&store).await?.is_none());
+/// # Ok(()) }
+/// ```
 #[derive(Serialize, Deserialize)]
 pub struct Departure {
     since_ms: u64,

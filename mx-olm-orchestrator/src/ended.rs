@@ -18,6 +18,18 @@ impl Orchestrator {
     /// Refuse a store whose device the homeserver has ended, which nothing takes back: a new device needs a new store. Or
     /// whose device was moved to another place.
     ///
+    /// ```no_run
+    /// # async fn example(store: mx_crypto_store::PickleStore) -> Result<(), mx_olm_orchestrator::Error> {
+    /// use mx_olm_orchestrator::{Error, Orchestrator};
+    ///
+    /// // Before anybody is asked for a password.
+    /// match Orchestrator::refuse_ended(&store).await {
+    ///     Err(Error::OwnDeviceDeleted { device }) => println!("{device} was ended: put its store aside, and begin a new one"),
+    ///     other => other?,
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::OwnDeviceDeleted`], [`Error::DeviceMoved`]; of the store.
     pub async fn refuse_ended(store: &PickleStore) -> Result<()> {

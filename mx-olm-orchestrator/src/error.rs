@@ -17,6 +17,14 @@ use crate::{
 };
 
 /// Shorthand of this crate.
+///
+/// ```no_run
+/// use mx_olm_orchestrator::{Orchestrator, Outgoing, SendReceipt};
+///
+/// async fn send_carefully(device: &Orchestrator, what: Outgoing) -> mx_olm_orchestrator::Result<SendReceipt> {
+///     device.send(what).await
+/// }
+/// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can go wrong. Every variant has a stable [`code`](Self::code) and a sentence that says what to do.

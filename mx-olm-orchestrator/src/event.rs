@@ -4,6 +4,7 @@ mod history;
 mod rejected;
 mod rooms;
 mod trust;
+mod undecryptable;
 
 use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedTransactionId, OwnedUserId};
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,7 @@ pub use self::{
     rejected::{Rejected, RejectedReason},
     rooms::{MembershipChanged, Sent},
     trust::{BackupStopped, IdentityChanged, OwnIdentity, TrustDrift},
+    undecryptable::{Lost, LostBecause, Undecryptable, UndecryptableReason},
 };
 use crate::{EncryptionChange, UnusableReason, VerificationEnded, VerificationRequested};
 
@@ -81,6 +83,20 @@ pub enum Event {
 }
 
 /// A room event that is not state.
+///
+/// ```
+/// use mx_olm_orchestrator::Message;
+///
+/// // As it is kept until it is acknowledged.
+/// let message: Message = serde_json::from_value(serde_json::json!({
+///     "room_id": "!alerts:example.org", "event_id": "$1", "sender": "@boss:example.org", "origin_server_ts": 1_700_000_000_000_u64,
+///     "event_type": "m.room.message", "content": {"msgtype": "m.text", "body": "restart db1"},
+///     "encryption": null, "plaintext_in_encrypted_room": true,
+/// }))?;
+/// assert_eq!(message.body(), Some("restart db1"));
+/// assert!(message.plaintext_in_encrypted_room, "anybody on the way could have written it: do nothing");
+/// # Ok::<_, serde_json::Error>(())
+/// ```
 #[derive(Clone, Serialize, Deserialize, PartialEq)]
 pub struct Message {
     /// The room.
@@ -126,6 +142,21 @@ impl std::fmt::Debug for Message {
 }
 
 /// How an event was encrypted.
+///
+/// ```
+/// use mx_olm_orchestrator::{Message, Trust};
+///
+/// /// Whether to do what a message says.
+/// fn may_command(message: &Message) -> bool {
+///     message.encryption.as_ref().is_some_and(|how| how.trust == Trust::Verified)
+/// }
+///
+/// /// A message that was late: what it says may be over.
+/// fn was_late(message: &Message) -> bool {
+///     message.encryption.as_ref().and_then(|how| how.waited_ms).is_some_and(|waited| waited > 60_000)
+/// }
+/// # let _ = (may_command, was_late);
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Encryption {
     /// The device whose key encrypted it, where it is known.
@@ -140,6 +171,21 @@ pub struct Encryption {
 }
 
 /// How far the device that sent an event is known.
+///
+/// ```
+/// use mx_olm_orchestrator::Trust;
+///
+/// fn shown_beside_a_message(trust: Trust) -> &'static str {
+///     match trust {
+///         Trust::Verified => "",
+///         Trust::CrossSigned | Trust::Unsigned => "(not verified)",
+///         Trust::Imported => "(the key was imported: nobody can tell who wrote this)",
+///         Trust::IdentityChanged | Trust::NotListed => "(this may be somebody else)",
+///         _ => "(from a device that is gone, blocked or not known)",
+///     }
+/// }
+/// assert_eq!(shown_beside_a_message(Trust::CrossSigned), "(not verified)");
+/// ```
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -165,6 +211,21 @@ pub enum Trust {
 }
 
 /// An event of ours that the homeserver does not take, told when nobody waits for it any more.
+///
+/// ```
+/// use mx_olm_orchestrator::{Error, Event};
+///
+/// // A send ended with an error that said: it is safe, and is sent later. Now it is told what became of it.
+/// fn is_about(event: &Event, pending: &Error) -> bool {
+///     match (event, pending) {
+///         (Event::SendRefused(refused), Error::SendPending { transaction_id, .. }) => {
+///             refused.transaction_id == *transaction_id
+///         }
+///         _ => false,
+///     }
+/// }
+/// # let _ = is_about;
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct SendRefused {
     /// The room.
@@ -178,6 +239,17 @@ pub struct SendRefused {
 }
 
 /// An invitation.
+///
+/// ```
+/// use mx_olm_orchestrator::{Event, Invite};
+/// use ruma::UserId;
+///
+/// /// Whether the app is to join: by who invited it, never by what the room is called.
+/// fn is_wanted(event: &Event, boss: &UserId) -> bool {
+///     matches!(event, Event::Invite(Invite { joined: false, inviter: Some(inviter), .. }) if inviter == boss)
+/// }
+/// # let _ = is_wanted;
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Invite {
     /// The room.
@@ -191,111 +263,22 @@ pub struct Invite {
     pub joined: bool,
 }
 
-/// An event that could not be decrypted.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-pub struct Undecryptable {
-    /// The room.
-    pub room_id: OwnedRoomId,
-    /// The event's id.
-    pub event_id: OwnedEventId,
-    /// Who sent it, as the homeserver says.
-    pub sender: OwnedUserId,
-    /// When the sender's homeserver took it, in milliseconds since the Unix epoch.
-    pub origin_server_ts: u64,
-    /// The Megolm session, where it names one.
-    pub session_id: Option<String>,
-    /// The device that the event names as its sender. Nothing proves it: the specification deprecates the field.
-    #[serde(default)]
-    pub claimed_device: Option<OwnedDeviceId>,
-    /// When it came, in milliseconds since the Unix epoch.
-    #[serde(default)]
-    pub received_ms: u64,
-    /// Why.
-    pub reason: UndecryptableReason,
-    /// What may help.
-    pub advice: String,
-}
-
-/// Why an event could not be decrypted.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
-#[serde(tag = "code", rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum UndecryptableReason {
-    /// The room key has not come.
-    MissingRoomKey,
-    /// The sender told us that it withholds the room key, with this code.
-    Withheld {
-        /// The code of `m.room_key.withheld`.
-        withheld: String,
-    },
-    /// We hold the room key from a later message on.
-    KeyStartsLater,
-    /// The room key has not come, and the event is older than this device: nobody could have encrypted it for us. Only a
-    /// backup or another device of ours has the key.
-    BeforeThisDevice,
-    /// The room key has not come, and the key backup may have it: it is asked for there.
-    ExpectedFromBackup,
-    /// It was decrypted, and its sender is not one whose messages are accepted.
-    NotAccepted {
-        /// How far the device is known.
-        trust: Trust,
-    },
-    /// The event names an encryption algorithm that no room message may have.
-    UnsupportedAlgorithm {
-        /// The algorithm that it names, at most 64 characters of it.
-        algorithm: String,
-    },
-    /// The event is not a well-formed encrypted event.
-    Malformed,
-    /// The ciphertext does not belong to the key.
-    BadCiphertext,
-    /// What was inside is not an event.
-    BadPayload,
-}
-
-impl UndecryptableReason {
-    /// A key that comes later may still open the event.
-    #[must_use]
-    pub fn may_still_come(&self) -> bool {
-        matches!(
-            self,
-            Self::MissingRoomKey
-                | Self::Withheld { .. }
-                | Self::KeyStartsLater
-                | Self::BeforeThisDevice
-                | Self::ExpectedFromBackup
-                | Self::NotAccepted { .. }
-        )
-    }
-
-    /// What may help, in one sentence.
-    pub(crate) fn advice(&self) -> &'static str {
-        match self {
-            Self::MissingRoomKey => {
-                "the sender's device did not know this device when it sent: it is delivered if the key comes, or ask for it again"
-            }
-            Self::Withheld { .. } => {
-                "the sender's device refused to give the key to this device: verify the device, or ask the sender"
-            }
-            Self::KeyStartsLater => "the key was shared from a later message on, as for somebody who joined later",
-            Self::BeforeThisDevice => {
-                "it was sent before this device existed: restore the key backup, or import the keys of an older device"
-            }
-            Self::NotAccepted { .. } => {
-                "its sender is not verified, and messages of others are not accepted: verify the sender"
-            }
-            Self::ExpectedFromBackup => {
-                "the key backup is asked for the key: it is delivered when one of our devices has put it there"
-            }
-            Self::UnsupportedAlgorithm { .. } => {
-                "the sender encrypts with an algorithm that this version does not know: the sender has to use m.megolm.v1.aes-sha2"
-            }
-            Self::Malformed | Self::BadCiphertext | Self::BadPayload => "nothing helps: the event itself is broken",
-        }
-    }
-}
-
 /// Events that were missed.
+///
+/// ```
+/// use mx_olm_orchestrator::{Event, Gap};
+///
+/// /// Rooms of which an app that must see everything has to look at the history.
+/// fn missed(events: &[Event]) -> Vec<String> {
+///     let gaps = events.iter().filter_map(|event| match event {
+///         Event::Gap(Gap { room_id, recovered }) => Some(format!("{room_id}, but for the newest and {recovered} before them")),
+///         _ => None,
+///     });
+///     gaps.collect()
+/// }
+/// # let room_id = ruma::owned_room_id!("!r:example.org");
+/// # assert_eq!(missed(&[Event::Gap(Gap { room_id, recovered: 2 })]).len(), 1);
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Gap {
     /// The room.
@@ -304,33 +287,17 @@ pub struct Gap {
     pub recovered: usize,
 }
 
-/// An event that waited for its key and is given up.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-pub struct Lost {
-    /// The room.
-    pub room_id: OwnedRoomId,
-    /// The event's id.
-    pub event_id: OwnedEventId,
-    /// Who sent it, as the homeserver says.
-    pub sender: OwnedUserId,
-    /// Why it could not be decrypted.
-    pub reason: UndecryptableReason,
-    /// Why it is not kept.
-    pub because: LostBecause,
-}
-
-/// Why an event that waits for its key is given up.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum LostBecause {
-    /// More events wait than are kept: the oldest goes.
-    TooMany,
-    /// We are not in the room any more.
-    LeftRoom,
-}
-
 /// Something in a timeline that cannot be read as an event.
+///
+/// ```
+/// use mx_olm_orchestrator::{Event, Malformed};
+///
+/// // Nothing is to be done about it; a server that sends many of them is broken.
+/// let malformed = Malformed { room_id: ruma::owned_room_id!("!r:example.org"), event_id: None };
+/// let json = serde_json::to_value(Event::Malformed(malformed))?;
+/// assert_eq!(json, serde_json::json!({"kind": "malformed", "room_id": "!r:example.org", "event_id": null}));
+/// # Ok::<_, serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Malformed {
     /// The room.
@@ -340,6 +307,19 @@ pub struct Malformed {
 }
 
 /// A device that the homeserver shows in a way that is not to be believed.
+///
+/// ```
+/// use mx_olm_orchestrator::{DeviceRejected, Event, UnusableReason};
+///
+/// fn alarm(event: &Event) -> Option<String> {
+///     let Event::DeviceRejected(DeviceRejected { user_id, device_id, reason }) = event else { return None };
+///     Some(match reason {
+///         UnusableReason::KeyConflict { old, new } => format!("{user_id} {device_id} was {old} and is shown as {new}"),
+///         reason => format!("{user_id} {device_id}: {}", reason.describe()),
+///     })
+/// }
+/// # let _ = alarm;
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct DeviceRejected {
     /// Whose device.
@@ -351,6 +331,19 @@ pub struct DeviceRejected {
 }
 
 /// A room whose encryption the homeserver shows other than it was.
+///
+/// ```
+/// use mx_olm_orchestrator::{EncryptionChange, EncryptionTampered, Event};
+///
+/// // Sends go on encrypted; an operator should hear of it.
+/// let event = Event::EncryptionTampered(EncryptionTampered {
+///     room_id: ruma::owned_room_id!("!r:example.org"),
+///     change: EncryptionChange::Denied,
+/// });
+/// let json = serde_json::json!({"kind": "encryption_tampered", "room_id": "!r:example.org", "change": "denied"});
+/// assert_eq!(serde_json::to_value(&event)?, json);
+/// # Ok::<_, serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct EncryptionTampered {
     /// The room.

@@ -30,10 +30,23 @@ pub enum Health {
 }
 
 /// Something that needs an operator.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+/// use mx_olm_orchestrator::Health;
+///
+/// if let Health::Degraded { problems } = device.health().await? {
+///     // The most important one first. By its code a monitor knows whether it is still the same.
+///     if let Some(problem) = problems.first() {
+///         println!("{} since {:?}: {}", problem.code, problem.since_ms, problem.advice);
+///     }
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Serialize, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Problem {
-    /// A stable name, for programs: the code of the error that sends are refused with.
+    /// A stable name, for programs: where sends are refused for it, the code of that error.
     pub code: &'static str,
     /// What is wrong and what to do, in one sentence.
     pub advice: String,
@@ -43,6 +56,23 @@ pub struct Problem {
 
 impl Orchestrator {
     /// How the device is, from what earlier exchanges showed. Nothing is sent.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::sync::Arc;
+    /// # use mx_crypto_store::{KeySource, PickleStore, StoreKey, backend::Memory};
+    /// # use mx_olm_orchestrator::{Options, Orchestrator};
+    /// # let nowhere = Arc::new(mx_transport::Replay::from_transcript(r#"{"mx-transcript":1}"#)?);
+    /// # let homeserver = mx_transport::Homeserver::new("http://localhost", nowhere)?;
+    /// # let store = PickleStore::open(Arc::new(Memory::new()), KeySource::Bytes(StoreKey::from_bytes([7; 32]))).await?;
+    /// # let (us, bot) = (ruma::user_id!("@bot:example.org"), ruma::device_id!("BOT"));
+    /// # let device = Orchestrator::open(homeserver, store, us, bot, Options::default()).await?;
+    /// use mx_olm_orchestrator::Health;
+    ///
+    /// assert_eq!(device.health().await?, Health::Ok, "nothing was exchanged yet that could show otherwise");
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Of the store.

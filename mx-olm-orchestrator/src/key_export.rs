@@ -15,6 +15,17 @@ use zeroize::Zeroizing;
 use crate::{Error, Orchestrator, Result, imported::Imported, machine::Ending};
 
 /// A key file that cannot be made or taken. Nothing was changed.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator, file: String) -> Result<(), mx_olm_orchestrator::Error> {
+/// use mx_olm_orchestrator::{Error, KeyFileError};
+///
+/// match device.import_room_keys(&file, "correct horse battery staple").await {
+///     Err(Error::KeyFile(KeyFileError::WrongPassphrase)) => println!("try another passphrase"),
+///     taken => println!("{} room keys are new", taken?.imported),
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyFileError {
@@ -100,6 +111,15 @@ impl Orchestrator {
     /// The room keys of this device, or of these rooms only, in a file as Element writes and reads them, protected by
     /// `passphrase`. The key is derived on a thread of its own, for about a second.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+    /// // What somebody who joins later may read, and no more.
+    /// let rooms = [ruma::owned_room_id!("!alerts:example.org")];
+    /// let file = device.export_room_keys("correct horse battery staple", Some(&rooms)).await?;
+    /// println!("{} room keys in {} bytes", file.room_keys, file.text.len());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`KeyFileError::NoPassphrase`]; of the store.
     ///
@@ -132,6 +152,14 @@ impl Orchestrator {
     /// Take the room keys of a key file: all that can be used, in one unit of work, or none. A key that is here already
     /// and reaches as far back stays. What these keys decrypt is marked as [`Trust::Imported`](crate::Trust::Imported):
     /// whoever made the file could have made them. What waited for them is in the inbox afterwards.
+    ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator, file: String) -> Result<(), mx_olm_orchestrator::Error> {
+    /// let taken = device.import_room_keys(&file, "correct horse battery staple").await?;
+    /// // Whose keys these are, nobody can tell: their messages are marked as imported.
+    /// println!("{} of {} are new, {} of no use", taken.imported, taken.total, taken.unusable);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`KeyFileError`]; of the store. Nothing is taken then.

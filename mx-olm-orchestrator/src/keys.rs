@@ -110,6 +110,22 @@ impl Orchestrator {
 
     /// Whether this device's keys were published before, as far as its store knows.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::sync::Arc;
+    /// # use mx_crypto_store::{KeySource, PickleStore, StoreKey, backend::Memory};
+    /// # use mx_olm_orchestrator::{Options, Orchestrator};
+    /// # let nowhere = Arc::new(mx_transport::Replay::from_transcript(r#"{"mx-transcript":1}"#)?);
+    /// # let homeserver = mx_transport::Homeserver::new("http://localhost", nowhere)?;
+    /// # let store = PickleStore::open(Arc::new(Memory::new()), KeySource::Bytes(StoreKey::from_bytes([7; 32]))).await?;
+    /// # let (us, bot) = (ruma::user_id!("@bot:example.org"), ruma::device_id!("BOT"));
+    /// # let device = Orchestrator::open(homeserver, store, us, bot, Options::default()).await?;
+    /// // A device that was made a moment ago, and of which nobody knows.
+    /// assert!(!device.were_keys_published().await?);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Of the store.
     pub async fn were_keys_published(&self) -> Result<bool> {

@@ -170,6 +170,19 @@ impl Orchestrator {
 
     /// Whether events of the room are encrypted.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator, room: &ruma::RoomId) -> Result<(), mx_olm_orchestrator::Error> {
+    /// use mx_olm_orchestrator::Error;
+    ///
+    /// match device.is_encrypted(room).await {
+    ///     Ok(encrypted) => println!("{encrypted}"),
+    ///     // Whoever is not in a room is not shown its state.
+    ///     Err(Error::NotInRoom { .. }) => println!("join it first"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::NotInRoom`]; of the request; of the store.
     pub async fn is_encrypted(&self, room: &RoomId) -> Result<bool> {

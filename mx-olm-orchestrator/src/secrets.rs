@@ -87,6 +87,16 @@ struct Kept {
 impl Orchestrator {
     /// Open the user's secret storage with a recovery key or passphrase.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+    /// match device.open_secret_storage("correct horse battery staple").await {
+    ///     Ok(storage) => println!("opened {}", storage.key_id()),
+    ///     Err(error) if error.code() == "wrong_recovery_key" => println!("it is neither the recovery key nor the passphrase"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`SecretStorageError`]; of the request.
     pub async fn open_secret_storage(&self, key_or_passphrase: &str) -> Result<SecretStorage> {

@@ -93,6 +93,19 @@ impl Orchestrator {
     /// Sends to one room happen in the order of the calls; rooms do not wait for each other. Sends to one room that wait
     /// at the same time are encrypted together, in one commit.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator, what: mx_olm_orchestrator::Outgoing) -> Result<(), mx_olm_orchestrator::Error> {
+    /// use mx_olm_orchestrator::Error;
+    ///
+    /// match device.send(what).await {
+    ///     Ok(sent) => println!("{} devices can read {}", sent.readable_by(), sent.event_id),
+    ///     // Do not send it again: it is on the disk, and goes out once.
+    ///     Err(Error::SendPending { transaction_id, .. }) => println!("{transaction_id} is sent later"),
+    ///     Err(error) => println!("it was not sent [{}]: {error}", error.code()),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::RoomNotEncrypted`], [`Error::UnsupportedAlgorithm`], [`Error::NotInRoom`], [`Error::RoomTombstoned`],
     /// [`Error::MembersIncomplete`], [`Error::RecipientNotAllowed`], [`Error::RecipientsUnknown`],

@@ -50,6 +50,16 @@ pub struct TrustManifest {
 }
 
 /// What becomes of users whom a manifest does not list.
+///
+/// ```
+/// use mx_olm_orchestrator::{TrustManifest, Unlisted};
+///
+/// let manifest = TrustManifest::parse(r#"{"version": 1, "unlisted": "allow", "users": {}}"#)?;
+/// assert_eq!(manifest.unlisted, Unlisted::Allow);
+/// let manifest = TrustManifest::parse(r#"{"version": 1, "users": {}}"#)?;
+/// assert_eq!(manifest.unlisted, Unlisted::Refuse, "who is not listed is not forgotten");
+/// # Ok::<_, mx_olm_orchestrator::ManifestError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -62,6 +72,17 @@ pub enum Unlisted {
 }
 
 /// A user in a manifest.
+///
+/// ```
+/// use mx_olm_orchestrator::TrustManifest;
+///
+/// // One device, by its fingerprint, and no other one of the user.
+/// let manifest = TrustManifest::parse(r#"{"version": 1, "users": {"@bot:example.org":
+///     {"devices": {"BOT": "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo"}}}}"#)?;
+/// let listed = &manifest.users[ruma::user_id!("@bot:example.org")];
+/// assert_eq!((listed.devices.len(), &listed.master_key), (1, &None));
+/// # Ok::<_, mx_olm_orchestrator::ManifestError>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
@@ -75,6 +96,15 @@ pub struct ListedUser {
 }
 
 /// A manifest that cannot be used, or that differs from what there is.
+///
+/// ```
+/// use mx_olm_orchestrator::{ManifestError, TrustManifest};
+///
+/// match TrustManifest::parse(r#"{"version": 1, "usres": {}}"#) {
+///     Err(error @ ManifestError::Invalid { .. }) => assert_eq!(error.code(), "trust_manifest_invalid", "{error}"),
+///     other => unreachable!("{other:?}"),
+/// }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ManifestError {

@@ -13,6 +13,16 @@ use zeroize::Zeroizing;
 use crate::{AccessToken, InvalidToken};
 
 /// As whom an application service makes its requests.
+///
+/// ```
+/// use mx_transport::Masquerade;
+/// use ruma::{owned_device_id, owned_user_id};
+///
+/// let bot = Masquerade::user(owned_user_id!("@bot.one:example.org")).device(owned_device_id!("ONE"));
+/// assert!(!bot.is_unstable());
+/// // For a homeserver that knows the device by the name of MSC3202 only.
+/// assert!(bot.unstable().is_unstable());
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Masquerade {
@@ -81,6 +91,15 @@ impl Masquerade {
 }
 
 /// Which users, rooms or aliases an application service is interested in.
+///
+/// ```
+/// use mx_transport::Namespace;
+///
+/// // Beside the users that a registration has already: a room that the service only looks at.
+/// let room = Namespace { exclusive: false, regex: r"!ops:example\.org".to_owned() };
+/// assert_eq!(serde_json::to_value(&room)?, serde_json::json!({"exclusive": false, "regex": r"!ops:example\.org"}));
+/// # Ok::<_, serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespace {
     /// Nobody else may have them.
@@ -90,6 +109,16 @@ pub struct Namespace {
 }
 
 /// All that an application service is interested in.
+///
+/// ```
+/// use mx_transport::{Namespace, Namespaces};
+///
+/// let users = vec![Namespace { exclusive: true, regex: r"@bot\..*:example\.org".to_owned() }];
+/// let namespaces = Namespaces { users, ..Namespaces::default() };
+/// // What is empty is left out of the file.
+/// assert!(serde_json::to_value(&namespaces)?.get("rooms").is_none());
+/// # Ok::<_, serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespaces {
     /// Users, which it may speak for.

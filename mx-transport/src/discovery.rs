@@ -27,6 +27,20 @@ const MAX_BYTES: usize = 64 * 1024;
 const MAX_REDIRECTS: usize = 5;
 
 /// Where a homeserver is, and who says so.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use std::sync::Arc;
+/// # let transport = Arc::new(mx_transport::Replay::from_transcript(r#"{"mx-transcript":1}"#)?);
+/// use mx_transport::Discovery;
+///
+/// // An address is taken at its word: nothing is sent, and nobody but who gave it says so.
+/// let found = Discovery::new(transport).find("https://matrix.example.org/").await?;
+/// assert_eq!(found.base_url, "https://matrix.example.org");
+/// assert_eq!((found.server_name, found.said_by), (None, None));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Discovered {
@@ -77,6 +91,20 @@ impl Discovery {
 
     /// Follow redirects of a well-known page, five of them, and only to `https`. Whoever is redirected to decides where the
     /// password goes: [`Discovered::said_by`] says who that was.
+    ///
+    /// ```no_run
+    /// # use std::sync::Arc;
+    /// # async fn example(transport: Arc<dyn mx_transport::Transport>) -> Result<(), mx_transport::DiscoveryError> {
+    /// use mx_transport::{Discovery, DiscoveryError};
+    ///
+    /// let found = match Discovery::new(transport.clone()).find("example.org").await {
+    ///     // A person has looked at where it goes.
+    ///     Err(DiscoveryError::Redirected { .. }) => Discovery::new(transport).follow_redirects(true).find("example.org").await?,
+    ///     found => found?,
+    /// };
+    /// println!("{} says {}", found.said_by.map_or_else(String::new, |page| page.to_string()), found.base_url);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub const fn follow_redirects(mut self, follow: bool) -> Self {
         self.follow_redirects = follow;
@@ -113,6 +141,16 @@ impl Discovery {
     }
 
     /// The homeserver of a server name. It has answered.
+    ///
+    /// ```no_run
+    /// # async fn example(discovery: mx_transport::Discovery) -> Result<(), mx_transport::DiscoveryError> {
+    /// use ruma::user_id;
+    ///
+    /// // Of a user whose id is known to be one.
+    /// let found = discovery.find_by_name(user_id!("@bot:example.org").server_name()).await?;
+    /// assert_eq!(found.server_name.as_deref(), Some("example.org"));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`DiscoveryError`].

@@ -35,6 +35,18 @@ pub enum Family {
 
 impl Family {
     /// All of them.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mx_transport::{Family, Transport, Timeouts};
+    ///
+    /// /// Half a minute for everything but files and the long poll.
+    /// fn bounded<T: Transport>(inner: T) -> Timeouts<T> {
+    ///     let short = Family::ALL.iter().filter(|family| !matches!(family, Family::Sync | Family::Media));
+    ///     short.fold(Timeouts::new(inner), |all, family| all.of_family(*family, Duration::from_secs(30)))
+    /// }
+    /// # let _ = bounded::<mx_transport::Replay>;
+    /// ```
     pub const ALL: &'static [Self] = &[
         Self::Sync,
         Self::Keys,

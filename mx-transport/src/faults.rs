@@ -102,6 +102,14 @@ impl Fault {
     }
 
     /// The request never arrives, and the connection breaks.
+    ///
+    /// ```
+    /// use mx_transport::Fault;
+    ///
+    /// // The first event never arrives; sent again, it is the first one that the server sees.
+    /// let fault = Fault::drop_before("/send/").named("the event is lost");
+    /// # drop(fault);
+    /// ```
     #[must_use]
     pub fn drop_before(path: &str) -> Self {
         Self::new(path, What::DropBefore)
@@ -114,6 +122,14 @@ impl Fault {
     }
 
     /// The request never arrives, and fails like this.
+    ///
+    /// ```
+    /// use mx_transport::{Fault, Phase, TransportErrorKind};
+    ///
+    /// // A server that takes a connection and says nothing: the client gives up, and cannot know what was done.
+    /// let fault = Fault::fail("/keys/claim", TransportErrorKind::Timeout(Phase::Headers)).times(2);
+    /// # drop(fault);
+    /// ```
     #[must_use]
     pub fn fail(path: &str, kind: Kind) -> Self {
         Self::new(path, What::Fail(kind))
@@ -133,18 +149,44 @@ impl Fault {
     }
 
     /// The request is processed, and the body of its answer ends after `bytes` bytes, as if it were whole.
+    ///
+    /// ```
+    /// use mx_transport::Fault;
+    ///
+    /// // Half of an answer is no answer: what reads it has to refuse it, and not to take what is there.
+    /// let fault = Fault::truncate("/sync", 100).nth(2);
+    /// # drop(fault);
+    /// ```
     #[must_use]
     pub fn truncate(path: &str, bytes: usize) -> Self {
         Self::new(path, What::Truncate(bytes))
     }
 
     /// The request arrives this much later, on tokio's clock. One whose deadline is over by then never arrives.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use http::Method;
+    /// use mx_transport::Fault;
+    ///
+    /// // The second message overtakes the first. With tokio's clock paused, nobody waits for it.
+    /// let fault = Fault::delay("/send/", Duration::from_secs(5)).method(Method::PUT);
+    /// # drop(fault);
+    /// ```
     #[must_use]
     pub fn delay(path: &str, by: Duration) -> Self {
         Self::new(path, What::Delay(by))
     }
 
     /// The request is processed twice, and the second answer arrives.
+    ///
+    /// ```
+    /// use mx_transport::Fault;
+    ///
+    /// // A proxy that sends again: the transaction id has to make one event of the two.
+    /// let fault = Fault::duplicate("/send/m.room.encrypted/");
+    /// # drop(fault);
+    /// ```
     #[must_use]
     pub fn duplicate(path: &str) -> Self {
         Self::new(path, What::Duplicate)
@@ -211,6 +253,25 @@ impl<T: Transport> Faults<T> {
     }
 
     /// Let nothing go wrong any more.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let transcript = [r#"{"mx-transcript":1}"#, r#"{"method":"GET","path":"/sync","answer":{"status":200}}"#].join("\n");
+    /// # let server = mx_transport::Replay::from_transcript(&transcript)?;
+    /// use bytes::Bytes;
+    /// use mx_transport::{Fault, Faults, Transport};
+    ///
+    /// let faults = Faults::new(server);
+    /// faults.add(Fault::drop_before("/sync").for_ever());
+    /// let sync = || http::Request::get("https://hs.test/sync").body(Bytes::new());
+    /// assert!(faults.send(sync()?).await.is_err());
+    /// assert!(faults.send(sync()?).await.is_err(), "and so it goes on");
+    /// // The network is back.
+    /// faults.behave();
+    /// assert!(faults.send(sync()?).await?.status().is_success());
+    /// # Ok(()) }
+    /// ```
     pub fn behave(&self) {
         self.plan().faults.clear();
     }

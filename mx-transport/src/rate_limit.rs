@@ -99,6 +99,16 @@ impl<T: Transport> RateLimit<T> {
     }
 
     /// How many requests of a budget are under way at once, but for long polls and files. 0 is 1. Default: 64.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use mx_transport::{RateLimit, Transport};
+    /// # fn example(client: impl Transport) {
+    /// // A small homeserver: eight at once of each family, and nobody stands in line for more than a minute.
+    /// let limited = RateLimit::new(client).under_way(8).patience(Duration::from_secs(60));
+    /// # drop(limited);
+    /// # }
+    /// ```
     #[must_use]
     pub fn under_way(mut self, under_way: usize) -> Self {
         self.under_way = under_way.max(1);

@@ -27,6 +27,14 @@ const PAUSE: Duration = Duration::from_secs(30);
 
 /// A refresh token: what a new access token is given for. It is wiped from memory when dropped, and hidden in every debug
 /// output.
+///
+/// ```
+/// use mx_transport::RefreshToken;
+///
+/// let token = RefreshToken::new("syr_secret");
+/// assert_eq!(format!("{token:?}"), "RefreshToken(<hidden>)");
+/// assert_eq!(token.expose(), "syr_secret");
+/// ```
 #[derive(Clone)]
 pub struct RefreshToken(Zeroizing<String>);
 
@@ -101,6 +109,14 @@ impl From<AccessToken> for Tokens {
 }
 
 /// Why tokens cannot be kept. It must hold no token.
+///
+/// ```
+/// use mx_transport::KeepError;
+///
+/// // Any error will do that holds no token.
+/// let error: KeepError = Box::new(std::io::Error::other("the disk is full"));
+/// assert_eq!(error.to_string(), "the disk is full");
+/// ```
 pub type KeepError = Box<dyn StdError + Send + Sync>;
 
 /// Where the tokens of a login are kept.
@@ -153,6 +169,21 @@ pub trait TokenKeeper: fmt::Debug + Send + Sync {
 }
 
 /// The turn to renew a login.
+///
+/// ```
+/// # use mx_transport::{KeepError, TokenKeeper, Tokens};
+/// /// What a renewal does with it.
+/// async fn renew(keeper: &dyn TokenKeeper, ours: &Tokens, renewed: &Tokens) -> Result<Option<Tokens>, KeepError> {
+///     let mut turn = keeper.turn().await?;
+///     match turn.kept().await? {
+///         // Another process was faster: its tokens are used.
+///         Some(kept) if kept.access.expose() != ours.access.expose() => Ok(Some(kept)),
+///         Some(_) => turn.keep(renewed).await.map(|()| Some(renewed.clone())),
+///         None => Ok(None),
+///     }
+/// }
+/// # let _ = renew;
+/// ```
 #[async_trait]
 pub trait KeeperTurn: Send + Sync {
     /// What is kept now, which another process may have renewed. `None`: the login was ended, and is not to be renewed.

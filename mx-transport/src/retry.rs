@@ -90,6 +90,16 @@ impl<T: Transport> Retry<T> {
     }
 
     /// How long the first pause is at most, and the longest, where the server names none. Each is a random part of that.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use mx_transport::{Retry, Transport};
+    /// # fn example(client: impl Transport) {
+    /// // A person waits: short pauses, and not for long.
+    /// let retry = Retry::new(client).pauses(Duration::from_millis(100), Duration::from_secs(2)).total(Duration::from_secs(10));
+    /// # drop(retry);
+    /// # }
+    /// ```
     #[must_use]
     pub const fn pauses(mut self, min: Duration, max: Duration) -> Self {
         self.min_pause = min;

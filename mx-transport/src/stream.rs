@@ -12,6 +12,19 @@ pub use self::file::{FileSink, FileSource};
 use crate::TransportError;
 
 /// The pieces of a body, in their order.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), std::io::Error> {
+/// use bytes::Bytes;
+/// use futures_util::{StreamExt, TryStreamExt, stream};
+/// use mx_transport::Chunks;
+///
+/// let chunks: Chunks = stream::iter([Ok(Bytes::from("in ")), Ok(Bytes::from("pieces"))]).boxed();
+/// let whole: Vec<u8> = chunks.map_ok(|piece| piece.to_vec()).try_concat().await?;
+/// assert_eq!(whole, b"in pieces");
+/// # Ok(()) }
+/// ```
 pub type Chunks = BoxStream<'static, io::Result<Bytes>>;
 
 /// A body that is sent. It can be read from its start as often as an attempt is made.
@@ -109,6 +122,15 @@ pub trait Sink: fmt::Debug + Send {
 #[async_trait]
 pub trait Streams: fmt::Debug + Send + Sync {
     /// Send `request` with the body of its source, and return the complete response.
+    ///
+    /// ```no_run
+    /// # async fn example(way: &dyn mx_transport::Transport, source: std::sync::Arc<dyn mx_transport::Source>) -> Result<(), Box<dyn std::error::Error>> {
+    /// // What a homeserver does with it: a request whose body is read as often as it is sent.
+    /// let Some(streams) = way.streams() else { return Err("this transport carries no files".into()) };
+    /// let answer = streams.upload(http::Request::post("https://hs.test/_matrix/media/v3/upload").body(source)?).await?;
+    /// println!("{}", answer.status());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`TransportError`] when no complete response arrived.

@@ -63,6 +63,16 @@ impl<T: Transport> Timeouts<T> {
     }
 
     /// What any request may take, whatever its [`Deadline`]. Default: a day.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use mx_transport::{Timeouts, Transport};
+    /// # fn example(client: impl Transport) {
+    /// // Half a minute where nothing else is said, and five whatever is said.
+    /// let bounded = Timeouts::new(client).total(Duration::from_secs(30)).at_most(Duration::from_secs(300));
+    /// # drop(bounded);
+    /// # }
+    /// ```
     #[must_use]
     pub const fn at_most(mut self, at_most: Duration) -> Self {
         self.at_most = at_most;

@@ -49,6 +49,14 @@ impl fmt::Debug for AccessToken {
 }
 
 /// This cannot be an access token.
+///
+/// ```
+/// use mx_transport::AccessToken;
+///
+/// // As from a file that ends with a line feed: trim it first.
+/// let error = AccessToken::new("syt_secret\n").unwrap_err();
+/// assert_eq!(error.to_string(), "an access token is one word of visible ASCII characters");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an access token is one word of visible ASCII characters")]
 pub struct InvalidToken;

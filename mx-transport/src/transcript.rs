@@ -29,6 +29,15 @@ pub use self::{record::Record, replay::Replay};
 const HEADER: &str = r#"{"mx-transcript":1}"#;
 
 /// A transcript that cannot be written or read.
+///
+/// ```
+/// use mx_transport::{Replay, TranscriptError};
+///
+/// match Replay::from_transcript("{\"mx-transcript\":1}\nnonsense") {
+///     Err(TranscriptError::Malformed { line }) => assert_eq!(line, 2),
+///     other => unreachable!("{other:?}"),
+/// }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TranscriptError {

@@ -87,14 +87,44 @@ pub struct Deadline(pub Duration);
 ///
 /// GET, HEAD, PUT and DELETE are idempotent by their definition (RFC 9110, section 9.2.2), and in Matrix because a PUT
 /// carries a transaction id or sets a state; this marks a POST that only reads.
+///
+/// ```
+/// use mx_transport::Idempotent;
+///
+/// // A POST that only reads: `Retry` may send it again after a connection that broke.
+/// let mut query = http::Request::post("https://matrix.example.org/_matrix/client/v3/keys/query").body("{}")?;
+/// query.extensions_mut().insert(Idempotent);
+/// # Ok::<_, http::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Idempotent;
 
 /// Request extension: a redirect is an answer like any other. It is not followed: whoever sent the request looks at it.
+///
+/// ```no_run
+/// # async fn example(transport: &dyn mx_transport::Transport) -> Result<(), Box<dyn std::error::Error>> {
+/// use mx_transport::ShowRedirects;
+///
+/// // Without it a redirect is an error, and whoever asked learns no more than the host.
+/// let mut page = http::Request::get("https://example.org/.well-known/matrix/client").body(bytes::Bytes::new())?;
+/// page.extensions_mut().insert(ShowRedirects);
+/// let answer = transport.send(page).await?;
+/// println!("{} to {:?}", answer.status(), answer.headers().get(http::header::LOCATION));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct ShowRedirects;
 
 /// Request extension: the endpoint's path with the names of its parameters, such as
 /// `/_matrix/client/v3/rooms/{room_id}/send/{event_type}/{txn_id}`. It is what logs and metrics show of a path.
+///
+/// ```
+/// use mx_transport::Endpoint;
+///
+/// // Made by hand: without this, logs show the words of its path that they know, and `_` for the rest.
+/// let mut request = http::Request::get("https://matrix.example.org/_matrix/client/v3/rooms/!r/members").body(())?;
+/// request.extensions_mut().insert(Endpoint("/_matrix/client/v3/rooms/{room_id}/members"));
+/// # Ok::<_, http::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Endpoint(pub &'static str);

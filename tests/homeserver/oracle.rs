@@ -33,6 +33,15 @@ use crate::{
 };
 
 /// What must be true of everything that goes over the wire.
+///
+/// ```
+/// use mx_test_homeserver::{Homeserver, Invariant};
+///
+/// let server = Homeserver::new();
+/// // A test that restores an old store on purpose, which uses indices twice; all else is still looked for.
+/// server.excuse(Invariant::I1);
+/// assert!(server.violations().is_empty());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Invariant {

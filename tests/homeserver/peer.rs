@@ -65,6 +65,21 @@ pub use self::{
 ///
 /// A clone has the same identity, the same sessions and the same access token: it is what a restored backup of a store
 /// is.
+///
+/// ```
+/// use mx_test_homeserver::{EvilPeer, Homeserver};
+/// use serde_json::json;
+///
+/// let server = Homeserver::new();
+/// let (mut eve, mut bob) = (EvilPeer::new(&server, "eve", "EVE"), EvilPeer::new(&server, "bob", "BOB"));
+/// bob.publish();
+/// eve.publish();
+/// // A key for a room that they are not in: what does a device do that is sent it?
+/// let session = eve.olm_session_with(bob.user(), bob.device());
+/// let lie = eve.envelope(&session, "m.room_key", json!({"room_id": "!elsewhere:localhost"}));
+/// eve.send_olm(&session, &lie);
+/// assert_eq!(bob.receive().len(), 1, "and this one takes everything");
+/// ```
 pub struct EvilPeer {
     server: Homeserver,
     user: OwnedUserId,

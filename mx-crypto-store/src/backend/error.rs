@@ -3,6 +3,20 @@
 use std::{error::Error as StdError, fmt};
 
 /// What a caller may do about a storage engine's error.
+///
+/// ```
+/// use mx_crypto_store::backend::{BackendError, BackendErrorKind as Kind};
+///
+/// // What an engine of yours makes of an error of the operating system: what its caller may do about it.
+/// fn told(error: &std::io::Error) -> BackendError {
+///     BackendError::new(match error.kind() {
+///         std::io::ErrorKind::StorageFull => Kind::NoSpace,
+///         std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => Kind::ReadOnly,
+///         _ => Kind::Io,
+///     })
+/// }
+/// assert_eq!(told(&std::io::ErrorKind::StorageFull.into()).kind(), Kind::NoSpace);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BackendErrorKind {

@@ -55,6 +55,19 @@ impl fmt::Debug for MemoryDisk {
 }
 
 /// Rows in memory. They are gone with the process: no durability is promised beyond it.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::sync::Arc;
+/// use mx_crypto_store::{KeySource, PickleStore, StoreKey, backend::Memory};
+///
+/// // A device for one test: its key is nowhere else.
+/// let key = KeySource::Bytes(StoreKey::generate()?);
+/// let store = PickleStore::open(Arc::new(Memory::new()), key).await?;
+/// assert_eq!(store.device().await?, None, "nobody's yet");
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Memory {
     disk: MemoryDisk,

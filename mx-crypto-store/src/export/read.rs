@@ -33,6 +33,18 @@ impl SealedStore {
     /// The sessions that rooms are sent with are left out, so that each room begins a new one: the exported store may
     /// have gone on with them, and a message index must never be used twice.
     ///
+    /// ```no_run
+    /// # async fn example(backend: std::sync::Arc<dyn mx_crypto_store::backend::Backend>) -> mx_crypto_store::Result<()> {
+    /// use mx_crypto_store::{KeySource, Passphrase, SealedStore};
+    ///
+    /// // The passphrase of the file, and the key that the store is to have here.
+    /// let passphrase = KeySource::Passphrase(Passphrase::new("correct horse battery staple"));
+    /// let key = KeySource::File("/var/lib/mybot/pickle.key".into());
+    /// let store = SealedStore::import("/mnt/stick/mybot.store".as_ref(), &passphrase, backend, &key).await?;
+    /// println!("{} records", store.stats().await?.records.values().sum::<u64>());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`StoreError::ExportFile`]; [`StoreError::WrongKey`]; [`StoreError::Corrupt`] when the file is damaged or not
     /// whole; [`StoreError::NotEmpty`]; of keys; of the engine. There is no store in `backend` then.

@@ -20,6 +20,15 @@ const MAX_PASSES: u32 = 100;
 const MAX_LANES: u32 = 16;
 
 /// A passphrase, taken byte for byte: it is neither trimmed nor normalised. Wiped from memory when dropped.
+///
+/// ```
+/// use mx_crypto_store::{KeySource, Passphrase};
+///
+/// // Byte for byte: cut off the line feed of a file, and nothing else.
+/// let read = "correct horse battery staple\n";
+/// let key = KeySource::Passphrase(Passphrase::new(read.trim_end_matches(['\r', '\n'])));
+/// assert!(!format!("{key:?}").contains("horse"));
+/// ```
 #[derive(Clone)]
 pub struct Passphrase {
     secret: Zeroizing<String>,

@@ -191,6 +191,18 @@ impl PickleStore {
 
     /// Whether a room key was here before the open unit, whatever that does with it.
     ///
+    /// ```no_run
+    /// # use ruma::RoomId;
+    /// # async fn example(store: mx_crypto_store::PickleStore, room: &RoomId, session: &str) -> mx_crypto_store::Result<()> {
+    /// let unit = store.begin().await?;
+    /// // … the engine takes room keys out of a file.
+    /// if store.was_held_before_unit(room, session).await? {
+    ///     println!("this one is not new here, though the file may have a better one");
+    /// }
+    /// unit.commit().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`StoreError::Corrupt`](crate::StoreError::Corrupt); of the engine.
     pub async fn was_held_before_unit(&self, room: &RoomId, session: &str) -> Result<bool> {
@@ -200,6 +212,16 @@ impl PickleStore {
 
     /// Note of sessions that no backup has them as they are: they came again, and may reach further back than what was put
     /// into one. The engine's trait has no word for that.
+    ///
+    /// ```no_run
+    /// # use ruma::owned_room_id;
+    /// # async fn example(store: mx_crypto_store::PickleStore, session: String) -> mx_crypto_store::Result<()> {
+    /// // In the unit that takes the better key: it goes into the backup once more.
+    /// let unit = store.begin().await?;
+    /// store.needs_backup(&[(owned_room_id!("!alerts:example.org"), session)]).await?;
+    /// unit.commit().await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As every write.

@@ -47,6 +47,19 @@ pub struct Retention {
 }
 
 /// What a policy let go.
+///
+/// ```no_run
+/// # async fn example(store: mx_crypto_store::PickleStore) -> mx_crypto_store::Result<()> {
+/// use mx_crypto_store::{Retention, Retired};
+///
+/// let mut policy = Retention::default();
+/// policy.newest_in_room = Some(100);
+/// let retired = store.retire_room_keys(&policy, &Default::default()).await?;
+/// println!("{} gone, {} kept since they are needed, {} in all", retired.removed, retired.needed, retired.left);
+/// // Why a message of before cannot be read any more.
+/// println!("keys were let go last at {:?} ms", store.record::<u64>(&Retired::noted()).await?);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retired {
@@ -138,6 +151,13 @@ impl PickleStore {
     /// Let go of these room keys, in the open unit or durably on its own. One that is absent is `Ok`; that of a session that we
     /// send with stays.
     ///
+    /// ```no_run
+    /// # async fn example(store: mx_crypto_store::PickleStore, session: String) -> mx_crypto_store::Result<()> {
+    /// // What was said in this session is not to be read again, here.
+    /// store.forget_room_keys(&[(ruma::owned_room_id!("!alerts:example.org"), session)]).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`StoreError::Corrupt`](crate::StoreError::Corrupt); of the engine.
     ///
@@ -170,6 +190,16 @@ impl PickleStore {
 
     /// Of the Olm sessions with a device, keep `most`: first those that `newest` names, the newest last, then the
     /// youngest. Returns how many went. The engine holds sessions in memory: build it again when any did.
+    ///
+    /// ```no_run
+    /// # async fn example(store: mx_crypto_store::PickleStore, sender_key: &str) -> mx_crypto_store::Result<()> {
+    /// // A device that opens a session with every message: the last ten are enough to read what is under way.
+    /// let gone = store.keep_newest_sessions(sender_key, &[], 10).await?;
+    /// if gone > 0 {
+    ///     println!("{gone} went: the engine is to be built again over this store");
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`StoreError::Corrupt`](crate::StoreError::Corrupt); of the engine.

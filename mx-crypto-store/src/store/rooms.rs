@@ -36,6 +36,15 @@ impl PickleStore {
     /// Let go of what is known of a bundle of room keys that this user sent for this room, in the open unit or durably on its
     /// own. One that is absent is `Ok`.
     ///
+    /// ```no_run
+    /// # async fn example(store: mx_crypto_store::PickleStore) -> mx_crypto_store::Result<()> {
+    /// use ruma::{room_id, user_id};
+    ///
+    /// // It could not be fetched as often as it was tried.
+    /// store.forget_key_bundle(room_id!("!alerts:example.org"), user_id!("@boss:example.org")).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Of the engine.
     ///

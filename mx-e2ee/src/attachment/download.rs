@@ -39,6 +39,17 @@ pub struct Files {
 
 impl Client {
     /// What fetches files.
+    ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client, file: mx_e2ee::ReceivedFile) -> mx_e2ee::Result<()> {
+    /// // Nothing of more than 10 MiB, whatever its sender says.
+    /// let files = client.files().max_bytes(10 << 20);
+    /// match files.download_into(&file, "/var/lib/mybot/files").await {
+    ///     Err(error) if error.code() == "too_large" => println!("{} is not fetched", file.safe_name()),
+    ///     path => println!("{}", path?.display()),
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn files(&self) -> Files {
         Files::new(self.homeserver().clone())
@@ -85,6 +96,16 @@ impl Files {
     ///
     /// All of it is compared with its hash before any of it is decrypted, and it gets its name when it is whole and on the
     /// disk. In between it needs twice its size beside the path. Memory does not grow with it.
+    ///
+    /// ```no_run
+    /// # async fn example(files: mx_e2ee::Files, file: mx_e2ee::ReceivedFile) -> mx_e2ee::Result<()> {
+    /// match files.download(&file, "/var/lib/mybot/report.pdf").await {
+    ///     Ok(bytes) => println!("{bytes} bytes, as they were sent"),
+    ///     Err(error) if error.code() == "attachment_corrupt" => println!("the homeserver gave something else: {error}"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// `attachment_corrupt` when the homeserver gives something else than what was sent, `too_large`, `file_exists` when

@@ -93,6 +93,13 @@ fn named(path: Option<&Path>) -> String {
 
 impl AttachmentError {
     /// A stable name of this error, for programs.
+    ///
+    /// ```
+    /// use mx_e2ee::AttachmentError;
+    ///
+    /// let error = AttachmentError::Exists { path: "/var/lib/mybot/report.pdf".into() };
+    /// assert_eq!(error.code(), "file_exists");
+    /// ```
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {

@@ -140,6 +140,15 @@ impl ReceivedFile {
     }
 
     /// Where it is.
+    ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client, file: mx_e2ee::ReceivedFile) -> mx_e2ee::Result<()> {
+    /// // What is there is the ciphertext: its address says nothing about the file, and its server can be told apart.
+    /// if let Ok(server) = file.url().server_name() {
+    ///     println!("it is kept on {server}");
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn url(&self) -> &MxcUri {
         &self.url

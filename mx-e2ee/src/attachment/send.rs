@@ -41,6 +41,17 @@ impl Room {
 
     /// As [`send_attachment`](Self::send_attachment), and say how.
     ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::{Attachment, Recipients, SendOptions};
+    ///
+    /// // The key of the file goes to trusted devices only.
+    /// let options = SendOptions { recipients: Some(Recipients::OnlyTrusted), ..SendOptions::default() };
+    /// let sent = room.send_attachment_with(Attachment::from_path("secrets.kdbx"), options).await?;
+    /// println!("{} devices can read it", sent.readable_by());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`send_attachment`](Self::send_attachment).
     ///

@@ -7,6 +7,16 @@ impl ClientBuilder {
     /// End the login of the directory, also when its store is in use or cannot be opened. As
     /// [`Client::logout`](crate::Client::logout). The key is needed, which opens the tokens.
     ///
+    /// ```no_run
+    /// # async fn example() -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::Client;
+    ///
+    /// // From another process than the bot's, which holds the store: its next request is refused.
+    /// let ended = Client::builder().directory("/var/lib/mybot").logout().await?;
+    /// println!("{} of {} is no device any more", ended.device_id, ended.user_id);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::NotLoggedIn`]; of the request; of the key: where it is lost, the login can only be
     /// [forgotten](Self::forget).

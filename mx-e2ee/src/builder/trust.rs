@@ -47,6 +47,23 @@ impl ClientBuilder {
     }
 
     /// Whose messages are given out. Default: everybody's, each with how far its device is known.
+    ///
+    /// ```no_run
+    /// # async fn example() -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::{Accept, Client, Event, UndecryptableReason};
+    /// use std::time::Duration;
+    ///
+    /// let bot = Client::builder().directory("/var/lib/mybot").accept(Accept::CrossSigned).open().await?;
+    /// for event in bot.receive(Duration::from_secs(30)).await? {
+    ///     // Messages of others wait, and are given out when their sender is accepted after all.
+    ///     if let Event::Undecryptable(event) = event
+    ///         && let UndecryptableReason::NotAccepted { trust } = event.reason
+    ///     {
+    ///         println!("{} is not listened to: {trust:?}", event.sender);
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub const fn accept(mut self, accept: Accept) -> Self {
         self.options.accept = accept;

@@ -156,6 +156,17 @@ impl Client {
 
     /// How the account's dehydrated device stands.
     ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
+    /// let stands = client.dehydration_status().await?;
+    /// match stands.device_id {
+    ///     Some(device) => println!("{device} takes keys; it is opened from here: {}", stands.key_is_here),
+    ///     None if stands.supported => println!("there is none: make one with `dehydrate`"),
+    ///     None => println!("the homeserver does not know such devices"),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Of the request; of the store.
     pub async fn dehydration_status(&self) -> Result<DehydrationStatus> {
@@ -163,6 +174,16 @@ impl Client {
     }
 
     /// Delete the account's dehydrated device, and make none any more. Returns its id.
+    ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
+    /// match client.delete_dehydrated_device().await {
+    ///     Ok(device) => println!("{device} takes no keys any more"),
+    ///     Err(error) if error.code() == "no_dehydrated_device" => {}
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// `no_dehydrated_device`, `dehydration_unsupported`; of the request; of the store.
@@ -228,6 +249,18 @@ impl Client {
     /// Make this device part of the identity whose secrets are in such a file. As
     /// [`Orchestrator::import_secrets`](mx_olm_orchestrator::Orchestrator::import_secrets).
     ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let file = std::fs::read_to_string("/mnt/safe/mybot.secrets")?;
+    /// match client.import_secrets(&file, "correct horse battery staple").await {
+    ///     Ok(recovered) => println!("{}; backup {:?}", recovered.standing.code(), recovered.backup_version),
+    ///     // The identity was reset since the file was made.
+    ///     Err(error) if error.code() == "identity_mismatch" => println!("{error}"),
+    ///     Err(error) => return Err(error.into()),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// `no_secrets_bundle`, `wrong_recovery_key`, `identity_mismatch`; of the request; of the store.
     pub async fn import_secrets(&self, file: &str, passphrase: &str) -> Result<Recovered> {
@@ -270,6 +303,15 @@ impl Client {
 
     /// Put all room keys that are not in the backup into it. Every sync puts some by itself. Returns how many went.
     ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
+    /// // Before the device is thrown away.
+    /// client.back_up().await?;
+    /// let stands = client.backup_status().await?;
+    /// println!("{} of {} room keys are in it", stands.backed_up, stands.room_keys);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// `backup_changed`; of the request, and the rest goes next time; of the store.
     pub async fn back_up(&self) -> Result<usize> {
@@ -279,6 +321,17 @@ impl Client {
     /// Take the room keys of the backup, or of one room in it. As
     /// [`Orchestrator::restore_backup`](mx_olm_orchestrator::Orchestrator::restore_backup).
     ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::ruma::room_id;
+    ///
+    /// // One room first, which somebody waits for, and then the rest.
+    /// let taken = client.restore_backup(Some(room_id!("!alerts:example.org"))).await?;
+    /// println!("{} of {} keys are new, and {} cannot be used", taken.imported, taken.total, taken.unusable);
+    /// client.restore_backup(None).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// `no_backup`, `backup_untrusted`, `backup_key_missing`; of the request; of the store.
     pub async fn restore_backup(&self, room: Option<&RoomId>) -> Result<RoomKeyImport> {
@@ -286,6 +339,14 @@ impl Client {
     }
 
     /// Delete the account's key backup with all keys in it, and use none from now on. Returns its version.
+    ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
+    /// // Keys that are nowhere else are gone with it: take them first.
+    /// client.restore_backup(None).await?;
+    /// println!("version {} is gone", client.delete_backup().await?);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// `no_backup`; of the request; of the store.

@@ -50,6 +50,20 @@ impl Client {
 
     /// Block a device no more. What was decided about its trust is forgotten too.
     ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::{DeviceTrust, ruma::user_id};
+    ///
+    /// // Whatever was blocked of this user is blocked no more.
+    /// let user = user_id!("@friend:example.org");
+    /// for device in client.devices(user).await?.devices {
+    ///     if device.decision == Some(DeviceTrust::Blocked) {
+    ///         client.unblock_device(user, &device.device_id).await?;
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Of the store.
     pub async fn unblock_device(&self, user: &UserId, device: &DeviceId) -> Result<()> {
@@ -100,6 +114,19 @@ impl Client {
     }
 
     /// How a user's cross-signing identity stands. `None`: none is known.
+    ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::ruma::user_id;
+    ///
+    /// let friend = user_id!("@friend:example.org");
+    /// match client.user_identity(friend).await? {
+    ///     Some(identity) if identity.verified => println!("we verified {friend}"),
+    ///     Some(identity) => println!("compare {:?} by another way", identity.master_key),
+    ///     None => println!("nobody vouches for the devices of {friend}"),
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Of the store.

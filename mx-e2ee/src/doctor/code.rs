@@ -138,6 +138,18 @@ pub(super) type Entry = (&'static str, Severity, &'static str, &'static str);
 
 impl FindingCode {
     /// All of them.
+    ///
+    /// ```
+    /// use mx_e2ee::{FindingCode, Severity};
+    ///
+    /// // What a monitor could ever be told, the worst first.
+    /// let mut codes = FindingCode::ALL;
+    /// codes.sort_by_key(|code| std::cmp::Reverse(code.severity()));
+    /// for code in codes {
+    ///     println!("{} [{}] {} {}", code.severity().name(), code.code(), code.meaning(), code.mend());
+    /// }
+    /// # assert_eq!(codes[0].severity(), Severity::Error);
+    /// ```
     pub const ALL: [Self; 47] = [
         Self::NotLoggedIn,
         Self::DeviceMoved,
@@ -213,6 +225,14 @@ impl FindingCode {
     }
 
     /// It is safe to mend without asking anybody: nothing is lost and nobody is trusted by it.
+    ///
+    /// ```
+    /// use mx_e2ee::FindingCode;
+    ///
+    /// // What `Checkup::fix` mends. A decision of a person is none of it.
+    /// let fixable: Vec<&str> = FindingCode::ALL.into_iter().filter(|code| code.can_be_fixed()).map(FindingCode::code).collect();
+    /// assert!(fixable.contains(&"backup_behind") && !fixable.contains(&"identity_replaced"));
+    /// ```
     #[must_use]
     pub const fn can_be_fixed(self) -> bool {
         matches!(

@@ -102,6 +102,20 @@ fn chain(error: &Error) -> String {
 }
 
 /// What a checkup looks at.
+///
+/// ```no_run
+/// # async fn example(client: mx_e2ee::Client) {
+/// use mx_e2ee::{Check, Looked};
+///
+/// // "Nothing was found" is worth nothing where nobody looked.
+/// let found = client.doctor().await;
+/// match found.checks.get(&Check::Keys) {
+///     Some(Looked::Yes) => println!("{} one-time keys are left", found.facts.one_time_keys.unwrap_or_default()),
+///     Some(Looked::No { because }) => println!("the keys were not looked at: {because}"),
+///     _ => println!("the keys were not to be looked at"),
+/// }
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -164,6 +178,16 @@ impl Check {
 }
 
 /// Whether something was looked at.
+///
+/// ```
+/// use mx_e2ee::Looked;
+///
+/// // As `mx doctor --json` prints it.
+/// let not = Looked::No { because: "the homeserver does not answer".to_owned() };
+/// let json = serde_json::json!({"looked": "no", "because": "the homeserver does not answer"});
+/// assert_eq!(serde_json::to_value(&not)?, json);
+/// # Ok::<_, serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "looked", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -178,6 +202,16 @@ pub enum Looked {
 }
 
 /// Figures that go with the findings. `None`: not looked at, or not known.
+///
+/// ```no_run
+/// # async fn example(client: mx_e2ee::Client) {
+/// let facts = client.doctor().await.facts;
+/// if let (Some(all), Some(in_backup)) = (facts.room_keys, facts.backed_up) {
+///     println!("{} room keys are nowhere but here", all - in_backup);
+/// }
+/// println!("this clock is {} ms ahead", facts.clock_ahead_ms.unwrap_or_default());
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Facts {
@@ -246,6 +280,17 @@ impl Findings {
     }
 
     /// Something of this code was found, and is still there.
+    ///
+    /// ```no_run
+    /// # async fn example(client: mx_e2ee::Client) {
+    /// use mx_e2ee::{Checkup, FindingCode};
+    ///
+    /// // What was mended is listed, and is not there any more.
+    /// let found = client.doctor_with(Checkup::fixing()).await;
+    /// let listed = found.findings.iter().any(|finding| finding.code == FindingCode::FewOneTimeKeys);
+    /// println!("keys were short: {listed}; they still are: {}", found.has(FindingCode::FewOneTimeKeys));
+    /// # }
+    /// ```
     #[must_use]
     pub fn has(&self, code: FindingCode) -> bool {
         self.standing().any(|finding| finding.code == code)

@@ -24,7 +24,7 @@ impl ClientBuilder {
     /// use mx_e2ee::{Client, ruma::owned_user_id};
     ///
     /// let builder = Client::builder().homeserver("https://matrix.example.org").directory("/var/lib/fleet/one");
-    /// let bot = builder.login_as_service("the as_token", owned_user_id!("@bot.one:example.org")).await?;
+    /// let bot = builder.login_as_service("as_token", owned_user_id!("@bot.one:example.org")).await?;
     /// # drop(bot);
     /// # Ok(()) }
     /// ```

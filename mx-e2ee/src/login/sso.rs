@@ -10,7 +10,7 @@ use tokio::{
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::kinds;
+use super::kinds::kinds;
 use crate::{ClientBuilder, Error, Result};
 
 /// No request of a browser that comes back is longer, in bytes.
@@ -145,6 +145,18 @@ fn target(request: &[u8]) -> Result<Option<Zeroizing<String>>, httparse::Error> 
 impl ClientBuilder {
     /// The page where a person signs in, from which a browser comes back to `address` with a login token
     /// ([`login_with_login_token`](Self::login_with_login_token)).
+    ///
+    /// ```no_run
+    /// # async fn example(address: url::Url) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::{Client, Error};
+    ///
+    /// match Client::builder().homeserver("example.org").sso_page(&address).await {
+    ///     Ok(page) => println!("open {page}: it comes back to {address} with a login token"),
+    ///     Err(Error::LoginNotOffered { offered, .. }) => println!("no single sign-on; there is {}", offered.join(", ")),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Error::LoginNotOffered`]; of the request.

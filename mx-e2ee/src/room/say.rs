@@ -57,6 +57,15 @@ impl Room {
 
     /// As [`post`](Self::post), with what is to be different about this send.
     ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::{Content, Recipients, SendOptions};
+    ///
+    /// let options = SendOptions { recipients: Some(Recipients::OnlyTrusted), ..SendOptions::default() };
+    /// room.post_with(Content::markdown("the code is **4711**"), options).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`send`](Self::send).
     ///
@@ -86,6 +95,17 @@ impl Room {
     }
 
     /// As [`edit`](Self::edit), with what is to be different about this send.
+    ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::{Recipients, SendOptions};
+    ///
+    /// let sent = room.post("db1 is down").await?;
+    /// // Whoever could be reached then is to read this too, though a server is away now.
+    /// let options = SendOptions { recipients: Some(Recipients::BestEffort), ..SendOptions::default() };
+    /// room.edit_with(&sent.event_id, "db1 is up again", options).await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -122,6 +142,16 @@ impl Room {
 
     /// As [`react`](Self::react), with what is to be different about this send.
     ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room, message: mx_e2ee::Message) -> mx_e2ee::Result<()> {
+    /// use mx_e2ee::{Recipients, SendOptions};
+    ///
+    /// // A sign that it was seen is worth no refusal.
+    /// let options = SendOptions { recipients: Some(Recipients::BestEffort), ..SendOptions::default() };
+    /// room.react_with(&message.event_id, "👀", options).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`send`](Self::send).
     ///
@@ -153,6 +183,16 @@ impl Room {
     }
 
     /// Who sent an event, and in which thread it is: what a reply needs. Nothing is decrypted.
+    ///
+    /// ```no_run
+    /// # async fn example(room: mx_e2ee::Room, event: &mx_e2ee::ruma::EventId) -> mx_e2ee::Result<()> {
+    /// match room.event_head(event).await {
+    ///     Ok(head) => println!("{} wrote it, in the thread {:?}", head.sender, head.thread),
+    ///     Err(error) if error.code() == "not_found" => println!("there is no such event that we may see"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Of the request: `not_found` where there is no such event, or we may not see it.

@@ -75,6 +75,13 @@ fn grey_to_png(wide: u32, pixels: &[u8]) -> Result<Vec<u8>, png::EncodingError> 
 }
 
 /// A code as lines of text, two modules a character, for a terminal with light text on a dark ground.
+///
+/// ```no_run
+/// # async fn example(verification: mx_e2ee::Verification) -> mx_e2ee::Result<()> {
+/// // For whoever sits at the other device, and sees this terminal.
+/// println!("{}", mx_e2ee::qr_to_text(&verification.show_qr().await?));
+/// # Ok(()) }
+/// ```
 #[must_use]
 pub fn qr_to_text(code: &VerificationQr) -> String {
     let wide = code.width() + 2 * MARGIN;

@@ -16,6 +16,20 @@ use super::Verification;
 use crate::{Error, Result};
 
 /// What somebody who looked says.
+///
+/// ```
+/// use mx_e2ee::Decision;
+///
+/// // What a person answers, who was asked whether both sides show the same.
+/// fn decide(answer: &str) -> Decision {
+///     match answer {
+///         "yes" => Decision::Match,
+///         "no" => Decision::Mismatch,
+///         _ => Decision::Nothing,
+///     }
+/// }
+/// assert_eq!(decide("what?"), Decision::Nothing, "another one, or another program, may still decide");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Both sides show the same.
@@ -117,6 +131,13 @@ impl VerificationPolicy {
     }
 
     /// Answer what these users ask for.
+    ///
+    /// ```
+    /// use mx_e2ee::{VerificationPolicy, ruma::{owned_user_id, user_id}};
+    ///
+    /// let policy = VerificationPolicy::new().accept_users([owned_user_id!("@boss:example.org")]);
+    /// assert!(!policy.decides(user_id!("@boss:example.org")), "answered, and confirmed by nobody yet");
+    /// ```
     #[must_use]
     pub fn accept_users(mut self, users: impl IntoIterator<Item = OwnedUserId>) -> Self {
         self.users.extend(users);
@@ -124,6 +145,16 @@ impl VerificationPolicy {
     }
 
     /// Answer other devices of our own user. One that is verified is given our secrets.
+    ///
+    /// ```
+    /// use mx_e2ee::{VerificationPolicy, ruma::user_id};
+    ///
+    /// // The phone of whoever operates the bot, which is logged in to the same account. The key is the account's master key.
+    /// let key = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+    /// let policy = VerificationPolicy::new().accept_own_devices().expect(user_id!("@bot:example.org"), [key])?;
+    /// assert!(policy.decides(user_id!("@bot:example.org")), "nobody has to look");
+    /// # Ok::<_, mx_e2ee::Error>(())
+    /// ```
     #[must_use]
     pub const fn accept_own_devices(mut self) -> Self {
         self.own_devices = true;
@@ -131,6 +162,14 @@ impl VerificationPolicy {
     }
 
     /// Decline what all others ask for, instead of leaving it to another device of ours.
+    ///
+    /// ```
+    /// use mx_e2ee::VerificationPolicy;
+    ///
+    /// // The bot is the only device of its account: whoever is not on the list need not wait.
+    /// let policy = VerificationPolicy::new().accept_own_devices().decline_others();
+    /// # drop(policy);
+    /// ```
     #[must_use]
     pub const fn decline_others(mut self) -> Self {
         self.decline_others = true;
@@ -138,6 +177,14 @@ impl VerificationPolicy {
     }
 
     /// Do not start to compare emoji where we asked: a code is shown or scanned instead.
+    ///
+    /// ```
+    /// use mx_e2ee::{VerificationPolicy, ruma::owned_user_id};
+    ///
+    /// // We asked, and show a code; whoever has the other device scans it.
+    /// let policy = VerificationPolicy::new().accept_users([owned_user_id!("@boss:example.org")]).decline_others().start_nothing();
+    /// # drop(policy);
+    /// ```
     #[must_use]
     pub const fn start_nothing(mut self) -> Self {
         self.start_nothing = true;

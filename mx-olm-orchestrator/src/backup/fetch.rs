@@ -34,6 +34,19 @@ impl Orchestrator {
     /// Look for the key of one session in the backup, and try again what waits for it. Returns whether it was there and
     /// opens what waits.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+    /// // For an event that somebody wants to read now; a sync asks for the keys of what waits by itself, only later.
+    /// for event in device.waiting(0, 20).await? {
+    ///     if let Some(session) = &event.session_id
+    ///         && device.fetch_room_key(&event.room_id, session).await?
+    ///     {
+    ///         println!("{} is in the inbox", event.event_id);
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`BackupError`](crate::BackupError); of the request; of the store.
     ///

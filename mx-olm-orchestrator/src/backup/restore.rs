@@ -23,6 +23,13 @@ impl Orchestrator {
     /// Take the room keys of the backup, or of one room in it. What waited for them is in the inbox afterwards, marked as
     /// [`Trust::Imported`](crate::Trust::Imported).
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator, room: &ruma::RoomId) -> Result<(), mx_olm_orchestrator::Error> {
+    /// let taken = device.restore_backup(Some(room)).await?;
+    /// println!("{} keys are new, and {} events could be told something about with them", taken.imported, taken.retried);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`BackupError`]; of the request; of the store. What was taken before it stays.
     ///

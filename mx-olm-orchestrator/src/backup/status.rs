@@ -7,6 +7,20 @@ use serde::{Deserialize, Serialize};
 use crate::{BackupStopped, Event, Orchestrator, Problem, Result, keys::SETTINGS, machine::Ending, receive::inbox};
 
 /// Why no room keys are put into a backup that was used.
+///
+/// ```
+/// use mx_olm_orchestrator::BackupHalt;
+///
+/// fn is_to_be_looked_at(halted: BackupHalt) -> bool {
+///     match halted {
+///         BackupHalt::Off => false,
+///         // Another device of ours did so, or whoever has our login.
+///         BackupHalt::Deleted | BackupHalt::Replaced => true,
+///         _ => true,
+///     }
+/// }
+/// assert!(is_to_be_looked_at(BackupHalt::Replaced), "{}", BackupHalt::Replaced.advice());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -65,6 +79,17 @@ pub struct BackupStatus {
 }
 
 /// A backup as the homeserver shows it.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+/// if let Some(found) = device.backup_status().await?.on_server
+///     && !found.is_ours
+///     && !found.is_signed
+/// {
+///     println!("somebody whom we do not trust has made version {}: no key is put into it", found.version);
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct BackupOnServer {
@@ -95,6 +120,17 @@ pub(crate) async fn is_active(machine: &OlmMachine, unit: &Unit) -> Result<bool>
 
 impl Orchestrator {
     /// How the backup stands. It looks at every room key.
+    ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+    /// let stands = device.backup_status().await?;
+    /// match (stands.enabled, stands.on_server) {
+    ///     (true, _) => println!("{} of {} room keys are in version {:?}", stands.backed_up, stands.room_keys, stands.version),
+    ///     (false, Some(found)) => println!("there is version {}, and it is not used here", found.version),
+    ///     (false, None) => println!("there is none"),
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Of the request; of the store.

@@ -64,6 +64,13 @@ impl Orchestrator {
     /// Put room keys that are not in the backup into it, at most `batches` of a hundred. Returns how many went. A sync
     /// puts some by itself; [`progress`](Self::progress) shows how far it is.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+    /// // A thousand at a time, so that others have their turn in between.
+    /// while device.back_up(10).await? > 0 {}
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`BackupError::Changed`] when the backup is not the one that was used: then no more is put into it, and the
     /// app is told; of the request, and the same keys go again next time; of the store.

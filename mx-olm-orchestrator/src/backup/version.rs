@@ -74,6 +74,17 @@ impl Orchestrator {
     /// when the one that is there is not ours; what is in it can be read with its own key only. A device that is not part of the
     /// account's identity replaces none: it cannot tell whose it is. Returns its version.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator, a_person_said_so: bool) -> Result<(), mx_olm_orchestrator::Error> {
+    /// let version = match device.enable_backup(false).await {
+    ///     // Made by nobody whom we trust. A new one takes its place, and what only the old one has is lost.
+    ///     Err(error) if error.code() == "backup_untrusted" && a_person_said_so => device.enable_backup(true).await?,
+    ///     used => used?,
+    /// };
+    /// println!("room keys go into version {version}");
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`BackupError::Untrusted`], [`BackupError::KeyMissing`], [`BackupError::Unsupported`]; of the request; of the store.
     ///
@@ -190,6 +201,16 @@ impl Orchestrator {
     }
 
     /// Delete the newest version of the account's backup, with all keys in it, and use none from now on.
+    ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+    /// match device.delete_backup().await {
+    ///     Ok(version) => println!("version {version} is gone, for all devices of the account"),
+    ///     Err(error) if error.code() == "no_backup" => {}
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`BackupError::Absent`]; of the request; of the store.

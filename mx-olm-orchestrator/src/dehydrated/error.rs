@@ -1,6 +1,19 @@
 //! What can go wrong with a dehydrated device.
 
 /// A dehydrated device cannot be made or opened.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+/// use mx_olm_orchestrator::{DehydrationError, Error};
+///
+/// match device.rehydrate().await {
+///     Ok(had) => println!("{} room keys", had.room_keys),
+///     Err(Error::Dehydration(DehydrationError::Absent | DehydrationError::Unsupported)) => {}
+///     Err(Error::Dehydration(error)) => println!("it cannot be opened [{}]: {error}", error.code()),
+///     Err(error) => return Err(error),
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DehydrationError {

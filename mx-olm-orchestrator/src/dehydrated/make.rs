@@ -32,6 +32,17 @@ impl Orchestrator {
     /// Make a dehydrated device, or another one in its place. Its key is taken out of the secret storage, or made and kept
     /// there. From now on every week another one is made by a sync.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+    /// let mut storage = device.open_secret_storage("EsTc …").await?;
+    /// match device.dehydrate(&mut storage).await {
+    ///     Ok(made) => println!("{made} takes room keys while this device is lost"),
+    ///     Err(error) if error.code() == "dehydration_unsupported" => println!("this homeserver has no such thing"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`DehydrationError`]; [`SecretStorageError`]; of the request; of the store. One that is being opened is opened to its
     /// end first, and where that fails nothing is made.
@@ -102,6 +113,13 @@ impl Orchestrator {
     }
 
     /// Delete the account's dehydrated device, and make none any more. Its key stays in the secret storage.
+    ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+    /// println!("{} is no device of the account any more", device.delete_dehydrated_device().await?);
+    /// assert!(!device.dehydration_status().await?.enabled, "and no sync makes another one");
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`DehydrationError::Absent`], [`DehydrationError::Unsupported`]; of the request; of the store.

@@ -27,6 +27,16 @@ const MOST_ROOM_KEYS: usize = 100_000;
 const PAGES_AT_ONCE: usize = 20;
 
 /// What a dehydrated device had.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+/// let had = device.rehydrate().await?;
+/// println!("{} room keys of {}, for {} events", had.room_keys, had.device_id, had.retried);
+/// if had.new_device_id.is_none() {
+///     println!("there is no new one yet: what comes while this device is lost cannot be read later");
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Rehydrated {
@@ -44,6 +54,17 @@ pub struct Rehydrated {
 impl Orchestrator {
     /// Open the account's dehydrated device, take the room keys that it was sent, and make a new one in its place. What
     /// waited for the keys is in the inbox afterwards.
+    ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+    /// match device.rehydrate().await {
+    ///     Ok(had) => println!("{} room keys came while there was no device", had.room_keys),
+    ///     // Recover the identity first: the key is in the secret storage.
+    ///     Err(error) if error.code() == "dehydration_key_missing" => println!("{error}"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`DehydrationError`]: of its kinds, `Absent` where there is nothing to open. Of the request; of the store. What was

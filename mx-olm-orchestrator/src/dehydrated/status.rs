@@ -7,6 +7,15 @@ use super::{DehydrationError, made::Made, make::refused};
 use crate::{Error, Orchestrator, Result, machine::Ending};
 
 /// How the dehydrated device stands.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+/// let stands = device.dehydration_status().await?;
+/// if stands.device_id.is_some() && !stands.key_is_here {
+///     println!("another device of ours has made it: recover the identity to open it");
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct DehydrationStatus {

@@ -35,6 +35,22 @@ pub struct UserIdentityStatus {
 impl Orchestrator {
     /// How a user's identity stands. `None`: none is known.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::sync::Arc;
+    /// # use mx_crypto_store::{KeySource, PickleStore, StoreKey, backend::Memory};
+    /// # use mx_olm_orchestrator::{Options, Orchestrator};
+    /// # let nowhere = Arc::new(mx_transport::Replay::from_transcript(r#"{"mx-transcript":1}"#)?);
+    /// # let homeserver = mx_transport::Homeserver::new("http://localhost", nowhere)?;
+    /// # let store = PickleStore::open(Arc::new(Memory::new()), KeySource::Bytes(StoreKey::from_bytes([7; 32]))).await?;
+    /// # let (us, bot) = (ruma::user_id!("@bot:example.org"), ruma::device_id!("BOT"));
+    /// # let device = Orchestrator::open(homeserver, store, us, bot, Options::default()).await?;
+    /// // What is known here: nobody is asked.
+    /// assert!(device.user_identity(ruma::user_id!("@friend:example.org")).await?.is_none());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Of the store.
     pub async fn user_identity(&self, user: &UserId) -> Result<Option<UserIdentityStatus>> {
@@ -67,6 +83,19 @@ impl Orchestrator {
 
     /// Verify a user whose public master key the user has told us: our own identity signs it. As the end of an interactive
     /// verification, for whom the key reached in another way.
+    ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+    /// use mx_olm_orchestrator::{Error, IdentityError};
+    ///
+    /// // As its owner read it out, on the telephone.
+    /// let told = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+    /// match device.verify_user(ruma::user_id!("@friend:example.org"), told).await {
+    ///     Err(Error::Identity(IdentityError::OtherKey { found, .. })) => println!("the homeserver shows another one: {found}"),
+    ///     verified => verified?,
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`IdentityError::Unknown`]; [`IdentityError::OtherKey`] when it is not the user's; [`IdentityError::Incomplete`] when
@@ -103,6 +132,15 @@ impl Orchestrator {
     /// Go on with a user whose identity was replaced, without verifying it: `master_key` is the one that the user has now,
     /// as [`IdentityChanged`](crate::IdentityChanged) or [`user_identity`](Self::user_identity) shows it. The user counts
     /// as not verified from then on, and another change is told again.
+    ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator, change: mx_olm_orchestrator::IdentityChanged) -> Result<(), mx_olm_orchestrator::Error> {
+    /// // Somebody has asked the user, who did reset the identity. The key is named, so that it is this change and no later one.
+    /// if let Some(key) = &change.master_key {
+    ///     device.acknowledge_identity_change(&change.user_id, key).await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`IdentityError::Unknown`] when no identity of the user is known; [`IdentityError::OtherKey`] when it was replaced

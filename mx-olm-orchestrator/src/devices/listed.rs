@@ -37,6 +37,18 @@ pub struct UserDevices {
 }
 
 /// A device, as it is shown and as it stands here.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+/// let listed = device.devices(ruma::user_id!("@friend:example.org")).await?;
+/// for device in listed.devices.iter().filter(|device| !device.own) {
+///     match &device.unusable {
+///         Some(reason) => println!("{} is given no key: {}", device.device_id, reason.describe()),
+///         None => println!("{} {}: {}", device.device_id, device.ed25519.as_deref().unwrap_or("?"), device.trust.describe()),
+///     }
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct ListedDevice {
@@ -60,6 +72,14 @@ pub struct ListedDevice {
 
 impl Orchestrator {
     /// The devices of a user: they are asked for, where they are not known or have changed since. Nobody is given a key.
+    ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+    /// let friend = device.devices(ruma::user_id!("@friend:example.org")).await?;
+    /// let unsigned = friend.devices.iter().filter(|device| device.trust == mx_olm_orchestrator::ReaderTrust::Unsigned);
+    /// println!("{}, and {} devices that nobody has signed", friend.identity.describe(), unsigned.count());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Error::DevicesUnknown`]; of the request; of the store.

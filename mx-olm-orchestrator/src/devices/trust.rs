@@ -17,6 +17,21 @@ use crate::{Error, Orchestrator, Result, machine::Ending};
 const TRUST: Family = Family::guarded("device-trust");
 
 /// What our own user decided about a device.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+/// use mx_olm_orchestrator::DeviceTrust;
+/// use ruma::user_id;
+///
+/// for (device, decision) in device.device_trust(user_id!("@friend:example.org")).await? {
+///     match decision {
+///         DeviceTrust::Blocked => println!("we blocked {device}"),
+///         DeviceTrust::Trusted { ed25519 } => println!("we trust {device}, as long as its fingerprint is {ed25519}"),
+///         other => println!("{device}: {other:?}"),
+///     }
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "trust", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -40,6 +55,15 @@ impl Orchestrator {
     /// Give the device no room key from now on, also if it is not known yet or goes and comes back. Rooms whose key it
     /// has get a new one with the next send. This very device is never blocked: it gets no keys from itself.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator, room: &ruma::RoomId) -> Result<(), mx_olm_orchestrator::Error> {
+    /// device.block_device(ruma::user_id!("@friend:example.org"), ruma::device_id!("STOLEN")).await?;
+    /// // The others read on; the room's next message has a new key.
+    /// let readership = device.readership(room).await?;
+    /// println!("{:?}", readership.renewal);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Of the store: nothing is changed then.
     ///
@@ -52,6 +76,20 @@ impl Orchestrator {
     /// Trust the device as long as its fingerprint, its Ed25519 key in base64, is this one, which its owner has told us.
     /// One that was blocked is blocked no more. A device that is not known yet is trusted when it comes with that key.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+    /// use mx_olm_orchestrator::Error;
+    /// use ruma::{device_id, user_id};
+    ///
+    /// // From the configuration of a machine that is installed tomorrow: it is trusted when it comes with this key.
+    /// let told = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+    /// match device.trust_device(user_id!("@sensor:example.org"), device_id!("CELLAR"), told).await {
+    ///     Err(error @ Error::FingerprintMismatch { .. }) => println!("it is another device: {error}"),
+    ///     trusted => trusted?,
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::FingerprintMismatch`] when the device is known with another one; of the store. Nothing is changed then.
     ///
@@ -63,6 +101,28 @@ impl Orchestrator {
     }
 
     /// Forget what was decided about the device: it is neither blocked nor trusted by itself.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::sync::Arc;
+    /// # use mx_crypto_store::{KeySource, PickleStore, StoreKey, backend::Memory};
+    /// # use mx_olm_orchestrator::{Options, Orchestrator};
+    /// # let nowhere = Arc::new(mx_transport::Replay::from_transcript(r#"{"mx-transcript":1}"#)?);
+    /// # let homeserver = mx_transport::Homeserver::new("http://localhost", nowhere)?;
+    /// # let store = PickleStore::open(Arc::new(Memory::new()), KeySource::Bytes(StoreKey::from_bytes([7; 32]))).await?;
+    /// # let (us, bot) = (ruma::user_id!("@bot:example.org"), ruma::device_id!("BOT"));
+    /// # let device = Orchestrator::open(homeserver, store, us, bot, Options::default()).await?;
+    /// use mx_olm_orchestrator::DeviceTrust;
+    /// use ruma::{device_id, user_id};
+    ///
+    /// let (friend, phone) = (user_id!("@friend:example.org"), device_id!("PHONE"));
+    /// device.block_device(friend, phone).await?;
+    /// assert_eq!(device.device_trust(friend).await?.get(phone), Some(&DeviceTrust::Blocked));
+    /// device.forget_device_trust(friend, phone).await?;
+    /// assert!(device.device_trust(friend).await?.is_empty());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Of the store: nothing is changed then.

@@ -34,6 +34,21 @@ pub struct HistoryReceived {
 }
 
 /// A history that was offered by who invited us, and was not taken.
+///
+/// ```
+/// use mx_olm_orchestrator::{Event, HistoryRefused, HistoryRefusedReason};
+///
+/// fn line(event: &Event) -> Option<String> {
+///     match event {
+///         Event::HistoryRefused(HistoryRefused { from, reason: HistoryRefusedReason::Untrusted, .. }) => {
+///             Some(format!("{from} has to offer it from a device that their identity has signed"))
+///         }
+///         Event::HistoryRefused(refused) => Some(refused.reason.describe().to_owned()),
+///         _ => None,
+///     }
+/// }
+/// # let _ = line;
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct HistoryRefused {
     /// The room.
@@ -45,6 +60,13 @@ pub struct HistoryRefused {
 }
 
 /// Why a history was not taken.
+///
+/// ```
+/// use mx_olm_orchestrator::HistoryRefusedReason;
+///
+/// assert_eq!(HistoryRefusedReason::TooLarge.code(), "too_large");
+/// assert_eq!(HistoryRefusedReason::TooLarge.describe(), "it is larger than what is taken");
+/// ```
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -89,6 +111,17 @@ impl HistoryRefusedReason {
 }
 
 /// A history that was to be shared, and was not: told when nobody waits for it any more.
+///
+/// ```
+/// use mx_olm_orchestrator::{Event, HistoryNotShared};
+///
+/// /// Whom to invite again, or to tell that they cannot read what was said before.
+/// fn line(event: &Event) -> Option<String> {
+///     let Event::HistoryNotShared(HistoryNotShared { user_id, advice, code, .. }) = event else { return None };
+///     Some(format!("{user_id} has no history [{code}]: {advice}"))
+/// }
+/// # let _ = line;
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct HistoryNotShared {
     /// The room.

@@ -4,6 +4,21 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde::{Deserialize, Serialize};
 
 /// An event that must not be believed.
+///
+/// ```
+/// use mx_olm_orchestrator::{Event, Rejected, RejectedReason};
+///
+/// // What was inside is not shown: nobody knows who wrote it.
+/// fn alarm(event: &Event) -> Option<String> {
+///     let Event::Rejected(Rejected { event_id, sender, reason, .. }) = event else { return None };
+///     Some(match reason {
+///         RejectedReason::Replay { first } => format!("{event_id} repeats {first}"),
+///         RejectedReason::SenderMismatch { owner: Some(owner) } => format!("{event_id} is of {owner}, and not of {sender}"),
+///         reason => format!("{event_id}: {reason:?}"),
+///     })
+/// }
+/// # let _ = alarm;
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Rejected {
     /// The room.
@@ -17,6 +32,14 @@ pub struct Rejected {
 }
 
 /// Why an event must not be believed.
+///
+/// ```
+/// use mx_olm_orchestrator::RejectedReason;
+///
+/// let reason = RejectedReason::Replay { first: ruma::owned_event_id!("$first") };
+/// assert_eq!(serde_json::to_value(&reason)?, serde_json::json!({"code": "replay", "first": "$first"}));
+/// # Ok::<_, serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(tag = "code", rename_all = "snake_case")]
 #[non_exhaustive]

@@ -30,6 +30,16 @@ pub struct IdentityChanged {
 }
 
 /// Our own identity, when it is not in order any more.
+///
+/// ```
+/// use mx_olm_orchestrator::{Event, IdentityStanding, OwnIdentity};
+///
+/// fn is_urgent(event: &Event) -> bool {
+///     // Somebody with our password has made another identity, or we have, elsewhere.
+///     matches!(event, Event::OwnIdentity(OwnIdentity { standing: IdentityStanding::Replaced, .. }))
+/// }
+/// # let _ = is_urgent;
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct OwnIdentity {
     /// How it stands.
@@ -39,6 +49,21 @@ pub struct OwnIdentity {
 }
 
 /// The key backup, when it is not used any more.
+///
+/// ```
+/// use mx_olm_orchestrator::{BackupHalt, BackupStopped, Event};
+///
+/// fn line(event: &Event) -> Option<String> {
+///     match event {
+///         Event::BackupStopped(BackupStopped { version, because: BackupHalt::Replaced, .. }) => {
+///             Some(format!("another device has made a new backup in place of version {version}"))
+///         }
+///         Event::BackupStopped(stopped) => Some(stopped.advice.clone()),
+///         _ => None,
+///     }
+/// }
+/// # let _ = line;
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct BackupStopped {
     /// The version that was used.

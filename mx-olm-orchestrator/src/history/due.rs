@@ -114,6 +114,21 @@ impl Orchestrator {
     /// Note that this user is to be given the history of the room, and say so before the user is invited: the next syncs do
     /// it, even where the process ends in between. What was noted before stays.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator, room: &ruma::RoomId) -> Result<(), Box<dyn std::error::Error>> {
+    /// # async fn invite(room: &ruma::RoomId, user: &ruma::UserId) -> Result<(), std::io::Error> { Ok(()) }
+    /// let user = ruma::user_id!("@new:example.org");
+    /// device.may_share_history(room, user).await?;
+    /// device.intend_history(room, user).await?;
+    /// // A process that dies in between invites somebody who is given the history by the next syncs.
+    /// if let Err(error) = invite(room, user).await {
+    ///     device.forget_history(room, user).await?;
+    ///     return Err(error.into());
+    /// }
+    /// device.share_history(room, user).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Of the store.
     ///

@@ -3,6 +3,18 @@
 use ruma::{OwnedRoomId, OwnedUserId};
 
 /// The history of a room cannot be shared. Nobody was given a key.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator, room: &ruma::RoomId) -> Result<(), mx_olm_orchestrator::Error> {
+/// use mx_olm_orchestrator::{Error, HistoryError};
+///
+/// match device.share_history(room, ruma::user_id!("@new:example.org")).await {
+///     Err(Error::History(HistoryError::NoDevices { user })) => println!("{user} has to set up an identity first"),
+///     Err(Error::History(error)) => println!("nothing was given [{}]: {error}", error.code()),
+///     shared => println!("{} room keys", shared?.room_keys),
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HistoryError {

@@ -51,6 +51,15 @@ impl Orchestrator {
     /// Whether the history of this room may be given to this user, as far as can be said before the user is invited. Nothing
     /// is given.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator, room: &ruma::RoomId) -> Result<(), mx_olm_orchestrator::Error> {
+    /// let user = ruma::user_id!("@new:example.org");
+    /// if let Err(error) = device.may_share_history(room, user).await {
+    ///     println!("an invitation would give {user} no history [{}]: {error}", error.code());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`HistoryError`]; [`Error::RecipientNotAllowed`], [`Error::RoomNotEncrypted`]; of the request; of the store.
     pub async fn may_share_history(&self, room: &RoomId, user: &UserId) -> Result<()> {
@@ -61,6 +70,17 @@ impl Orchestrator {
     /// Give this user, who is in the room or invited to it, the room keys of the past: those of times when the room let
     /// newcomers read. Keys that the backup has are fetched first. All devices that the user's identity has signed are told
     /// where the keys are; other clients take them within a day after the user joined.
+    ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator, room: &ruma::RoomId) -> Result<(), mx_olm_orchestrator::Error> {
+    /// match device.share_history(room, ruma::user_id!("@new:example.org")).await {
+    ///     Ok(shared) => println!("{} room keys, for {} devices", shared.room_keys, shared.devices),
+    ///     // Whoever is not invited is given nothing.
+    ///     Err(error) if error.code() == "history_not_invited" => println!("{error}"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`HistoryError`], and as for a send: [`Error::RecipientNotAllowed`], [`Error::RecipientsUnknown`],

@@ -44,6 +44,17 @@ fn secret_name() -> SecretName {
 impl Orchestrator {
     /// The secrets of our identity, and of the backup that is used, as a file that `passphrase` opens.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+    /// match device.export_secrets("correct horse battery staple").await {
+    ///     // Whoever has the file and the passphrase is this account.
+    ///     Ok(file) => println!("{} bytes, for the safe", file.len()),
+    ///     Err(error) if error.code() == "identity_incomplete" => println!("there is not all of it here: {error}"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`IdentityError::Incomplete`]; [`KeyFileError::NoPassphrase`]; of the store.
     pub async fn export_secrets(&self, passphrase: &str) -> Result<String> {
@@ -83,6 +94,13 @@ impl Orchestrator {
     /// Make this device part of the identity whose secrets are in such a file: as
     /// [`recover_identity`](Self::recover_identity), without secret storage. Where the homeserver shows no identity,
     /// [`create_identity`](Self::create_identity) uploads this one.
+    ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator, file: String) -> Result<(), mx_olm_orchestrator::Error> {
+    /// let recovered = device.import_secrets(&file, "correct horse battery staple").await?;
+    /// assert!(recovered.standing.is_good(), "this device is signed: {}", recovered.standing.code());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`IdentityError::NoBundle`], [`IdentityError::Mismatch`]; [`SecretStorageError::WrongKey`] for another passphrase; of

@@ -31,6 +31,16 @@ impl Orchestrator {
     /// undone is done; what is done already is not done again. `answers` is asked when the homeserver wants to know who is
     /// there. Where the secrets are kept is another call: [`set_up_identity`](Self::set_up_identity) does both.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+    /// use mx_transport::Unattended;
+    ///
+    /// // For a device that is thrown away, and whose identity is never recovered: without a secret storage.
+    /// device.create_identity(&Unattended::new()).await?;
+    /// assert!(device.identity_status().await?.secret_storage.key_id.is_none());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`IdentityError::Exists`] when another device has made one; [`IdentityError::Authentication`]; of the request; of
     /// the store.
@@ -54,6 +64,16 @@ impl Orchestrator {
 
     /// Replace the account's cross-signing identity by a new one. Everybody who verified the account has to verify it again,
     /// and its other devices have to recover.
+    ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator, answers: &dyn mx_transport::Answers) -> Result<(), mx_olm_orchestrator::Error> {
+    /// use mx_olm_orchestrator::SetUpIdentity;
+    ///
+    /// device.reset_identity(answers).await?;
+    /// // The secrets of the new one are nowhere but here, until they are put into a secret storage.
+    /// device.set_up_identity(SetUpIdentity { answers, passphrase: None, keep_recovery_key: None }).await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`IdentityError::Authentication`]; of the request; of the store.

@@ -3,6 +3,18 @@
 use mx_transport::InteractiveError;
 
 /// Our own identity cannot be made, recovered or used.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+/// use mx_olm_orchestrator::{Error, IdentityError};
+///
+/// match device.create_identity(&mx_transport::Unattended::new()).await {
+///     Err(Error::Identity(IdentityError::Exists)) => println!("recover it with its recovery key; a reset costs its trust"),
+///     Err(Error::Identity(IdentityError::Authentication(error))) => println!("who is there? {error}"),
+///     made => made?,
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdentityError {

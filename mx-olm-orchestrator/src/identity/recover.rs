@@ -15,6 +15,21 @@ use crate::{
 };
 
 /// What was recovered.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+/// let mut storage = device.open_secret_storage("EsTc …").await?;
+/// let recovered = device.recover_identity(&mut storage).await?;
+/// // The identity is here, whatever became of the rest.
+/// println!("{}", recovered.standing.code());
+/// if let Some(error) = recovered.backup_error {
+///     println!("the backup is not used [{}]: {error}", error.code());
+/// }
+/// if let Some(error) = recovered.dehydration_error {
+///     println!("the dehydrated device was not opened [{}]: {error}", error.code());
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Recovered {
@@ -60,6 +75,18 @@ impl Orchestrator {
     /// Make this device part of the account's identity: take its private keys out of the secret storage, hold them
     /// against the public ones that the homeserver shows, and sign this device. The key backup is used from then on, and
     /// what waits for its keys is asked for with the next syncs.
+    ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+    /// let mut storage = device.open_secret_storage("EsTc …").await?;
+    /// match device.recover_identity(&mut storage).await {
+    ///     Ok(recovered) => println!("{}; backup {:?}", recovered.standing.code(), recovered.backup_version),
+    ///     // The storage is of an identity that was reset since.
+    ///     Err(error) if error.code() == "identity_mismatch" => println!("{error}"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`SecretStorageError::Missing`], [`SecretStorageError::WrongKey`]; [`IdentityError::Absent`],

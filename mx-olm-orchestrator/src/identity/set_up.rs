@@ -37,6 +37,14 @@ pub struct SetUpIdentity<'a> {
 }
 
 /// What keeps a recovery key.
+///
+/// ```
+/// use mx_olm_orchestrator::KeepRecoveryKey;
+///
+/// // It is called once. Where it fails, the key that it was given counts for nothing.
+/// let keep: KeepRecoveryKey<'_> = Box::new(|_key| Err(std::io::Error::other("the safe does not answer")));
+/// assert!(keep("EsTc …").is_err());
+/// ```
 pub type KeepRecoveryKey<'a> = Box<dyn FnOnce(&str) -> std::io::Result<()> + Send + 'a>;
 
 impl std::fmt::Debug for SetUpIdentity<'_> {
@@ -48,6 +56,16 @@ impl std::fmt::Debug for SetUpIdentity<'_> {
 }
 
 /// What was set up.
+///
+/// ```no_run
+/// # fn example(made: mx_olm_orchestrator::SetUp) {
+/// match (&made.recovery_key, &made.backup_error) {
+///     (Some(key), _) => println!("keep this, it is shown once: {}", **key),
+///     (None, Some(error)) => println!("all is there but a backup [{}]: {error}", error.code()),
+///     (None, None) => println!("nothing was missing: {}", made.standing.code()),
+/// }
+/// # }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct SetUp {
@@ -96,6 +114,15 @@ impl Orchestrator {
 
     /// Make a new secret storage with all secrets of the identity and the backup: its recovery key counts from then on,
     /// and the one before does not.
+    ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+    /// // Somebody has seen the old one. The new one is in the safe before it counts.
+    /// let keep = Box::new(|key: &str| std::fs::write("/mnt/safe/recovery.key", key));
+    /// let key = device.change_recovery_key(None, Some(keep)).await?;
+    /// assert_eq!(device.open_secret_storage(&key).await?.recovery_key().as_str(), key.as_str());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`IdentityError::Incomplete`] when this device does not hold the secrets; [`Error::Kept`]; of the request; of the

@@ -13,6 +13,20 @@ use crate::{
 };
 
 /// Everything about our own identity.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+/// use mx_olm_orchestrator::IdentityStanding;
+///
+/// let us = device.identity_status().await?;
+/// assert_eq!(us.standing, IdentityStanding::Good, "{:?}", us.problems);
+/// // What others compare.
+/// println!("{} {:?}; this device {} {}", us.user_id, us.master_key, us.device_id, us.fingerprint);
+/// for other in &us.unsigned_devices {
+///     println!("{other} is ours by its name alone: verify it, or delete it");
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct IdentityStatus {
@@ -50,6 +64,15 @@ pub struct IdentityStatus {
 }
 
 /// What is in the secret storage.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+/// let storage = device.identity_status().await?.secret_storage;
+/// if !storage.holds.iter().any(|secret| secret == "m.cross_signing.master") {
+///     println!("a recovery key would not bring the identity back");
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct SecretStorageStatus {
@@ -60,6 +83,14 @@ pub struct SecretStorageStatus {
 }
 
 /// Something that is missing.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+/// if let Some(first) = device.identity_status().await?.problems.first() {
+///     println!("{} [{}]: run {}", first.advice, first.code, first.command);
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct IdentityProblem {
@@ -89,6 +120,16 @@ struct Known {
 
 impl Orchestrator {
     /// Everything about our own identity, as the homeserver shows it now. It looks at every room key.
+    ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+    /// let us = device.identity_status().await?;
+    /// match us.problems.as_slice() {
+    ///     [] => println!("{} is in order", us.user_id),
+    ///     problems => problems.iter().for_each(|problem| println!("{}: {}", problem.advice, problem.command)),
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Of the request; of the store. What is wrong with the identity is no error, but in the answer.

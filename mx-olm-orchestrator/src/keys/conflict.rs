@@ -146,6 +146,17 @@ impl Orchestrator {
     /// Peers who hold a one-time key of the other store cannot open a session with us by it; they are answered with a
     /// new session when they write. A new device is the cleaner way out.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator, the_other_store_is_gone: bool) -> Result<(), mx_olm_orchestrator::Error> {
+    /// use mx_olm_orchestrator::Error;
+    ///
+    /// match device.publish_keys().await {
+    ///     Err(Error::OneTimeKeyConflict { .. }) if the_other_store_is_gone => device.acknowledge_key_conflict().await?,
+    ///     published => published?,
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Of the request, of the store. Once the store holds the acknowledgement, uploads go on with the next sync.
     ///

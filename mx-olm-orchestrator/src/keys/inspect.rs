@@ -19,6 +19,19 @@ use super::status::PublicKeys;
 use crate::{Orchestrator, Result, machine::Ending};
 
 /// How the homeserver shows our device to others.
+///
+/// ```
+/// use mx_olm_orchestrator::ShownDevice;
+///
+/// fn can_be_given_keys(shown: &ShownDevice) -> bool {
+///     match shown {
+///         ShownDevice::As { signed, algorithms, .. } => *signed && algorithms.iter().any(|one| one == "m.megolm.v1.aes-sha2"),
+///         // Nobody who asks the homeserver learns of this device.
+///         _ => false,
+///     }
+/// }
+/// assert!(!can_be_given_keys(&ShownDevice::Absent));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "shown", rename_all = "snake_case")]
 #[non_exhaustive]

@@ -56,6 +56,13 @@ impl PublicKeys {
 impl Orchestrator {
     /// Our device's keys, here and on the homeserver.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+    /// let keys = device.key_status().await?;
+    /// println!("others compare {}; published: {}; {} can be claimed", keys.ed25519, keys.published, keys.one_time_keys);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Of the request; of the store.
     pub async fn key_status(&self) -> Result<KeyStatus> {

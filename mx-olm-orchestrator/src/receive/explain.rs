@@ -42,6 +42,13 @@ impl std::fmt::Display for Explanation {
 }
 
 /// How many events wait for their keys.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+/// let counts = device.waiting_counts().await?;
+/// println!("{} wait, {} of them for no longer than keys take as a rule", counts.waiting, counts.waiting - counts.reported);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct WaitingCounts {
@@ -115,6 +122,15 @@ struct Facts {
 impl Orchestrator {
     /// Why an event cannot be read, and what would mend it.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+    /// for event in device.waiting(0, 20).await? {
+    ///     let why = device.explain(&event).await?;
+    ///     println!("{}: {} {}", event.event_id, why.findings.join("; "), why.advice);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Of the store.
     ///
@@ -133,6 +149,23 @@ impl Orchestrator {
     }
 
     /// At most `limit` events that wait for their keys, oldest first, leaving out the first `skip`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::sync::Arc;
+    /// # use mx_crypto_store::{KeySource, PickleStore, StoreKey, backend::Memory};
+    /// # use mx_olm_orchestrator::{Options, Orchestrator};
+    /// # let nowhere = Arc::new(mx_transport::Replay::from_transcript(r#"{"mx-transcript":1}"#)?);
+    /// # let homeserver = mx_transport::Homeserver::new("http://localhost", nowhere)?;
+    /// # let store = PickleStore::open(Arc::new(Memory::new()), KeySource::Bytes(StoreKey::from_bytes([7; 32]))).await?;
+    /// # let (us, bot) = (ruma::user_id!("@bot:example.org"), ruma::device_id!("BOT"));
+    /// # let device = Orchestrator::open(homeserver, store, us, bot, Options::default()).await?;
+    /// // The first twenty, and how many there are in all.
+    /// assert!(device.waiting(0, 20).await?.is_empty());
+    /// assert_eq!(device.waiting_counts().await?.waiting, 0);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Of the store.

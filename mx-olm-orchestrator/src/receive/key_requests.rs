@@ -152,6 +152,15 @@ impl Orchestrator {
     /// Ask our other devices for the key of an event that waits for it. Those that are verified may give it, and only what
     /// they give is taken; then the event is delivered. Returns whether it waits.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator, event: mx_olm_orchestrator::Undecryptable) -> Result<(), mx_olm_orchestrator::Error> {
+    /// // Others of our devices give it if they allow that, when they are awake: the event is in the inbox of a later sync.
+    /// if device.request_key(&event).await? {
+    ///     println!("asked for the key of {}", event.event_id);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Of the request, of the store. It is asked again with the next sync then.
     ///

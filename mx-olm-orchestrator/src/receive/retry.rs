@@ -13,6 +13,17 @@ impl Orchestrator {
     /// [`inbox`](Self::inbox) afterwards. Returns how many messages that are. A sync does this by itself for the keys that
     /// it brings.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+    /// // A sender was verified by another program, and what waited for that is given out.
+    /// if device.retry_waiting().await? > 0 {
+    ///     for delivery in device.inbox(None, 100).await? {
+    ///         println!("{:?}", delivery.event);
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Of the store. What was decrypted before it is kept.
     ///
@@ -24,6 +35,13 @@ impl Orchestrator {
 
     /// The same, and what waits for its sender to be accepted is left alone: whoever brings keys may accept more than the
     /// app that it waits for.
+    ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator, file: String) -> Result<(), mx_olm_orchestrator::Error> {
+    /// // An operator's tool beside the app: it brings keys, and does not decide whom the app listens to.
+    /// println!("{} messages can be read now", device.retry_for_keys().await?);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As [`retry_waiting`](Self::retry_waiting).

@@ -18,6 +18,15 @@ use crate::{Error, Orchestrator, Result, sync_response::SyncResponse};
 pub(super) const SYNC_GRACE: Duration = Duration::from_secs(30);
 
 /// What a device asks to learn what is new.
+///
+/// ```
+/// use mx_olm_orchestrator::{Options, SyncSource};
+///
+/// let mut options = Options::default();
+/// assert_eq!(options.sync_source, SyncSource::Sync, "what every homeserver has");
+/// options.sync_source = SyncSource::SlidingWhereOffered;
+/// # drop(options);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SyncSource {

@@ -200,6 +200,16 @@ impl Orchestrator {
     }
 
     /// How long ago the last sync ended that worked, whatever it brought. `None`: none did since this device was opened.
+    ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) {
+    /// use std::time::Duration;
+    ///
+    /// // For a health check of a program that receives: a long poll takes half a minute.
+    /// let is_alive = device.since_last_sync().is_some_and(|since| since < Duration::from_secs(120));
+    /// println!("{}", if is_alive { "ok" } else { "nothing was heard of the homeserver" });
+    /// # }
+    /// ```
     #[must_use]
     pub fn since_last_sync(&self) -> Option<Duration> {
         self.synced().last().map(|at| at.elapsed())

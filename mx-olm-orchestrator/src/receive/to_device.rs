@@ -24,6 +24,17 @@ pub(super) const MAX_NAMED: usize = 100;
 const OLM: &str = "m.olm.v1.curve25519-aes-sha2";
 
 /// A to-device event that had no effect.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+/// let told = device.sync(std::time::Duration::from_secs(30)).await?;
+/// for rejected in &told.rejected {
+///     println!("{} of {:?} [{}]", rejected.event_type, rejected.sender, rejected.reason.code());
+/// }
+/// // All are counted, the first hundred are named.
+/// println!("{} to-device events had no effect", told.to_device_rejected);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ToDeviceRejected {
@@ -36,6 +47,16 @@ pub struct ToDeviceRejected {
 }
 
 /// Why a to-device event had no effect.
+///
+/// ```
+/// use mx_olm_orchestrator::ToDeviceRejectedReason as Reason;
+///
+/// /// Whether a server or a user tries something, and it is not a key that got lost.
+/// fn is_suspicious(reason: Reason) -> bool {
+///     matches!(reason, Reason::Replay | Reason::Plaintext | Reason::Unsolicited | Reason::TooManyRoomKeys)
+/// }
+/// assert!(!is_suspicious(Reason::Undecryptable), "{}", Reason::Undecryptable.code());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ToDeviceRejectedReason {

@@ -67,6 +67,23 @@ fn number(content: &serde_json::Value, name: &str) -> Option<u64> {
 }
 
 /// How a homeserver shows the encryption of a room other than it was, in a way that is not followed.
+///
+/// ```
+/// use mx_olm_orchestrator::EncryptionChange;
+///
+/// fn line(change: &EncryptionChange) -> String {
+///     match change {
+///         EncryptionChange::Denied => "it says that the room is not encrypted".to_owned(),
+///         EncryptionChange::Algorithm { algorithm } => format!("it wants {algorithm:?}"),
+///         EncryptionChange::RotationRelaxed { messages, period_ms } => {
+///             format!("it wants one key for {messages} messages, or {} days", period_ms / 86_400_000)
+///         }
+///         _ => "it has changed".to_owned(),
+///     }
+/// }
+/// let relaxed = EncryptionChange::RotationRelaxed { messages: 10_000, period_ms: 30 * 86_400_000 };
+/// assert_eq!(line(&relaxed), "it wants one key for 10000 messages, or 30 days");
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(tag = "change", rename_all = "snake_case")]
 #[non_exhaustive]

@@ -129,6 +129,26 @@ impl Policy {
 impl Orchestrator {
     /// For whom messages of the room may be, as [`set_room_policy`](Self::set_room_policy) left it.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::sync::Arc;
+    /// # use mx_crypto_store::{KeySource, PickleStore, StoreKey, backend::Memory};
+    /// # use mx_olm_orchestrator::{Options, Orchestrator};
+    /// # let nowhere = Arc::new(mx_transport::Replay::from_transcript(r#"{"mx-transcript":1}"#)?);
+    /// # let homeserver = mx_transport::Homeserver::new("http://localhost", nowhere)?;
+    /// # let store = PickleStore::open(Arc::new(Memory::new()), KeySource::Bytes(StoreKey::from_bytes([7; 32]))).await?;
+    /// # let (us, bot) = (ruma::user_id!("@bot:example.org"), ruma::device_id!("BOT"));
+    /// # let device = Orchestrator::open(homeserver, store, us, bot, Options::default()).await?;
+    /// use mx_olm_orchestrator::{Recipients, RoomPolicy};
+    ///
+    /// let room = ruma::room_id!("!alerts:example.org");
+    /// assert_eq!(device.room_policy(room).await?.recipients, None, "as the options say");
+    /// device.set_room_policy(room, RoomPolicy { recipients: Some(Recipients::OnlyTrusted), allowed: None }).await?;
+    /// assert_eq!(device.room_policy(room).await?.recipients, Some(Recipients::OnlyTrusted));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Of the store.
     pub async fn room_policy(&self, room: &RoomId) -> Result<RoomPolicy> {
@@ -137,6 +157,26 @@ impl Orchestrator {
 
     /// Say for whom messages of the room may be, from the next send on and after every restart. Where that leaves out a
     /// device that has the room's key, the next send makes a new one.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::sync::Arc;
+    /// # use mx_crypto_store::{KeySource, PickleStore, StoreKey, backend::Memory};
+    /// # use mx_olm_orchestrator::{Options, Orchestrator};
+    /// # let nowhere = Arc::new(mx_transport::Replay::from_transcript(r#"{"mx-transcript":1}"#)?);
+    /// # let homeserver = mx_transport::Homeserver::new("http://localhost", nowhere)?;
+    /// # let store = PickleStore::open(Arc::new(Memory::new()), KeySource::Bytes(StoreKey::from_bytes([7; 32]))).await?;
+    /// # let (us, bot) = (ruma::user_id!("@bot:example.org"), ruma::device_id!("BOT"));
+    /// # let device = Orchestrator::open(homeserver, store, us, bot, Options::default()).await?;
+    /// use mx_olm_orchestrator::RoomPolicy;
+    ///
+    /// let (room, boss) = (ruma::room_id!("!alerts:example.org"), ruma::owned_user_id!("@boss:example.org"));
+    /// // Whoever else comes into the room, nothing is sent to it from then on: a send says who that is.
+    /// device.set_room_policy(room, RoomPolicy { recipients: None, allowed: Some([boss].into()) }).await?;
+    /// assert_eq!(device.room_policy(room).await?.allowed.map(|users| users.len()), Some(1));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Of the store: nothing is changed then.

@@ -5,7 +5,7 @@ use tokio::sync::watch;
 
 use crate::Orchestrator;
 
-/// How far one step of a send is.
+/// How far one step is: of a send, or of filling or reading a backup.
 ///
 /// ```no_run
 /// # async fn example(device: mx_olm_orchestrator::Orchestrator) {
@@ -31,7 +31,23 @@ pub struct Progress {
     pub total: usize,
 }
 
-/// What a send is doing.
+/// What is being done.
+///
+/// ```
+/// use mx_olm_orchestrator::ProgressStep;
+///
+/// fn words(step: ProgressStep) -> &'static str {
+///     match step {
+///         ProgressStep::Devices => "asking who has which devices",
+///         ProgressStep::Sessions => "opening sessions with new devices",
+///         ProgressStep::Keys => "giving the room key",
+///         ProgressStep::Backup => "filling the backup",
+///         ProgressStep::Restore => "reading the backup",
+///         _ => "working",
+///     }
+/// }
+/// # assert_eq!(words(ProgressStep::Keys), "giving the room key");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProgressStep {
@@ -48,8 +64,23 @@ pub enum ProgressStep {
 }
 
 impl Orchestrator {
-    /// How far sends are, whenever it changes. Steps that do nothing are not shown; when sends to several rooms are under
+    /// How far sends are, and what fills and reads backups, whenever it changes. Steps that do nothing are not shown; when sends to several rooms are under
     /// way, the newest news is. Only the last is kept: who looks seldom misses some.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::sync::Arc;
+    /// # use mx_crypto_store::{KeySource, PickleStore, StoreKey, backend::Memory};
+    /// # use mx_olm_orchestrator::{Options, Orchestrator};
+    /// # let nowhere = Arc::new(mx_transport::Replay::from_transcript(r#"{"mx-transcript":1}"#)?);
+    /// # let homeserver = mx_transport::Homeserver::new("http://localhost", nowhere)?;
+    /// # let store = PickleStore::open(Arc::new(Memory::new()), KeySource::Bytes(StoreKey::from_bytes([7; 32]))).await?;
+    /// # let (us, bot) = (ruma::user_id!("@bot:example.org"), ruma::device_id!("BOT"));
+    /// # let device = Orchestrator::open(homeserver, store, us, bot, Options::default()).await?;
+    /// assert!(device.progress().borrow().is_none(), "nothing was under way yet");
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn progress(&self) -> watch::Receiver<Option<Progress>> {
         self.progress_sender().subscribe()

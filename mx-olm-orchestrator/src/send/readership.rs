@@ -47,6 +47,17 @@ impl Orchestrator {
     /// Who can read the room's next message, and why not. What is new is asked for first, as with a send; messages are left
     /// where they are.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator, room: &ruma::RoomId) -> Result<(), mx_olm_orchestrator::Error> {
+    /// let readership = device.readership(room).await?;
+    /// // Before something that must not go to a device that nobody knows.
+    /// let strangers = readership.users.iter().flat_map(|user| &user.devices).filter(|device| {
+    ///     device.outlook.can_read() && device.trust == mx_olm_orchestrator::ReaderTrust::Unsigned
+    /// });
+    /// println!("{} devices would read it that nobody has signed", strangers.count());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`readership_as_known`](Self::readership_as_known).
     pub async fn readership(&self, room: &RoomId) -> Result<Readership> {
@@ -55,6 +66,15 @@ impl Orchestrator {
     }
 
     /// The same, as syncs have left it: who came since is not seen. Members and devices that are not known are asked for.
+    ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator, room: &ruma::RoomId) -> Result<(), mx_olm_orchestrator::Error> {
+    /// // For a list of many rooms, after one sync for all of them.
+    /// let readership = device.readership_as_known(room).await?;
+    /// let silent = readership.users.iter().filter(|reader| !reader.can_read()).count();
+    /// println!("{room}: {silent} of {} cannot read", readership.users.len());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Error::NotInRoom`], [`Error::MembersIncomplete`]; of the request; of the store. What a send would refuse is no

@@ -53,6 +53,15 @@ pub struct SendReceipt {
 }
 
 /// A device of somebody.
+///
+/// ```no_run
+/// # fn example(receipt: mx_olm_orchestrator::SendReceipt) {
+/// // Who reads from this message on, and did not read before.
+/// for device in &receipt.new_devices {
+///     println!("{} has a new device {}", device.user_id, device.device_id);
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, Serialize, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Device {
     /// Whose device.
@@ -62,6 +71,19 @@ pub struct Device {
 }
 
 /// Something about a room that somebody should look at.
+///
+/// ```
+/// use mx_olm_orchestrator::Warning;
+///
+/// fn is_about_people(warning: &Warning) -> bool {
+///     match warning {
+///         Warning::MembershipDisagrees { users } | Warning::IdentityChanged { users } => !users.is_empty(),
+///         _ => false,
+///     }
+/// }
+/// let users = [ruma::owned_user_id!("@friend:example.org")].into();
+/// assert!(is_about_people(&Warning::IdentityChanged { users }));
+/// ```
 #[derive(Clone, Debug, Serialize, PartialEq, Eq)]
 #[serde(tag = "code", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -125,6 +147,18 @@ pub(super) fn readable(devices: &[DeviceReceipt]) -> usize {
 }
 
 /// What became of the room key for one device.
+///
+/// ```no_run
+/// # fn example(receipt: mx_olm_orchestrator::SendReceipt) {
+/// use mx_olm_orchestrator::{DeviceOutcome, DeviceReceipt};
+///
+/// for DeviceReceipt { user_id, device_id, outcome } in receipt.devices.iter() {
+///     if !matches!(outcome, DeviceOutcome::Reached | DeviceOutcome::AlreadyHad) {
+///         println!("{user_id} cannot read this on {device_id}: {}", outcome.describe());
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, Serialize, PartialEq, Eq)]
 pub struct DeviceReceipt {
     /// Whose device.
@@ -137,6 +171,16 @@ pub struct DeviceReceipt {
 }
 
 /// What became of the room key for one device.
+///
+/// ```
+/// use mx_olm_orchestrator::DeviceOutcome;
+///
+/// let withheld = DeviceOutcome::Withheld { code: "m.blacklisted".to_owned() };
+/// assert_eq!(withheld.describe(), "it is blocked");
+/// let json = serde_json::json!({"outcome": "withheld", "code": "m.blacklisted"});
+/// assert_eq!(serde_json::to_value(&withheld)?, json);
+/// # Ok::<_, serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Serialize, PartialEq, Eq)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 #[non_exhaustive]

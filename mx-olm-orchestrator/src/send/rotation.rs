@@ -307,6 +307,22 @@ pub(super) fn foreseen(
 impl Orchestrator {
     /// Give the room a new key with the next send. Returns whether there was one.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::sync::Arc;
+    /// # use mx_crypto_store::{KeySource, PickleStore, StoreKey, backend::Memory};
+    /// # use mx_olm_orchestrator::{Options, Orchestrator};
+    /// # let nowhere = Arc::new(mx_transport::Replay::from_transcript(r#"{"mx-transcript":1}"#)?);
+    /// # let homeserver = mx_transport::Homeserver::new("http://localhost", nowhere)?;
+    /// # let store = PickleStore::open(Arc::new(Memory::new()), KeySource::Bytes(StoreKey::from_bytes([7; 32]))).await?;
+    /// # let (us, bot) = (ruma::user_id!("@bot:example.org"), ruma::device_id!("BOT"));
+    /// # let device = Orchestrator::open(homeserver, store, us, bot, Options::default()).await?;
+    /// // Nothing was sent to this room yet: the first message makes a key anyway.
+    /// assert!(!device.rotate_room_key(ruma::room_id!("!alerts:example.org")).await?);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Of the store: nothing is changed then.
     ///

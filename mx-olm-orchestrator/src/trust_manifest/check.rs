@@ -124,6 +124,18 @@ pub(crate) fn standing_of_nobody(manifest: &Manifest, sender: &UserId, judged: T
 impl Orchestrator {
     /// Hold the users of a manifest against what the homeserver shows of them now: every difference.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), Box<dyn std::error::Error>> {
+    /// use mx_olm_orchestrator::TrustManifest;
+    ///
+    /// // Before it is put into use: what would be refused.
+    /// let manifest = TrustManifest::parse(&std::fs::read_to_string("/etc/mybot/trust.json")?)?;
+    /// for difference in device.check_trust_manifest(&manifest).await? {
+    ///     println!("{difference}");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Of the request; of the store.
     pub async fn check_trust_manifest(&self, manifest: &TrustManifest) -> Result<Vec<Drift>> {
@@ -141,6 +153,17 @@ impl Orchestrator {
 
     /// A manifest of these users as the homeserver shows them now: with their master keys where they have one, and the
     /// devices that those have not signed. Whether that is right is for people to say.
+    ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+    /// let users = [ruma::owned_user_id!("@boss:example.org")].into();
+    /// let draft = device.draft_trust_manifest(&users).await?;
+    /// // It is what the homeserver says. Compare each key with its owner before it is kept.
+    /// for (user, listed) in &draft.users {
+    ///     println!("{user}: {:?}, and {} devices by themselves", listed.master_key, listed.devices.len());
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Of the request; of the store.

@@ -31,6 +31,28 @@ type Acted = Result<Option<VerificationQr>, VerificationError>;
 impl Orchestrator {
     /// Take part in a verification that the other side asked for.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator, asked: mx_olm_orchestrator::VerificationRequested) -> Result<(), mx_olm_orchestrator::Error> {
+    /// use mx_olm_orchestrator::VerificationState;
+    ///
+    /// device.accept_verification(&asked.id).await?;
+    /// let mut all = device.verifications();
+    /// // Syncs go on beside this, in another task.
+    /// loop {
+    ///     let state = all.borrow_and_update().get(&asked.id).map(|shown| shown.state.clone());
+    ///     match state {
+    ///         Some(VerificationState::Ready { sas: true, .. }) => device.start_sas(&asked.id).await?,
+    ///         Some(VerificationState::Compare { decimals, .. }) => println!("does the other side show {decimals:?}?"),
+    ///         Some(VerificationState::Ended(how)) => return Ok(println!("{how:?}")),
+    ///         _ => {}
+    ///     }
+    ///     if all.changed().await.is_err() {
+    ///         return Ok(());
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Verification`](crate::Error::Verification) when it is not under way or was accepted; of the store.
     ///
@@ -42,6 +64,15 @@ impl Orchestrator {
 
     /// Start to compare emoji and decimals. Where both sides do so at once, one of the two is followed.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator, id: mx_olm_orchestrator::VerificationId) -> Result<(), mx_olm_orchestrator::Error> {
+    /// match device.start_sas(&id).await {
+    ///     Err(error) if error.code() == "verification_not_now" => println!("wait until it is ready: {error}"),
+    ///     started => started?,
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`accept_verification`](Self::accept_verification).
     ///
@@ -52,6 +83,13 @@ impl Orchestrator {
     }
 
     /// A code for the other side to scan.
+    ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator, id: mx_olm_orchestrator::VerificationId) -> Result<(), mx_olm_orchestrator::Error> {
+    /// let code = device.show_verification_qr(&id).await?;
+    /// println!("{} modules wide, of {} bytes; wait for `QrScanned` then", code.width(), code.bytes().len());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As [`accept_verification`](Self::accept_verification); also when the other side cannot scan, or there is no
@@ -67,6 +105,13 @@ impl Orchestrator {
 
     /// Take what was scanned from the other side, as the bytes of its code. Our side is confirmed by that.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator, id: mx_olm_orchestrator::VerificationId) -> Result<(), Box<dyn std::error::Error>> {
+    /// // The bytes of the code itself, as a scanner writes them into a file; a picture of it is for `qr_from_picture` of mx-e2ee.
+    /// device.scan_verification_qr(&id, &std::fs::read("scanned.bin")?).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`accept_verification`](Self::accept_verification); also when the code is of another verification, or shows
     /// other keys than the homeserver does.
@@ -78,6 +123,17 @@ impl Orchestrator {
     }
 
     /// Both sides show the same, or the other side has scanned our code: somebody looked, and says so.
+    ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator, id: mx_olm_orchestrator::VerificationId, they_are_alike: bool) -> Result<(), mx_olm_orchestrator::Error> {
+    /// // Somebody has looked at both sides, and answered.
+    /// if they_are_alike {
+    ///     device.confirm_verification(&id).await?;
+    /// } else {
+    ///     device.mismatch_verification(&id).await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As [`accept_verification`](Self::accept_verification); also when there is nothing to confirm yet.
@@ -91,6 +147,17 @@ impl Orchestrator {
     /// Confirm it if all the keys that it would verify are among `expected`, as Ed25519 keys in unpadded base64 that were
     /// given by their owners; else cancel it. Nobody needs to compare anything then: the keys are what a comparison is
     /// about.
+    ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator, id: mx_olm_orchestrator::VerificationId) -> Result<(), mx_olm_orchestrator::Error> {
+    /// // The master key of the other side, as its owner gave it by another way than the homeserver.
+    /// let expected = ["11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo".to_owned()].into();
+    /// match device.confirm_verification_if(&id, &expected).await {
+    ///     Err(error) if error.code() == "verification_unexpected_keys" => println!("it was cancelled: {error}"),
+    ///     confirmed => confirmed?,
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As [`confirm_verification`](Self::confirm_verification); [`VerificationError::Unexpected`] when it was cancelled.
@@ -114,6 +181,16 @@ impl Orchestrator {
     }
 
     /// Cancel or decline it.
+    ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+    /// // Before the program ends: nobody is left to wait.
+    /// let live: Vec<_> = device.verifications().borrow().values().filter(|one| !one.state.is_ended()).map(|one| one.id.clone()).collect();
+    /// for id in live {
+    ///     device.cancel_verification(&id).await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As [`accept_verification`](Self::accept_verification).

@@ -29,6 +29,22 @@ pub struct VerificationRequested {
 }
 
 /// A verification has ended.
+///
+/// ```
+/// use mx_olm_orchestrator::{Event, VerificationEnded, VerificationOutcome};
+///
+/// fn line(event: &Event) -> Option<String> {
+///     let Event::VerificationEnded(VerificationEnded { id, outcome, .. }) = event else { return None };
+///     Some(match outcome {
+///         VerificationOutcome::Done { user: true, .. } => format!("{} is verified", id.user_id),
+///         VerificationOutcome::Done { devices, .. } => format!("devices of {} are verified: {devices:?}", id.user_id),
+///         VerificationOutcome::Cancelled { code, .. } if code == "m.mismatched_sas" => format!("{} may be somebody else", id.user_id),
+///         VerificationOutcome::Cancelled { reason, .. } => reason.clone(),
+///         other => format!("{other:?}"),
+///     })
+/// }
+/// # let _ = line;
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct VerificationEnded {
     /// Which verification this was.

@@ -44,6 +44,18 @@ enum Asked {
 impl Orchestrator {
     /// Ask one device of a user, or another one of ours, to verify.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+    /// use ruma::{device_id, user_id};
+    ///
+    /// match device.verify_device(user_id!("@friend:example.org"), device_id!("PHONE")).await {
+    ///     Ok(id) => println!("{} is asked on that device alone", id.user_id),
+    ///     Err(error) if error.code() == "verification_no_device" => println!("{error}"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Verification`](crate::Error::Verification) when there is no such device, or another verification with the
     /// user is under way; of the request, of the store.
@@ -72,6 +84,15 @@ impl Orchestrator {
 
     /// Ask our other devices to verify this one, or to be verified by it. One of them answers.
     ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+    /// let id = device.verify_own_devices().await?;
+    /// // Which one answers, is seen once one does.
+    /// let answered = device.verifications().borrow().get(&id).and_then(|shown| shown.device_id.clone());
+    /// println!("{answered:?}");
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`verify_device`](Self::verify_device); also when our user has no cross-signing identity.
     ///
@@ -99,6 +120,16 @@ impl Orchestrator {
     }
 
     /// Ask a user to verify, in a room that both are in.
+    ///
+    /// ```no_run
+    /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
+    /// use ruma::{room_id, user_id};
+    ///
+    /// let id = device.verify_user_in(room_id!("!two:example.org"), user_id!("@friend:example.org")).await?;
+    /// // It is named by the event that asked for it, which the other side sees as a message.
+    /// println!("{} in {}", id.user_id, id.flow_id);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// As [`verify_device`](Self::verify_device) and [`send`](Self::send); also when the user has no cross-signing

@@ -13,6 +13,15 @@ use serde::{Deserialize, Serialize};
 use super::VerificationKeys;
 
 /// Names one verification.
+///
+/// ```
+/// use mx_olm_orchestrator::VerificationId;
+///
+/// // Kept by the app between an event and what a person does about it.
+/// let id = VerificationId { user_id: ruma::owned_user_id!("@friend:example.org"), flow_id: "$asked".to_owned() };
+/// assert_eq!(serde_json::to_value(&id)?, serde_json::json!({"user_id": "@friend:example.org", "flow_id": "$asked"}));
+/// # Ok::<_, serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VerificationId {
     /// With whom.
@@ -28,6 +37,17 @@ impl std::fmt::Display for VerificationId {
 }
 
 /// A verification, under way or ended.
+///
+/// ```no_run
+/// # fn example(device: mx_olm_orchestrator::Orchestrator) {
+/// for shown in device.verifications().borrow().values() {
+///     println!("{} on {:?}: {:?}", shown.id.user_id, shown.device_id, shown.state);
+///     if let Some(keys) = &shown.keys {
+///         println!("it is about the master key {:?} and the device key {:?}", keys.master, keys.device);
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, Serialize, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct VerificationShown {
@@ -50,6 +70,17 @@ pub struct VerificationShown {
 }
 
 /// One of the seven pictures.
+///
+/// ```
+/// use mx_olm_orchestrator::SasEmoji;
+///
+/// // Show the name, too: fonts draw the pictures in different ways.
+/// fn row(emoji: &[SasEmoji]) -> String {
+///     emoji.iter().map(|one| format!("{} {}", one.symbol, one.name)).collect::<Vec<_>>().join(", ")
+/// }
+/// let dog = SasEmoji { number: 0, symbol: "🐶".to_owned(), name: "Dog".to_owned() };
+/// assert_eq!(row(&[dog]), "🐶 Dog");
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct SasEmoji {
     /// Its number in the specification's table, section "SAS method: emoji".
@@ -121,6 +152,14 @@ impl VerificationState {
     }
 
     /// Nothing happens any more.
+    ///
+    /// ```
+    /// use mx_olm_orchestrator::{VerificationOutcome, VerificationState};
+    ///
+    /// let done = VerificationOutcome::Done { devices: Vec::new(), user: true };
+    /// assert!(VerificationState::Ended(done).is_ended());
+    /// assert!(!VerificationState::Confirmed.is_ended(), "the other side has to confirm, too");
+    /// ```
     #[must_use]
     pub const fn is_ended(&self) -> bool {
         matches!(self, Self::Ended(_))
@@ -128,6 +167,20 @@ impl VerificationState {
 }
 
 /// How a verification ended.
+///
+/// ```
+/// use mx_olm_orchestrator::VerificationOutcome;
+///
+/// fn is_to_be_looked_into(outcome: &VerificationOutcome) -> bool {
+///     match outcome {
+///         VerificationOutcome::Done { .. } => false,
+///         // Somebody saw two different things; a timeout is only a timeout.
+///         VerificationOutcome::Cancelled { code, .. } => matches!(code.as_str(), "m.mismatched_sas" | "m.key_mismatch"),
+///         _ => true,
+///     }
+/// }
+/// # assert!(!is_to_be_looked_into(&VerificationOutcome::Done { devices: Vec::new(), user: true }));
+/// ```
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 #[non_exhaustive]

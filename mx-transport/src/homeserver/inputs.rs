@@ -15,6 +15,21 @@ mod sealed {
 }
 
 /// How requests with this authentication scheme are given our token. Not to be implemented elsewhere.
+///
+/// ```
+/// use mx_transport::Authenticate;
+/// use ruma::api::{Metadata, client::{account::whoami, session::get_login_types}};
+///
+/// // Whether a request of ruma can be made before there is a login: it is said by the type of its endpoint.
+/// fn needs_a_login<R: Metadata>(_: &R) -> bool
+/// where
+///     R::Authentication: Authenticate,
+/// {
+///     <R::Authentication as Authenticate>::REQUIRED
+/// }
+/// assert!(needs_a_login(&whoami::v3::Request::new()));
+/// assert!(!needs_a_login(&get_login_types::v3::Request::new()));
+/// ```
 pub trait Authenticate: AuthScheme + sealed::Sealed {
     /// The endpoint does not work without a token.
     const REQUIRED: bool;

@@ -33,6 +33,17 @@ impl Homeserver {
     /// An upload whose answer was lost is repeated by a transport that retries: the file may be there twice then, and the
     /// one without an address is of no use to anybody.
     ///
+    /// ```no_run
+    /// # async fn example(homeserver: mx_transport::Homeserver, encrypted: std::fs::File) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::sync::Arc;
+    /// use mx_transport::FileSource;
+    ///
+    /// // Nothing is said of what it is: neither its name nor its kind.
+    /// let address = homeserver.upload(Arc::new(FileSource::new(encrypted)?)).await?;
+    /// println!("{address}");
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`RequestError`]: of its codes, `too_large` where the homeserver takes no file of this size, and `local_body`
     /// where the source cannot be read.
@@ -67,6 +78,16 @@ impl Homeserver {
     ///
     /// The endpoint with authentication is asked where the homeserver has it (Matrix 1.11), else the older one, without
     /// our token. A redirect is not followed, here either.
+    ///
+    /// ```no_run
+    /// # async fn example(homeserver: mx_transport::Homeserver) -> Result<(), Box<dyn std::error::Error>> {
+    /// use mx_transport::FileSink;
+    ///
+    /// // Nobody makes us keep more than this, whatever the answer says of its length.
+    /// let mut sink = FileSink::new(tempfile::tempfile()?, 10 << 20);
+    /// homeserver.download("mxc://example.org/eagle".into(), &mut sink).await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`RequestError`]: of its codes, `answer_too_large` where the sink takes no file of this size, `not_found` where it
@@ -107,6 +128,16 @@ impl Homeserver {
     }
 
     /// The largest file that the homeserver takes, in bytes. `None`: it does not say.
+    ///
+    /// ```no_run
+    /// # async fn example(homeserver: mx_transport::Homeserver, bytes: u64) -> Result<(), mx_transport::RequestError> {
+    /// match homeserver.max_upload_bytes().await? {
+    ///     Some(max) if bytes > max => println!("{bytes} bytes are more than the {max} that it takes"),
+    ///     // A homeserver that does not say may still refuse it.
+    ///     _ => println!("go on"),
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Of the request.

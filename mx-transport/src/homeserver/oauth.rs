@@ -116,6 +116,19 @@ impl Homeserver {
     /// Wait for the person: until the code was typed, was refused, or nobody typed it in time. A network that fails
     /// meanwhile is waited for.
     ///
+    /// ```no_run
+    /// # async fn example(homeserver: mx_transport::Homeserver, us: mx_transport::OAuthClient, waiting: mx_transport::DeviceAuthorization) -> Result<(), mx_transport::OAuthError> {
+    /// use mx_transport::OAuthError;
+    ///
+    /// match homeserver.finish_device_authorization(&us, waiting).await {
+    ///     Ok(tokens) => homeserver.set_oauth_tokens(tokens, us, None),
+    ///     Err(OAuthError::Denied) => println!("the person said no"),
+    ///     Err(OAuthError::Expired) => println!("nobody typed the code in time: begin again"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`OAuthError::Denied`], [`OAuthError::Expired`]; of the request, if it is refused for another reason.
     ///

@@ -42,6 +42,20 @@ impl Homeserver {
     /// Use these tokens from now on, in all clones, and renew them: a little before the access token expires, and when it
     /// is refused as unknown (`M_UNKNOWN_TOKEN`), after which the refused request is sent once more. One renewal runs at
     /// a time. New tokens are kept by `keeper` before they are used; without one they are in memory only.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let nowhere = std::sync::Arc::new(mx_transport::Replay::from_transcript(r#"{"mx-transcript":1}"#)?);
+    /// use std::time::Duration;
+    /// use mx_transport::{AccessToken, Homeserver, RefreshToken, Tokens};
+    ///
+    /// let homeserver = Homeserver::new("https://matrix.example.org", nowhere)?;
+    /// let (access, refresh) = (AccessToken::new("syt_one")?, RefreshToken::new("syr_one"));
+    /// // Without a keeper a restart has the tokens of before, which are worth nothing then: for what ends with this process.
+    /// homeserver.set_tokens(Tokens::lasting(access, Some(refresh), Some(Duration::from_secs(300))), None);
+    /// assert!(homeserver.access_token().is_some());
+    /// # Ok(()) }
+    /// ```
     pub fn set_tokens(&self, tokens: Tokens, keeper: Option<Arc<dyn TokenKeeper>>) {
         self.0.login.set(Some(tokens), None, keeper);
     }
@@ -97,6 +111,20 @@ impl Homeserver {
     }
 
     /// The access token in use.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let nowhere = std::sync::Arc::new(mx_transport::Replay::from_transcript(r#"{"mx-transcript":1}"#)?);
+    /// use mx_transport::{AccessToken, Homeserver};
+    ///
+    /// let homeserver = Homeserver::new("https://matrix.example.org", nowhere)?;
+    /// let clone = homeserver.clone();
+    /// homeserver.set_access_token(AccessToken::new("syt_secret")?);
+    /// assert_eq!(clone.access_token().as_ref().map(AccessToken::expose), Some("syt_secret"), "one login, however many clones");
+    /// clone.clear_access_token();
+    /// assert!(homeserver.access_token().is_none());
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn access_token(&self) -> Option<AccessToken> {
         self.0.login.access()

@@ -39,7 +39,7 @@ impl Homeserver {
     /// use mx_transport::{AccessToken, Masquerade};
     /// use ruma::{device_id, owned_user_id};
     ///
-    /// let as_token = AccessToken::new("the as_token")?;
+    /// let as_token = AccessToken::new("as_token")?;
     /// homeserver.register_by_appservice(&as_token, "bot.one").await?;
     /// let bot = homeserver.for_another_login();
     /// bot.masquerade(as_token, Masquerade::user(owned_user_id!("@bot.one:example.org")));
@@ -52,6 +52,21 @@ impl Homeserver {
     }
 
     /// Speak as nobody else any more, and with no token.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let nowhere = std::sync::Arc::new(mx_transport::Replay::from_transcript(r#"{"mx-transcript":1}"#)?);
+    /// use mx_transport::{AccessToken, Homeserver, Masquerade};
+    ///
+    /// let homeserver = Homeserver::new("https://matrix.example.org", nowhere)?;
+    /// let bot = homeserver.for_another_login();
+    /// bot.masquerade(AccessToken::new("as_token")?, Masquerade::user(ruma::owned_user_id!("@bot.one:example.org")));
+    /// assert_eq!(bot.masquerading().map(|as_whom| as_whom.user_id.to_string()).as_deref(), Some("@bot.one:example.org"));
+    /// assert!(homeserver.masquerading().is_none(), "the other login speaks as itself");
+    /// bot.stop_masquerading();
+    /// assert!(bot.masquerading().is_none() && bot.access_token().is_none());
+    /// # Ok(()) }
+    /// ```
     pub fn stop_masquerading(&self) {
         *self.0.masquerade.write().unwrap_or_else(PoisonError::into_inner) = None;
         self.clear_access_token();
@@ -75,6 +90,14 @@ impl Homeserver {
 
     /// Make the user that an application service speaks for. One that is there is no error.
     ///
+    /// ```no_run
+    /// # async fn example(homeserver: mx_transport::Homeserver, as_token: mx_transport::AccessToken) -> Result<(), mx_transport::RequestError> {
+    /// // The second time nothing happens.
+    /// homeserver.register_by_appservice(&as_token, "bot.one").await?;
+    /// homeserver.register_by_appservice(&as_token, "bot.one").await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Of the request: of its codes, `exclusive` where the user is none of the application service's.
     pub async fn register_by_appservice(&self, as_token: &AccessToken, localpart: &str) -> Result<(), RequestError> {
@@ -94,6 +117,16 @@ impl Homeserver {
 
     /// Make a device of the user that we speak for (MSC4190). One that is there gets this name.
     ///
+    /// ```no_run
+    /// # async fn example(bot: mx_transport::Homeserver) -> Result<(), mx_transport::RequestError> {
+    /// // It speaks for the user already, and as no device yet.
+    /// match bot.make_device(ruma::device_id!("ONE"), "bot one").await {
+    ///     Err(error) if error.code() == "not_found" => println!("log the user in instead"),
+    ///     made => made?,
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Of the request: a homeserver that does not know this answers `not_found`, and the user is
     /// [logged in](Self::login_by_appservice) instead.
@@ -104,6 +137,19 @@ impl Homeserver {
     }
 
     /// Log a user in whom an application service speaks for: the login has a token of its own.
+    ///
+    /// ```no_run
+    /// # async fn example(homeserver: mx_transport::Homeserver, as_token: mx_transport::AccessToken) -> Result<(), Box<dyn std::error::Error>> {
+    /// use mx_transport::AccessToken;
+    /// use ruma::owned_user_id;
+    ///
+    /// // For a homeserver that makes no device otherwise: this one does not know MSC4190.
+    /// let bot = homeserver.for_another_login();
+    /// let login = homeserver.login_by_appservice(&as_token, owned_user_id!("@bot.one:example.org"), None, "bot one").await?;
+    /// bot.set_access_token(AccessToken::new(login.access_token)?);
+    /// println!("{} has the device {}", login.user_id, login.device_id);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Of the request.

@@ -77,6 +77,20 @@ impl Homeserver {
     /// What the homeserver supports, asked for once in six hours. Of its unstable features those that are on are listed in
     /// `features`; [`supports`](Self::supports) looks one up.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let transcript = [r#"{"mx-transcript":1}"#, r#"{"method":"GET","path":"/_matrix/client/versions","answer":{"status":200,"headers":[["content-type","application/json"]],"body":{"text":"{\"versions\":[\"v1.1\",\"v1.11\"]}"}}}"#].join("\n");
+    /// # let transport = std::sync::Arc::new(mx_transport::Replay::from_transcript(&transcript)?);
+    /// # let homeserver = mx_transport::Homeserver::new("https://matrix.example.org", transport)?;
+    /// use ruma::api::MatrixVersion;
+    ///
+    /// assert!(homeserver.versions().await?.versions.contains(&MatrixVersion::V1_11));
+    /// // The second time nobody is asked.
+    /// homeserver.versions().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Of the request, while nothing is known. Later the last answer goes on.
     pub async fn versions(&self) -> Result<Arc<SupportedVersions>, RequestError> {
@@ -146,6 +160,15 @@ impl Homeserver {
     }
 
     /// Ask again what the homeserver supports, as after it was updated.
+    ///
+    /// ```no_run
+    /// # async fn example(homeserver: mx_transport::Homeserver) -> Result<(), mx_transport::RequestError> {
+    /// let before = homeserver.versions().await?;
+    /// // The operator says that the homeserver was updated.
+    /// let now = homeserver.refresh_versions().await?;
+    /// println!("new: {:?}", now.versions.difference(&before.versions).collect::<Vec<_>>());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Of the request: what was known stays.

@@ -82,6 +82,14 @@ impl Unattended {
     }
 
     /// Answer `m.login.registration_token`.
+    ///
+    /// ```
+    /// use mx_transport::Unattended;
+    ///
+    /// // The operator gave it to whoever may make an account; it is given once, and hidden in debug output.
+    /// let answers = Unattended::new().registration_token("let-me-in").accept_terms();
+    /// assert!(!format!("{answers:?}").contains("let-me-in"));
+    /// ```
     #[must_use]
     pub fn registration_token(mut self, token: impl Into<String>) -> Self {
         self.registration_token = Some(Zeroizing::new(token.into()));

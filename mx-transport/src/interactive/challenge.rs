@@ -32,6 +32,20 @@ pub enum Asked<T> {
 }
 
 /// An answer was refused.
+///
+/// ```
+/// use mx_transport::{Challenge, Refusal};
+///
+/// /// What to tell a person whose answer was not taken.
+/// fn why(challenge: &Challenge) -> Option<String> {
+///     let Refusal { stage, errcode, message, .. } = challenge.refusal()?;
+///     Some(match errcode.as_str() {
+///         "" => format!("{stage} was not taken: the same is asked again"),
+///         code => format!("{stage} was not taken ({code}): {message}"),
+///     })
+/// }
+/// # let _ = why;
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Refusal {
@@ -103,6 +117,19 @@ impl Challenge {
     }
 
     /// What is left of each flow that can still be completed, the shortest first.
+    ///
+    /// ```
+    /// use mx_transport::Challenge;
+    ///
+    /// fn progress(challenge: &Challenge) -> String {
+    ///     match challenge.open_flows().first() {
+    ///         // The shortest way to the end.
+    ///         Some(left) => format!("{} done, {} to go", challenge.completed().len(), left.len()),
+    ///         None => format!("none of {} ways is left", challenge.flows().len()),
+    ///     }
+    /// }
+    /// # let _ = progress;
+    /// ```
     #[must_use]
     pub fn open_flows(&self) -> Vec<&[AuthType]> {
         let done = |stage: &AuthType| self.info.completed.contains(stage);
@@ -133,6 +160,18 @@ impl Challenge {
 
     /// What the homeserver has to say about a stage, such as the terms that are to be accepted. `None`: nothing, or nothing
     /// of this form.
+    ///
+    /// ```
+    /// use mx_transport::Challenge;
+    /// use ruma::api::client::uiaa::AuthType;
+    /// use serde_json::Value;
+    ///
+    /// /// The terms that a person has to accept: names and pages, in the form that the specification has.
+    /// fn terms(challenge: &Challenge) -> Option<Value> {
+    ///     challenge.params::<Value>(&AuthType::Terms)?.get("policies").cloned()
+    /// }
+    /// # let _ = terms;
+    /// ```
     #[must_use]
     pub fn params<T: DeserializeOwned>(&self, stage: &AuthType) -> Option<T> {
         self.info
@@ -184,6 +223,18 @@ impl Challenge {
     }
 
     /// The answer to a stage that was done on its [`page`](Self::page). `None`: without a session nobody knows where.
+    ///
+    /// ```
+    /// use mx_transport::Challenge;
+    /// use ruma::api::client::uiaa::{AuthData, AuthType};
+    ///
+    /// /// Whether a person can do it in a browser: the page, and what to answer when they come back.
+    /// fn in_browser(challenge: &Challenge) -> Option<(String, AuthData)> {
+    ///     let stage = AuthType::Sso;
+    ///     Some((challenge.page(&stage)?.to_string(), challenge.done_elsewhere(&stage)?))
+    /// }
+    /// # let _ = in_browser;
+    /// ```
     #[must_use]
     pub fn done_elsewhere(&self, stage: &AuthType) -> Option<AuthData> {
         if *stage == AuthType::OAuth {

@@ -6,6 +6,19 @@ use super::{Challenge, Refusal};
 use crate::{RequestError, homeserver::visible};
 
 /// A request that asks for authentication was not done.
+///
+/// ```no_run
+/// # fn example(ended: Result<(), mx_transport::InteractiveError>) -> Result<(), mx_transport::InteractiveError> {
+/// use mx_transport::InteractiveError;
+///
+/// match ended {
+///     Err(InteractiveError::WrongPassword { refusal }) => println!("another password, please: {}", refusal.message),
+///     Err(InteractiveError::Unanswerable { stages }) => println!("a person has to do one of {stages:?} in a browser"),
+///     Err(InteractiveError::Request(error)) => println!("try again later [{}]", error.code()),
+///     other => other?,
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InteractiveError {
@@ -51,6 +64,19 @@ pub enum InteractiveError {
 
 impl InteractiveError {
     /// None of what this challenge asks can be answered.
+    ///
+    /// ```
+    /// use mx_transport::{Challenge, InteractiveError};
+    ///
+    /// /// What whoever answers says in the end: what was refused, or what nobody here can do.
+    /// fn give_up(challenge: &Challenge) -> InteractiveError {
+    ///     match challenge.refusal() {
+    ///         Some(refusal) => InteractiveError::refused(refusal),
+    ///         None => InteractiveError::unanswerable(challenge),
+    ///     }
+    /// }
+    /// # let _ = give_up;
+    /// ```
     #[must_use]
     pub fn unanswerable(challenge: &Challenge) -> Self {
         Self::Unanswerable {

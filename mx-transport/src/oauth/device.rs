@@ -16,6 +16,16 @@ const MAX_PATIENCE: Duration = Duration::from_secs(60 * 60);
 
 /// A login that waits for a person. The person opens [`verification_uri`](Self::verification_uri) on any device and types
 /// [`user_code`](Self::user_code); [`verification_uri_complete`](Self::verification_uri_complete) holds both.
+///
+/// ```no_run
+/// # fn example(waiting: &mx_transport::DeviceAuthorization) {
+/// println!("open {} and type {}", waiting.verification_uri, waiting.user_code);
+/// if let Some(page) = &waiting.verification_uri_complete {
+///     println!("or open {page}, where the code is typed already");
+/// }
+/// println!("there are {} seconds for it", waiting.left().as_secs());
+/// # }
+/// ```
 pub struct DeviceAuthorization {
     /// What the person types.
     pub user_code: String,

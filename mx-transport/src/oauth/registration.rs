@@ -3,6 +3,16 @@
 use serde::{Deserialize, Serialize};
 
 /// Our name at an authorization server. It is no secret. It is kept with the login: tokens are renewed under it.
+///
+/// ```
+/// use mx_transport::OAuthClient;
+///
+/// // Kept as it is, beside the login, and read again with it.
+/// let client = OAuthClient::new("https://auth.example.org/", "01J…");
+/// let kept = serde_json::to_string(&client)?;
+/// assert_eq!(serde_json::from_str::<OAuthClient>(&kept)?, client);
+/// # Ok::<_, serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct OAuthClient {
@@ -23,6 +33,16 @@ impl OAuthClient {
 }
 
 /// What an authorization server is told about us. People see it when they are asked whether they know us.
+///
+/// ```no_run
+/// # async fn example(homeserver: mx_transport::Homeserver) -> Result<(), mx_transport::OAuthError> {
+/// use mx_transport::ClientRegistration;
+///
+/// // Your own name and page: people are asked whether they know this.
+/// let us = ClientRegistration::new("The alert bot", "https://example.org/alert-bot");
+/// println!("we are {} there", homeserver.register_oauth_client(&us).await?.client_id);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ClientRegistration {
     name: String,

@@ -68,6 +68,14 @@ impl AuthorizationServer {
     }
 
     /// Its name.
+    ///
+    /// ```no_run
+    /// # async fn example(homeserver: mx_transport::Homeserver) -> Result<(), mx_transport::OAuthError> {
+    /// let server = homeserver.authorization_server().await?;
+    /// // A name that it gave us before is good there, and nowhere else.
+    /// println!("{}, with tokens from {}", server.issuer(), server.metadata().token_endpoint);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn issuer(&self) -> &str {
         self.metadata.issuer.as_str()
@@ -87,6 +95,16 @@ impl AuthorizationServer {
     }
 
     /// Where a person sees this device. `None`: there is no such page.
+    ///
+    /// ```no_run
+    /// # async fn example(homeserver: mx_transport::Homeserver) -> Result<(), mx_transport::OAuthError> {
+    /// let server = homeserver.authorization_server().await?;
+    /// match server.device_page(ruma::device_id!("BOT")) {
+    ///     Some(page) => println!("the bot's login is at {page}"),
+    ///     None => println!("the account is at {:?}", server.account_page().map(|page| page.as_str())),
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn device_page(&self, device: &DeviceId) -> Option<Url> {
         let action = AccountManagementActionData::DeviceView(DeviceViewData::new(device));

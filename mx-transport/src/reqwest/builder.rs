@@ -71,6 +71,17 @@ impl Default for ReqwestTransportBuilder {
 
 impl ReqwestTransportBuilder {
     /// What the server is told about who asks.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use mx_transport::ReqwestTransport;
+    ///
+    /// // So that an operator who looks into the server's log finds whose requests these are.
+    /// let client = ReqwestTransport::builder().user_agent("alert-bot/2.1").connect_timeout(Duration::from_secs(5)).build()?;
+    /// # drop(client);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
         self.user_agent = user_agent.into();
@@ -86,6 +97,21 @@ impl ReqwestTransportBuilder {
 
     /// How long the head of an answer may take, from the start of the exchange, where the request has no
     /// [`Deadline`](crate::Deadline) of its own: a long poll has one. Default: as long as the whole exchange.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use mx_transport::ReqwestTransport;
+    ///
+    /// // Over a bad mobile network: slow beginnings, and bodies that stand still now and then.
+    /// let client = ReqwestTransport::builder()
+    ///     .headers_timeout(Duration::from_secs(20))
+    ///     .stall_timeout(Duration::from_secs(60))
+    ///     .idle_timeout(Duration::from_secs(120))
+    ///     .build()?;
+    /// # drop(client);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub const fn headers_timeout(mut self, headers: Duration) -> Self {
         self.headers = Some(headers);
@@ -123,6 +149,16 @@ impl ReqwestTransportBuilder {
     }
 
     /// Allow `http://` to hosts that are not loopback: everybody on the way sees the access token.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use mx_transport::ReqwestTransport;
+    ///
+    /// // A homeserver in the next container, on a network that nobody else is in. Loopback needs no permission.
+    /// let client = ReqwestTransport::builder().allow_plain_http(true).http1_only().build()?;
+    /// # drop(client);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub const fn allow_plain_http(mut self, allow: bool) -> Self {
         self.allow_plain_http = allow;
@@ -140,6 +176,17 @@ impl ReqwestTransportBuilder {
     }
 
     /// Trust nothing but what [`trust_pem`](Self::trust_pem) names: the platform's roots are left out.
+    ///
+    /// ```no_run
+    /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use mx_transport::ReqwestTransport;
+    ///
+    /// // A homeserver with a certificate of the company's own, and nobody else's will do.
+    /// let roots = std::fs::read("/etc/mybot/company-root.pem")?;
+    /// let client = ReqwestTransport::builder().trust_pem(&roots)?.trust_nothing_else().build()?;
+    /// # drop(client);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub const fn trust_nothing_else(mut self) -> Self {
         self.tls.only_these = true;
@@ -155,6 +202,17 @@ impl ReqwestTransportBuilder {
     }
 
     /// Show the server this certificate: a PEM file with the certificate, what leads to its root, and its private key.
+    ///
+    /// ```no_run
+    /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use mx_transport::ReqwestTransport;
+    ///
+    /// // A proxy before the homeserver lets nobody in without one.
+    /// let ours = std::fs::read("/etc/mybot/client.pem")?;
+    /// let client = ReqwestTransport::builder().client_certificate_pem(&ours)?.build()?;
+    /// # drop(client);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Kind::Build`] when one of them is not in it.
@@ -176,6 +234,16 @@ impl ReqwestTransportBuilder {
 
     /// Use the proxies that the environment names: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, and not for the hosts in
     /// `NO_PROXY`, nor for loopback. Without this they are not looked at: what carries tokens is not for a variable to decide.
+    ///
+    /// ```no_run
+    /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use mx_transport::ReqwestTransport;
+    ///
+    /// // For a command that a person runs, and not for a service whose environment others may set.
+    /// let client = ReqwestTransport::builder().proxy_of_environment().build()?;
+    /// # drop(client);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn proxy_of_environment(mut self) -> Self {
         self.way = Way::Environment;

@@ -37,6 +37,13 @@ use crate::{TransportError, TransportErrorKind as Kind};
 pub struct Pin([u8; 32]);
 
 /// This is not a pin.
+///
+/// ```
+/// use mx_transport::{InvalidPin, Pin};
+///
+/// // A hash in hexadecimal is none.
+/// assert_eq!("sha256/e3b0c44298fc".parse::<Pin>(), Err(InvalidPin));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a pin is sha256/ and the SHA-256 of the server's public key in base64")]
 pub struct InvalidPin;
@@ -49,6 +56,16 @@ impl Pin {
     }
 
     /// The pin of the key in a certificate (DER).
+    ///
+    /// ```no_run
+    /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use mx_transport::Pin;
+    ///
+    /// // The certificate that the server has today; it may be renewed for the same key.
+    /// let pin = Pin::of_certificate(&std::fs::read("server.der")?)?;
+    /// println!("{pin}");
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`InvalidPin`] when it is no certificate.

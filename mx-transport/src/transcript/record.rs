@@ -68,6 +68,23 @@ enum Entry {
 impl<T: Transport> Record<T> {
     /// Write what goes through `inner` to a new file, which only its owner may read.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let transcript = [r#"{"mx-transcript":1}"#, r#"{"method":"GET","path":"/sync","answer":{"status":200}}"#].join("\n");
+    /// # let server = mx_transport::Replay::from_transcript(&transcript)?;
+    /// # let directory = tempfile::tempdir()?;
+    /// use bytes::Bytes;
+    /// use mx_transport::{Record, Replay, Transport};
+    ///
+    /// let file = directory.path().join("sync.transcript");
+    /// let recorded = Record::to_file(server, &file)?.verbatim();
+    /// recorded.send(http::Request::get("https://hs.test/sync").body(Bytes::new())?).await?;
+    /// recorded.finish()?;
+    /// assert_eq!(Replay::from_file(&file)?.left(), 1, "one exchange is told again");
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`TranscriptError::Io`] when there is a file already, or none can be made.
     pub fn to_file(inner: T, path: &Path) -> Result<Self, TranscriptError> {

@@ -3,6 +3,22 @@
 use std::{error::Error as StdError, fmt};
 
 /// What a transport was doing when it failed.
+///
+/// ```
+/// use mx_transport::{TransportError, TransportErrorKind};
+///
+/// /// What a program of its own does next.
+/// fn next(error: &TransportError) -> &'static str {
+///     match error.kind() {
+///         TransportErrorKind::Tls => "somebody is in between, or a clock is wrong: ask a person",
+///         TransportErrorKind::Build | TransportErrorKind::LocalBody => "the fault is here",
+///         TransportErrorKind::BodyTooLarge => "allow more, or ask for less",
+///         _ if error.is_transient() => "try again",
+///         _ => "ask the server's operator",
+///     }
+/// }
+/// assert_eq!(next(&TransportError::new(TransportErrorKind::Connect)), "try again");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TransportErrorKind {
@@ -29,6 +45,16 @@ pub enum TransportErrorKind {
 }
 
 /// What was waited for when the time was up.
+///
+/// ```
+/// use mx_transport::{Phase, TransportError, TransportErrorKind};
+///
+/// // Whether the server can have heard of it hangs on what was waited for.
+/// let timeout = |phase| TransportError::new(TransportErrorKind::Timeout(phase));
+/// assert!(!timeout(Phase::Queue).may_have_been_processed());
+/// assert!(!timeout(Phase::Connect).may_have_been_processed());
+/// assert!(timeout(Phase::Headers).may_have_been_processed());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Phase {
@@ -74,6 +100,19 @@ impl TransportError {
     }
 
     /// An error with its cause. The cause must hold no secret: no URL query, no header, no body.
+    ///
+    /// ```
+    /// use std::error::Error;
+    /// use mx_transport::{TransportError, TransportErrorKind};
+    ///
+    /// // As a transport of yours says that nobody listens there.
+    /// let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+    /// let error = TransportError::with_source(TransportErrorKind::Connect, refused).with_host(Some("matrix.example.org"));
+    /// assert!(error.source().is_some());
+    /// // Several callers wait for one answer: the first has the cause, the others what to do about it.
+    /// let for_another = error.without_source();
+    /// assert!(for_another.source().is_none() && for_another.kind() == error.kind());
+    /// ```
     #[must_use]
     pub fn with_source(kind: TransportErrorKind, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {
@@ -91,6 +130,14 @@ impl TransportError {
     }
 
     /// A redirect to this host. The rest of its address is left out: it may hold a secret.
+    ///
+    /// ```
+    /// use mx_transport::TransportError;
+    ///
+    /// let error = TransportError::redirect(Some("sso.example.com"));
+    /// assert_eq!((error.code(), error.redirect_host()), ("redirect", Some("sso.example.com")));
+    /// assert!(!error.is_transient(), "the next attempt would be sent there, too");
+    /// ```
     #[must_use]
     pub fn redirect(host: Option<&str>) -> Self {
         Self {

@@ -8,6 +8,15 @@ use super::EvilPeer;
 /// The seven u-coordinates of Curve25519 whose points have a small order, those that are not reduced among them.
 ///
 /// Whatever the other side's secret is, a Diffie-Hellman exchange with one of them gives zero.
+///
+/// ```
+/// use mx_test_homeserver::peer::SMALL_ORDER_POINTS;
+/// use vodozemac::Curve25519PublicKey;
+///
+/// // One-time keys with which everybody would know the secret of a session.
+/// let keys: Vec<String> = SMALL_ORDER_POINTS.iter().map(|point| Curve25519PublicKey::from_bytes(*point).to_base64()).collect();
+/// assert_eq!(keys.len(), 7);
+/// ```
 pub const SMALL_ORDER_POINTS: [[u8; 32]; 7] = [
     [0; 32],
     point(1, 0, 0),
@@ -32,6 +41,17 @@ const fn point(first: u8, middle: u8, last: u8) -> [u8; 32] {
 }
 
 /// One-time keys, or a fallback key, in the form in which they are uploaded.
+///
+/// ```
+/// use mx_test_homeserver::{EvilPeer, Homeserver, peer::OneTimeKeys};
+/// use serde_json::json;
+///
+/// let server = Homeserver::new();
+/// let mut eve = EvilPeer::new(&server, "eve", "EVE");
+/// let keys: OneTimeKeys = eve.one_time_keys(2);
+/// assert!(keys.keys().all(|id| id.starts_with("signed_curve25519:")));
+/// assert_eq!(eve.publish_keys(&json!({"one_time_keys": keys}))["signed_curve25519"], 2);
+/// ```
 pub type OneTimeKeys = Map<String, Value>;
 
 impl EvilPeer {

@@ -25,6 +25,18 @@ impl Clone for Known {
 }
 
 /// Names an Olm session of an [`EvilPeer`], and the device at its other end.
+///
+/// ```
+/// use mx_test_homeserver::{EvilPeer, Homeserver};
+///
+/// let server = Homeserver::new();
+/// let (mut eve, mut bob) = (EvilPeer::new(&server, "eve", "EVE"), EvilPeer::new(&server, "bob", "BOB"));
+/// bob.publish();
+/// let session = eve.olm_session_with(bob.user(), bob.device());
+/// assert_eq!((session.device.as_str(), session.curve25519), ("BOB", bob.curve25519()));
+/// // It is only a name: what it stands for is in the peer.
+/// assert!(eve.session(&session).is_some() && bob.newest_olm_session(eve.user(), eve.device()).is_none());
+/// ```
 #[derive(Clone, Debug)]
 pub struct OlmSession {
     index: usize,

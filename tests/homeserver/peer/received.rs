@@ -10,6 +10,19 @@ use vodozemac::{
 use super::{EvilPeer, OlmBody, olm::Known};
 
 /// A to-device message that arrived.
+///
+/// ```
+/// use mx_test_homeserver::{EvilPeer, Homeserver};
+/// use serde_json::json;
+///
+/// let server = Homeserver::new();
+/// let (mut eve, mut bob) = (EvilPeer::new(&server, "eve", "EVE"), EvilPeer::new(&server, "bob", "BOB"));
+/// bob.publish();
+/// eve.send_to_device(bob.user(), bob.device(), "m.dummy", &json!({}));
+/// let received = bob.receive();
+/// assert_eq!(received[0].event["sender"], "@eve:localhost");
+/// assert_eq!(received[0].payload, None, "it was not encrypted");
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Received {

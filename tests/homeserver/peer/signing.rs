@@ -9,6 +9,12 @@ use super::EvilPeer;
 /// Canonical JSON (the specification's appendix): no space, the keys of objects in the order of their code points.
 ///
 /// Numbers that have no canonical form, floats among them, are written as serde writes them: a peer signs them too.
+///
+/// ```
+/// use mx_test_homeserver::peer::canonical_json;
+///
+/// assert_eq!(canonical_json(&serde_json::json!({"b": [1, "ü"], "a": {"d": null, "c": 2}})), r#"{"a":{"c":2,"d":null},"b":[1,"ü"]}"#);
+/// ```
 #[must_use]
 pub fn canonical_json(value: &Value) -> String {
     match value {
@@ -44,6 +50,18 @@ fn put(object: &mut Value, user: &str, key_id: &str, signature: &Ed25519Signatur
 /// Sign an object with a key of yours, in whosever name: it need be neither the user's key nor have that id.
 ///
 /// `key_id` has the form `ed25519:DEVICE`. Other signatures stay; what is no object stays as it is.
+///
+/// ```
+/// use mx_test_homeserver::peer::{sign_with, verify};
+/// use vodozemac::Ed25519SecretKey;
+///
+/// // In the name of somebody who has nothing to do with it.
+/// let (key, bob) = (Ed25519SecretKey::new(), ruma::user_id!("@bob:localhost"));
+/// let mut keys = serde_json::json!({"user_id": bob, "unsigned": {"device_display_name": "phone"}});
+/// sign_with(&key, &mut keys, bob, "ed25519:BOB");
+/// keys["unsigned"] = serde_json::json!({});
+/// assert!(verify(&keys, bob, "ed25519:BOB", &key.public_key()), "what is unsigned is not covered");
+/// ```
 pub fn sign_with(key: &Ed25519SecretKey, object: &mut Value, user: &UserId, key_id: &str) {
     let signature = key.sign(signed_part(object).as_bytes());
     put(object, user.as_str(), key_id, &signature);

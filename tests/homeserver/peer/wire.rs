@@ -9,6 +9,13 @@ const MEGOLM_MAC_BYTES: usize = 8;
 const SIGNATURE_BYTES: usize = 64;
 
 /// Flip one bit of what a text in base64 stands for, counted from 0; beyond its end, nothing changes.
+///
+/// ```
+/// use mx_test_homeserver::peer::flip_bit;
+///
+/// assert_eq!(flip_bit("AAAA", 0), "AQAA");
+/// assert_eq!(flip_bit(&flip_bit("AAAA", 13), 13), "AAAA");
+/// ```
 #[must_use]
 pub fn flip_bit(base64: &str, bit: usize) -> String {
     let mut bytes = base64_decode(base64).unwrap_or_default();
@@ -19,6 +26,17 @@ pub fn flip_bit(base64: &str, bit: usize) -> String {
 }
 
 /// What an `m.room.encrypted` event of Olm holds for one recipient.
+///
+/// ```
+/// use mx_test_homeserver::peer::OlmBody;
+///
+/// let mut content = serde_json::json!({"ciphertext": {"their key": {"type": 0, "body": "AwoA"}}});
+/// let Some(mut body) = OlmBody::of(&content, "their key") else { unreachable!() };
+/// // A pre-key message that says to be a normal one.
+/// body.message_type = 1;
+/// body.put(&mut content, "their key");
+/// assert_eq!(content["ciphertext"]["their key"]["type"], 1);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OlmBody {
     /// 0: a pre-key message, 1: a normal one.
@@ -45,6 +63,15 @@ impl OlmBody {
 }
 
 /// A pre-key message. The keys have 32 bytes where nobody tampered.
+///
+/// ```
+/// use mx_test_homeserver::peer::PreKeyParts;
+///
+/// let parts = PreKeyParts { one_time_key: vec![1; 32], base_key: vec![2; 32], identity_key: vec![3; 32], message: vec![4; 50] };
+/// let cut = PreKeyParts { base_key: vec![2; 31], ..parts.clone() };
+/// assert_eq!(PreKeyParts::parse(&parts.to_bytes()), Some(parts));
+/// assert_eq!(PreKeyParts::parse(&cut.to_bytes()), Some(cut), "nothing is checked here: that is for who receives it");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PreKeyParts {
     /// The recipient's one-time key that was used.
@@ -87,6 +114,15 @@ impl PreKeyParts {
 }
 
 /// A normal Olm message.
+///
+/// ```
+/// use mx_test_homeserver::peer::MessageParts;
+///
+/// let parts = MessageParts { ratchet_key: vec![1; 32], chain_index: 0, ciphertext: vec![2; 16], mac: vec![3; 8] };
+/// // So far ahead that whoever follows it makes millions of keys.
+/// let far = MessageParts { chain_index: u64::from(u32::MAX), ..parts };
+/// assert_eq!(MessageParts::parse(&far.to_bytes()), Some(far));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageParts {
     /// The sender's current ratchet key.
@@ -127,6 +163,16 @@ impl MessageParts {
 }
 
 /// A Megolm message.
+///
+/// ```
+/// use mx_test_homeserver::peer::MegolmParts;
+///
+/// let parts = MegolmParts { index: 7, ciphertext: vec![1; 16], mac: vec![2; 8], signature: vec![3; 64] };
+/// // The same message, said to be another one: its signature does not fit any more.
+/// let moved = MegolmParts { index: 8, ..parts.clone() };
+/// assert_ne!(moved.to_base64(), parts.to_base64());
+/// assert_eq!(MegolmParts::parse(&moved.to_base64()), Some(moved));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MegolmParts {
     /// The message's place in the session.

@@ -40,6 +40,16 @@ pub struct Readership {
 }
 
 /// Something that a send would refuse, or warn of.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator, room: &ruma::RoomId) -> Result<(), mx_olm_orchestrator::Error> {
+/// let readership = device.readership(room).await?;
+/// match readership.refused.first() {
+///     Some(refusal) => println!("a send would fail with the code {}: {}", refusal.code, refusal.advice),
+///     None => println!("a send would go through, with {} warnings", readership.warnings.len()),
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Serialize, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Refusal {
@@ -59,6 +69,14 @@ impl Refusal {
 }
 
 /// How much of a room's key is used up.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator, room: &ruma::RoomId) -> Result<(), mx_olm_orchestrator::Error> {
+/// if let Some(key) = device.readership(room).await?.key {
+///     println!("{} messages until the next key, or {} ms after {:?}", key.most_messages - key.messages, key.period_ms, key.since_ms);
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Serialize, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RoomKeyStatus {
@@ -75,6 +93,20 @@ pub struct RoomKeyStatus {
 }
 
 /// How far a user's identity is known.
+///
+/// ```
+/// use mx_olm_orchestrator::ReaderIdentity;
+///
+/// fn mark(identity: ReaderIdentity) -> &'static str {
+///     match identity {
+///         ReaderIdentity::Verified => "verified",
+///         ReaderIdentity::Unverified => "not verified",
+///         ReaderIdentity::Replaced => "SOMEBODY ELSE?",
+///         _ => "no identity",
+///     }
+/// }
+/// assert_eq!(mark(ReaderIdentity::Replaced), "SOMEBODY ELSE?");
+/// ```
 #[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -103,6 +135,18 @@ impl ReaderIdentity {
 }
 
 /// Somebody who may read.
+///
+/// ```no_run
+/// # async fn example(device: mx_olm_orchestrator::Orchestrator, room: &ruma::RoomId) -> Result<(), mx_olm_orchestrator::Error> {
+/// for reader in device.readership(room).await?.users {
+///     let devices = reader.devices.iter().filter(|device| device.outlook.can_read()).count();
+///     println!("{} reads on {devices} of {} devices", reader.user_id, reader.devices.len());
+///     if reader.unknown {
+///         println!("… and may have more: their server did not answer");
+///     }
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Reader {
@@ -129,6 +173,14 @@ impl Reader {
 }
 
 /// How far a device is trusted.
+///
+/// ```
+/// use mx_olm_orchestrator::ReaderTrust;
+///
+/// // What `Recipients::OnlyTrusted` gives the key to.
+/// let is_trusted = |trust| matches!(trust, ReaderTrust::Trusted | ReaderTrust::Verified);
+/// assert!(!is_trusted(ReaderTrust::Signed), "{}", ReaderTrust::Signed.describe());
+/// ```
 #[derive(Clone, Copy, Debug, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -163,6 +215,14 @@ impl ReaderTrust {
 }
 
 /// Whether a device can read the next message.
+///
+/// ```
+/// use mx_olm_orchestrator::Outlook;
+///
+/// let blocked = Outlook::Withheld { because: "m.blacklisted" };
+/// assert!(!blocked.can_read() && blocked.is_decided(), "{}", blocked.describe());
+/// assert!(Outlook::NeedsSession.can_read(), "as far as anybody can know");
+/// ```
 #[derive(Clone, Debug, Serialize, PartialEq, Eq)]
 #[serde(tag = "outlook", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -202,7 +262,7 @@ impl Outlook {
         )
     }
 
-    /// Our own user decided that it gets no key.
+    /// It was decided here that it gets no key: it is blocked, or only trusted devices get it.
     #[must_use]
     pub const fn is_decided(&self) -> bool {
         matches!(self, Self::Withheld { .. })
@@ -226,6 +286,19 @@ impl Outlook {
 }
 
 /// A device of somebody who may read.
+///
+/// ```no_run
+/// # fn example(reader: mx_olm_orchestrator::Reader) {
+/// use mx_olm_orchestrator::{Outlook, ReaderDevice};
+///
+/// for ReaderDevice { device_id, outlook, .. } in &reader.devices {
+///     match outlook {
+///         Outlook::NoSession { reason } | Outlook::Unusable { reason } => println!("{device_id}: {}", reason.describe()),
+///         other => println!("{device_id} {}", other.describe()),
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct ReaderDevice {
