@@ -227,7 +227,7 @@ pub(crate) async fn take(
     taken.summary.unreadable = std::mem::take(&mut sync.unreadable);
     let to_device = sync.to_device.len();
     taken.summary.more_waiting = to_device >= TO_DEVICE_PAGE;
-    let mut events: Vec<Event> = Vec::new();
+    let mut events = Vec::<Event>::new();
     let ended = take_state(unit, &sync, context, &mut taken, &mut events).await?;
     let letters = Letters::new(machine, unit, store, context, &mut taken);
     let mut post = match letters.take(&mut sync).await? {
@@ -243,9 +243,7 @@ pub(crate) async fn take(
     }
 
     let messages = context.scope.messages() == Messages::Wanted;
-    if messages {
-        events.extend(context.gaps.iter().cloned().map(Event::Gap));
-    }
+    events.extend(context.gaps.iter().filter(|_| messages).cloned().map(Event::Gap));
     let mut timelines = timeline::Timelines::new(machine, unit, context, &mut taken.summary, &mut events);
     for (room, session) in post.news.iter().chain(&post.withheld) {
         timelines.retry(room, session).await?;

@@ -140,6 +140,7 @@ mod verification_old_mac;
 mod verification_pictures;
 mod verification_policy;
 mod verification_qr;
+mod verified_by;
 mod wiping;
 mod wire_answers;
 mod world;

@@ -6,20 +6,19 @@ use mx_e2ee::{DeviceTrust, Event, VerificationId, VerificationOutcome, Verificat
 use mx_test_homeserver::Fault;
 
 use crate::{
-    identity::reset,
     verification_cast::{Two, code, ended, has_signed, is_done, secrets, settle, state, two, with, with_identity},
     world::{Device, World},
 };
 
 /// Where it happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+pub(crate) enum Way {
     ToDevice,
     Room,
 }
 
 /// `asker` asks, the other one accepts. Returns what each calls it.
-async fn ready(two: &Two, asker: &Device, other: &Device, way: Way) -> (VerificationId, VerificationId) {
+pub(crate) async fn ready(two: &Two, asker: &Device, other: &Device, way: Way) -> (VerificationId, VerificationId) {
     let user = other.client.user_id();
     let device = asker.client.orchestrator();
     let asked = match way {
@@ -55,7 +54,7 @@ fn comparable(one: (&Device, &VerificationId), other: (&Device, &VerificationId)
     first
 }
 
-async fn confirm_both(two: &Two, one: (&Device, &VerificationId), other: (&Device, &VerificationId)) {
+pub(crate) async fn confirm_both(two: &Two, one: (&Device, &VerificationId), other: (&Device, &VerificationId)) {
     one.0.client.orchestrator().confirm_verification(one.1).await.unwrap();
     two.settle().await;
     assert!(
@@ -107,45 +106,6 @@ async fn in_order(way: Way, alice_asks: bool, asker_starts: bool) {
         assert_eq!(status.verified_by[0].master_key, status.master_key.unwrap());
         assert_eq!(status.verified_users, [id.user_id.clone()].into());
     }
-}
-
-#[tokio::test]
-async fn who_verified_us_counts_for_the_identity_that_they_saw() {
-    let two = two().await;
-    let (asked, answered) = ready(&two, &two.alice, &two.bob, Way::ToDevice).await;
-    two.alice.client.orchestrator().start_sas(&asked).await.unwrap();
-    two.settle().await;
-    two.bob
-        .client
-        .orchestrator()
-        .confirm_verification(&answered)
-        .await
-        .unwrap();
-    two.settle().await;
-    let one_sided = two.alice.client.identity_status().await.unwrap();
-    assert!(one_sided.verified_by.is_empty() && one_sided.verified_users.is_empty());
-    two.alice
-        .client
-        .orchestrator()
-        .cancel_verification(&asked)
-        .await
-        .unwrap();
-    two.settle().await;
-    assert!(two.alice.client.identity_status().await.unwrap().verified_by.is_empty());
-
-    let (asked, answered) = ready(&two, &two.bob, &two.alice, Way::ToDevice).await;
-    two.bob.client.orchestrator().start_sas(&asked).await.unwrap();
-    two.settle().await;
-    confirm_both(&two, (&two.bob, &asked), (&two.alice, &answered)).await;
-    let status = two.alice.client.identity_status().await.unwrap();
-    assert_eq!(status.verified_by[0].user_id, *two.bob.client.user_id());
-    // Another identity of ours is nobody's yet; another one of his is not verified any more.
-    reset(&two.alice.client).await;
-    two.settle().await;
-    assert!(two.alice.client.identity_status().await.unwrap().verified_by.is_empty());
-    let bobs = two.bob.client.identity_status().await.unwrap();
-    assert_eq!(bobs.changed_users, [two.alice.client.user_id().to_owned()].into());
-    assert!(bobs.verified_users.is_empty());
 }
 
 #[tokio::test]

@@ -4,8 +4,7 @@
 use std::collections::BTreeSet;
 
 use matrix_sdk_crypto::{
-    OlmMachine, OwnUserIdentity, UserIdentity, Verification as EngineVerification,
-    types::requests::OutgoingVerificationRequest,
+    OlmMachine, UserIdentity, Verification as EngineVerification, types::requests::OutgoingVerificationRequest,
 };
 use mx_crypto_store::Unit;
 use ruma::{OwnedDeviceId, OwnedUserId, UserId, events::key::verification::cancel::CancelCode};
