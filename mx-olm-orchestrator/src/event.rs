@@ -12,7 +12,7 @@ pub use self::{
     history::{HistoryNotShared, HistoryReceived, HistoryRefused, HistoryRefusedReason},
     rejected::{Rejected, RejectedReason},
     rooms::{MembershipChanged, Sent},
-    trust::{BackupStopped, IdentityChanged, OwnIdentity, TrustDrift},
+    trust::{BackupStopped, DehydratedDeviceNotOpened, IdentityChanged, OwnIdentity, TrustDrift},
 };
 use crate::{EncryptionChange, UnusableReason, VerificationEnded, VerificationRequested};
 
@@ -60,6 +60,9 @@ pub enum Event {
     OwnIdentity(OwnIdentity),
     /// The key backup was deleted or replaced, and room keys are not put into it any more.
     BackupStopped(BackupStopped),
+    /// The account's dehydrated device does not open, or could not be opened in several attempts. It is not replaced before
+    /// this is told, and then only where [`dehydrate`](crate::Orchestrator::dehydrate) is called.
+    DehydratedDeviceNotOpened(DehydratedDeviceNotOpened),
     /// What there is differs from the trust manifest.
     TrustDrift(TrustDrift),
     /// The homeserver shows the encryption of a room other than it was, in a way that is not followed.

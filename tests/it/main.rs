@@ -27,6 +27,7 @@ mod crash_matrix;
 mod crash_replay;
 mod crowd;
 mod dehydrated;
+mod dehydrated_replaced;
 mod disks;
 mod doctor;
 mod doctor_inside;
