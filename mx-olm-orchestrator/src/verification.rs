@@ -11,6 +11,7 @@ mod act;
 mod error;
 mod event;
 mod flow;
+mod glare;
 mod guard;
 mod keys;
 mod ledger;
@@ -40,7 +41,7 @@ pub use self::{
     state::{SasEmoji, VerificationId, VerificationOutcome, VerificationShown, VerificationState},
 };
 pub(crate) use self::{
-    guard::{LeftOut, admitted},
+    guard::{LeftOut, admitted, unmet},
     ledger::{Heard, Looked, Scene, look},
     room::{Attention, Hearing, RoomEvent, is_heard},
 };

@@ -127,6 +127,7 @@ mod verification;
 mod verification_cast;
 mod verification_cli;
 mod verification_end;
+mod verification_glare;
 mod verification_hostile;
 mod verification_old_mac;
 mod verification_pictures;
