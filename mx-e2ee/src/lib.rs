@@ -22,9 +22,9 @@ mod way;
 pub use mx_crypto_store as store;
 pub use mx_olm_orchestrator as orchestrator;
 pub use mx_olm_orchestrator::{
-    Accept, BackupError, BackupHalt, BackupOnServer, BackupStatus, BackupStopped, Clock, DehydrationError,
-    DehydrationStatus, Device, DeviceOutcome, DeviceReceipt, DeviceRejected, DeviceTrust, Drift, Encryption,
-    EncryptionChange, EncryptionTampered, Event, Explanation, Gap, Health, HistoryError, HistoryNotShared,
+    Accept, BackupError, BackupHalt, BackupOnServer, BackupStatus, BackupStopped, Clock, DehydratedDeviceNotOpened,
+    DehydrationError, DehydrationStatus, Device, DeviceOutcome, DeviceReceipt, DeviceRejected, DeviceTrust, Drift,
+    Encryption, EncryptionChange, EncryptionTampered, Event, Explanation, Gap, Health, HistoryError, HistoryNotShared,
     HistoryReceived, HistoryRefused, HistoryRefusedReason, HistoryShared, IdentityChanged, IdentityError,
     IdentityProblem, IdentityStanding, IdentityStatus, Invite, KeyFile, KeyFileError, KeyRequests, KeyStatus,
     ListedDevice, ListedUser, Lost, LostBecause, Malformed, ManifestError, ManifestFile, MembershipChanged, Message,

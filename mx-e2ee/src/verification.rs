@@ -24,6 +24,10 @@ use crate::{Client, Result};
 /// [`Ready`](VerificationState::Ready). The engine ends a comparison where nothing comes from the other side for a minute,
 /// and all of it after five.
 ///
+/// Where both sides ask at once, one of the two requests goes on: that of the smaller user id, and of the smaller device id
+/// between devices of one user. The other one ends with the code `m.accepted`, and what goes on waits to be accepted there,
+/// as any other request.
+///
 /// ```no_run
 /// # use mx_e2ee::Client;
 /// # async fn example(client: Client, ask: impl AsyncFn(&[mx_e2ee::SasEmoji]) -> bool) -> mx_e2ee::Result<()> {

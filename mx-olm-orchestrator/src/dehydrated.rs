@@ -9,11 +9,13 @@
 //!
 //! The engine makes and opens such a device. What it leaves to its caller is here: that a process that is killed goes on
 //! where it was, that a homeserver which repeats itself or gives garbage is stopped, that a key which is here already is
-//! not replaced by a worse one, and that the device is replaced now and then, so that its one-time keys do not run out.
+//! not replaced by a worse one, and that the device is replaced now and then, so that its one-time keys do not run out. One
+//! that another device of ours made is opened before it is replaced; where that cannot be, the app is told.
 
 mod error;
 mod made;
 mod make;
+mod not_opened;
 mod page;
 mod rehydrate;
 mod status;

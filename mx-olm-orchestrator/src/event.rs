@@ -13,7 +13,7 @@ pub use self::{
     history::{HistoryNotShared, HistoryReceived, HistoryRefused, HistoryRefusedReason},
     rejected::{Rejected, RejectedReason},
     rooms::{MembershipChanged, Sent},
-    trust::{BackupStopped, IdentityChanged, OwnIdentity, TrustDrift},
+    trust::{BackupStopped, DehydratedDeviceNotOpened, IdentityChanged, OwnIdentity, TrustDrift},
     undecryptable::{Lost, LostBecause, Undecryptable, UndecryptableReason},
 };
 use crate::{EncryptionChange, UnusableReason, VerificationEnded, VerificationRequested};
@@ -62,6 +62,9 @@ pub enum Event {
     OwnIdentity(OwnIdentity),
     /// The key backup was deleted or replaced, and room keys are not put into it any more.
     BackupStopped(BackupStopped),
+    /// The account's dehydrated device does not open, or could not be opened in several attempts. It is not replaced before
+    /// this is told, and then only where [`dehydrate`](crate::Orchestrator::dehydrate) is called.
+    DehydratedDeviceNotOpened(DehydratedDeviceNotOpened),
     /// What there is differs from the trust manifest.
     TrustDrift(TrustDrift),
     /// The homeserver shows the encryption of a room other than it was, in a way that is not followed.

@@ -11,6 +11,7 @@ mod act;
 mod error;
 mod event;
 mod flow;
+mod glare;
 mod guard;
 mod keys;
 mod ledger;
@@ -42,7 +43,7 @@ pub use self::{
     verifiers::VerifiedBy,
 };
 pub(crate) use self::{
-    guard::{LeftOut, admitted},
+    guard::{LeftOut, admitted, unmet},
     ledger::{Heard, Looked, Scene, look},
     room::{Attention, Hearing, RoomEvent, is_heard},
     verifiers::of as verified_by,

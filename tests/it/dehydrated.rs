@@ -17,18 +17,18 @@ use crate::{
     world::{Device, World},
 };
 
-const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+pub(crate) const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// Alice, whose dehydrated device is made, and bob, who talks to her.
-struct Cast {
-    server: World,
-    alice: Device,
-    bob: Device,
-    room: Room,
-    key: String,
+pub(crate) struct Cast {
+    pub(crate) server: World,
+    pub(crate) alice: Device,
+    pub(crate) bob: Device,
+    pub(crate) room: Room,
+    pub(crate) key: String,
 }
 
-async fn cast() -> Cast {
+pub(crate) async fn cast() -> Cast {
     let server = World::new();
     let alice = Device::new(&server, "alice").await;
     let key = set_up(&alice.client).await.recovery_key.unwrap().to_string();
@@ -52,7 +52,7 @@ async fn cast() -> Cast {
 }
 
 /// The disk is lost, and the device is deleted by its owner.
-fn lose(server: &World, alice: Device) {
+pub(crate) fn lose(server: &World, alice: Device) {
     let (user, device) = (alice.client.user_id().to_owned(), alice.client.device_id().to_owned());
     drop(alice);
     server.delete_device(&user, &device);
@@ -66,7 +66,7 @@ fn pages(server: &World) -> usize {
 }
 
 /// A month goes by: the room's key is another one every week.
-async fn a_month(bob: Device, room: &OwnedRoomId) -> Device {
+pub(crate) async fn a_month(bob: Device, room: &OwnedRoomId) -> Device {
     let (clock, options) = held_clock();
     let bob = bob.kill_and_open_with(options).await;
     for week in 0..4 {

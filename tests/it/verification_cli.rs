@@ -89,6 +89,50 @@ async fn a_program_compares_and_confirms_in_json() {
     );
 }
 
+/// Aaron's user id is the smaller one: it is his request that goes on, and `mx` goes on with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_meets_that_of_a_process_is_followed_by_it() {
+    let shell = Shell::new().await;
+    shell.new_device("alice", "alice").await;
+    let aaron = Device::new(&shell.server, "aaron").await;
+    let mut mx = asked(&shell, &aaron, &["--json"]).await;
+    let has_asked = || {
+        let log = shell.server.log();
+        log.iter()
+            .any(|request| request.path.contains("/sendToDevice/m.key.verification.request"))
+    };
+    while !has_asked() {
+        tokio::task::yield_now().await;
+    }
+    let alice = ruma::user_id!("@alice:localhost");
+    let device = shell.server.devices_of(alice).first().unwrap().clone();
+    let asking = aaron.client.orchestrator();
+    let id = asking.verify_device(alice, device.as_str().into()).await.unwrap();
+    until(&aaron, |state| matches!(state, VerificationState::Ready { .. })).await;
+    asking.start_sas(&id).await.unwrap();
+    until(&aaron, |state| matches!(state, VerificationState::Compare { .. })).await;
+    let mut stdin = mx.stdin.take().unwrap();
+    let mut lines = BufReader::new(mx.stdout.take().unwrap()).lines();
+    for line in lines.by_ref() {
+        let line: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        if line["state"] == "compare" {
+            assert_eq!(line["flow_id"], json!(id.flow_id));
+            writeln!(stdin, "{}", json!({"do": "confirm"})).unwrap();
+            break;
+        }
+    }
+    asking.confirm_verification(&id).await.unwrap();
+    while !is_done(&aaron, &id) {
+        aaron.client.sync().await.unwrap();
+    }
+    let last: Value = serde_json::from_str(&lines.map(Result::unwrap).last().unwrap()).unwrap();
+    assert_eq!((&last["state"], &last["outcome"]), (&json!("ended"), &json!("done")));
+    let output = tokio::task::spawn_blocking(move || mx.wait_with_output().unwrap())
+        .await
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_file_answers_and_its_keys_confirm() {
     let shell = Shell::new().await;

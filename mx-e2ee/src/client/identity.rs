@@ -114,8 +114,8 @@ impl Client {
     }
 
     /// Make a dehydrated device (MSC3814): one on the homeserver that takes room keys while this device is lost, for the one
-    /// that recovers the identity afterwards. It is replaced by a sync every week. As
-    /// [`Orchestrator::dehydrate`](mx_olm_orchestrator::Orchestrator::dehydrate).
+    /// that recovers the identity afterwards. It is replaced by a sync every week. One that another device made is opened
+    /// first. As [`Orchestrator::dehydrate`](mx_olm_orchestrator::Orchestrator::dehydrate).
     ///
     /// ```no_run
     /// # async fn example(client: mx_e2ee::Client) -> mx_e2ee::Result<()> {

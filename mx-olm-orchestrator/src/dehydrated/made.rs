@@ -23,6 +23,9 @@ pub(super) struct Made {
     pub(super) since_ms: u64,
     #[serde(default)]
     next_ms: u64,
+    /// This device made it, or has opened it: what it was sent is here. Another one is opened before it is replaced.
+    #[serde(default)]
+    pub(super) taken: bool,
 }
 
 impl Made {
@@ -35,7 +38,15 @@ impl Made {
             device,
             since_ms,
             next_ms: since_ms.saturating_add(REPLACED_AFTER_MS),
+            taken: true,
         }
+    }
+
+    /// Another device of ours made it.
+    pub(super) const fn elsewhere(device: OwnedDeviceId, since_ms: u64) -> Self {
+        let mut made = Self::new(device, since_ms);
+        made.taken = false;
+        made
     }
 
     /// It was opened, and is to be replaced.
@@ -44,6 +55,7 @@ impl Made {
             device,
             since_ms,
             next_ms: 0,
+            taken: true,
         }
     }
 
@@ -72,11 +84,19 @@ pub(crate) async fn replace_soon(unit: &Unit) -> Result<()> {
     Ok(())
 }
 
-/// A device that is being opened: how far that is.
+/// A device, as the homeserver showed it.
 #[derive(Clone, Serialize, Deserialize)]
-pub(super) struct Opening {
+pub(super) struct Found {
     pub(super) device: OwnedDeviceId,
     pub(super) data: Raw<DehydratedDeviceData>,
+}
+
+/// That the device of the homeserver is to be opened, and how far that is.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub(super) struct Opening {
+    /// `None`: it was not asked for yet.
+    #[serde(default)]
+    pub(super) found: Option<Found>,
     /// What was taken until here is on the disk.
     #[serde(default)]
     pub(super) next_batch: Option<String>,
@@ -95,15 +115,13 @@ impl Opening {
         RecordId::named(OPENING, &[], "")
     }
 
-    pub(super) const fn new(device: OwnedDeviceId, data: Raw<DehydratedDeviceData>) -> Self {
+    /// This one, from its beginning. What was tried before counts.
+    pub(super) fn of(&self, found: Found) -> Self {
         Self {
-            device,
-            data,
-            next_batch: None,
-            room_keys: 0,
-            pages: 0,
-            attempts: 0,
-            next_ms: 0,
+            found: Some(found),
+            attempts: self.attempts,
+            next_ms: self.next_ms,
+            ..Self::default()
         }
     }
 
@@ -133,8 +151,7 @@ mod tests {
         let mut made = Made::new("D".into(), week);
         made.later(100 * week);
         assert!(made.is_due(2 * week));
-        let data = serde_json::value::to_raw_value(&serde_json::json!({})).unwrap();
-        let mut opening = Opening::new("D".into(), Raw::from_json(data));
+        let mut opening = Opening::default();
         while !opening.failed(100 * week) {
             assert!(opening.is_due(week), "attempt {}", opening.attempts);
             assert!(!opening.is_due(100 * week));

@@ -32,6 +32,10 @@ impl Orchestrator {
     /// Make a dehydrated device, or another one in its place. Its key is taken out of the secret storage, or made and kept
     /// there. From now on every week another one is made by a sync.
     ///
+    /// What is in its place is opened first, unless this device made it: the room keys that it was sent are taken. Where it
+    /// does not open, the app is told ([`Event::DehydratedDeviceNotOpened`](crate::Event::DehydratedDeviceNotOpened)), and
+    /// it is replaced after that.
+    ///
     /// ```no_run
     /// # async fn example(device: mx_olm_orchestrator::Orchestrator) -> Result<(), mx_olm_orchestrator::Error> {
     /// let mut storage = device.open_secret_storage("EsTc …").await?;
@@ -44,8 +48,8 @@ impl Orchestrator {
     /// ```
     ///
     /// # Errors
-    /// [`DehydrationError`]; [`SecretStorageError`]; of the request; of the store. One that is being opened is opened to its
-    /// end first, and where that fails nothing is made.
+    /// [`DehydrationError`]; [`SecretStorageError`]; of the request; of the store. Where what is in its place could not be
+    /// opened now, nothing is made, and the next syncs go on.
     ///
     /// # Cancel safety
     /// Safe: the same again does the rest.
@@ -55,30 +59,47 @@ impl Orchestrator {
         let key = match self.secret(storage, &name).await? {
             Some(kept) => read_key(&kept)?,
             None => {
-                let key = DehydratedDeviceKey::new();
+                // What waits on the homeserver may open with the key that is here.
+                let key = self.dehydration_key().await?.unwrap_or_else(DehydratedDeviceKey::new);
                 let text = Zeroizing::new(key.to_base64());
                 self.keep_secret(storage, &name, &text, BTreeMap::new()).await?;
                 key
             }
         };
         self.keep_dehydration_key(key).await?;
-        if self.is_opening().await? {
+        if self.is_opening().await? || !self.has_taken().await? {
             // Another one in its place would be the end of what it has yet.
             match Box::pin(self.open_all()).await {
                 Ok(Rehydrated {
                     new_device_id: Some(device),
                     ..
                 }) => return Ok(device),
-                Ok(_) | Err(Error::Dehydration(DehydrationError::Absent | DehydrationError::Rejected { .. })) => {}
+                Ok(_) => {}
+                Err(error @ Error::Dehydration(DehydrationError::Absent | DehydrationError::Rejected { .. })) => {
+                    // It is shown, and its events are not.
+                    if self.is_opening().await? {
+                        return Err(error);
+                    }
+                }
                 Err(error) => return Err(error),
             }
         }
         self.make_dehydrated_device().await
     }
 
-    /// Whether one was begun to be opened, and has not all been taken.
+    /// Whether one is to be opened, and has not all been taken.
     async fn is_opening(&self) -> Result<bool> {
         Ok(self.store().record::<Opening>(&Opening::id()).await?.is_some())
+    }
+
+    /// Whether the homeserver has the one that this device made, or none.
+    async fn has_taken(&self) -> Result<bool> {
+        let made: Option<Made> = self.store().record(&Made::id()).await?;
+        let Some(made) = made.filter(|made| made.taken) else {
+            return Ok(false);
+        };
+        let found = self.dehydrated_device().await?;
+        Ok(found.is_none_or(|found| found.device_id == made.device))
     }
 
     /// Make another device with the key that is here.
@@ -168,9 +189,10 @@ impl Orchestrator {
         };
         let replaced = match self.dehydrated_device().await {
             Ok(Some(other)) if other.device_id != made.device => {
-                made = Made::new(other.device_id, now_ms);
+                made = Made::elsewhere(other.device_id, now_ms);
                 Ok(())
             }
+            Ok(Some(_)) if !made.taken => return self.open_elsewhere(made).await,
             Ok(_) => match Box::pin(self.make_dehydrated_device()).await {
                 Ok(_) => return Ok(()),
                 Err(error) => Err(error),
@@ -194,6 +216,22 @@ impl Orchestrator {
             .await
     }
 
+    /// One that another device of ours made is old: open it, and replace it after that. It is left as it is where it does
+    /// not open: another device may have changed the key, and would not open what is made with this one.
+    async fn open_elsewhere(&self, made: Made) -> Result<()> {
+        let again = Made::elsewhere(made.device, self.now_ms());
+        self.machine()
+            .unit(move |_, unit| {
+                Box::pin(async move {
+                    again.save(unit)?;
+                    Opening::default().save(unit)?;
+                    Ok(Ending::Commit(()))
+                })
+            })
+            .await?;
+        self.go_on_opening().await
+    }
+
     /// The device that the homeserver has.
     pub(super) async fn dehydrated_device(&self) -> Result<Option<get::Response>> {
         match self.homeserver().send(get::Request::new()).await.map_err(of_request) {
@@ -201,6 +239,19 @@ impl Orchestrator {
             Err(Error::Dehydration(DehydrationError::Absent)) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The key that is here.
+    pub(super) async fn dehydration_key(&self) -> Result<Option<DehydratedDeviceKey>> {
+        self.machine()
+            .unit(|machine, _| {
+                Box::pin(async move {
+                    let devices = machine.dehydrated_devices();
+                    let key = devices.get_dehydrated_device_pickle_key().await.map_err(refused)?;
+                    Ok(Ending::Commit(key))
+                })
+            })
+            .await
     }
 
     pub(super) async fn keep_dehydration_key(&self, key: DehydratedDeviceKey) -> Result<()> {

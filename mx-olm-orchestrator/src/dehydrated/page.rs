@@ -11,7 +11,7 @@ use matrix_sdk_crypto::{
 use mx_crypto_store::{PickleStore, Unit};
 use ruma::{OwnedRoomId, UserId, events::AnyToDeviceEvent, serde::Raw};
 
-use super::{made::Opening, make::refused};
+use super::{made::Found, make::refused};
 use crate::{Result, backup::is_active, imported::are_of_one_session, machine::Work, receive::decryption_settings};
 
 /// More than a room key ever needs, in bytes.
@@ -28,11 +28,11 @@ pub(super) struct Open {
 }
 
 impl Open {
-    pub(super) fn new<'a>(user: &'a UserId, key: &'a DehydratedDeviceKey, opening: &'a Opening) -> Work<'a, Self> {
+    pub(super) fn new<'a>(user: &'a UserId, key: &'a DehydratedDeviceKey, found: &'a Found) -> Work<'a, Self> {
         Box::pin(async move {
-            let beside = Box::pin(OlmMachine::new(user, &opening.device)).await;
+            let beside = Box::pin(OlmMachine::new(user, &found.device)).await;
             let devices = beside.dehydrated_devices();
-            let opened = Box::pin(devices.rehydrate(key, &opening.device, opening.data.clone())).await;
+            let opened = Box::pin(devices.rehydrate(key, &found.device, found.data.clone())).await;
             let device = opened.map_err(refused)?;
             Ok(Self { beside, device })
         })

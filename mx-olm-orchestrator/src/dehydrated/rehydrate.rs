@@ -2,17 +2,20 @@
 //!
 //! # Why
 //! A homeserver may forget a page once the one after it was asked for. So what a page brought, and where to go on, is one
-//! commit, and a process that is killed goes on there.
+//! commit, and a process that is killed goes on there. That there is something to open is written down before the
+//! homeserver is asked for it.
 
 use std::collections::BTreeSet;
 
-use ruma::{OwnedDeviceId, api::client::dehydrated_device::get_events::unstable as get_events};
+use matrix_sdk_crypto::store::types::DehydratedDeviceKey;
+use ruma::{DeviceId, OwnedDeviceId, api::client::dehydrated_device::get_events::unstable as get_events};
 use serde::Serialize;
 
 use super::{
     DehydrationError,
-    made::{Made, Opening},
-    make::{of_request, refused},
+    made::{Found, Made, Opening},
+    make::of_request,
+    not_opened::{not_opened, tell},
     page::{self, Open},
 };
 use crate::{Error, Orchestrator, Result, machine::Ending};
@@ -89,35 +92,29 @@ impl Orchestrator {
 
     /// Take so many pages. `None`: there are more.
     async fn open_pages(&self, most: usize) -> Result<Option<Rehydrated>> {
-        let mut opening = self.opening().await?;
-        let key = self
-            .machine()
-            .unit(|machine, _| {
-                Box::pin(async move {
-                    let devices = machine.dehydrated_devices();
-                    let key = devices.get_dehydrated_device_pickle_key().await.map_err(refused)?;
-                    Ok(Ending::Commit(key))
-                })
-            })
-            .await?;
-        let key = key.ok_or(DehydrationError::KeyMissing)?;
-        let open = match Open::new(self.user_id(), &key, &opening).await {
-            Ok(open) => open,
-            Err(error) => {
-                self.end_opening(None).await?;
+        let Some(key) = self.dehydration_key().await? else {
+            let found = self.dehydrated_device().await?;
+            if found.is_some() {
+                return Err(DehydrationError::KeyMissing.into());
+            }
+            self.end_opening(None).await?;
+            return Err(DehydrationError::Absent.into());
+        };
+        let (mut opening, found) = self.opening().await?;
+        let device_id = found.device.clone();
+        match self.take_pages(&key, &mut opening, found, most).await {
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            Err(error @ Error::Dehydration(DehydrationError::Rejected { .. })) => {
+                // It opens at no other time either.
+                self.end_rejected(device_id, &error).await?;
                 return Err(error);
             }
-        };
-        let mut seen = BTreeSet::new();
-        // A token that was given before would bring what was brought before.
-        while self.take_page(&open, &mut opening).await? && seen.insert(opening.next_batch.clone()) {
-            if seen.len() >= most {
-                return Ok(None);
-            }
+            Err(error) => return Err(error),
         }
         let retried = self.retry_waiting().await? + self.deliver_before().await?;
         // Whoever dies now leaves word that it is to be replaced.
-        self.end_opening(Some(Made::used_up(opening.device.clone(), self.now_ms())))
+        self.end_opening(Some(Made::used_up(device_id.clone(), self.now_ms())))
             .await?;
         self.backup_pace().is_due();
         let new_device_id = match Box::pin(self.make_dehydrated_device()).await {
@@ -129,7 +126,7 @@ impl Orchestrator {
             }
         };
         Ok(Some(Rehydrated {
-            device_id: opening.device,
+            device_id,
             room_keys: opening.room_keys,
             retried,
             new_device_id,
@@ -137,35 +134,64 @@ impl Orchestrator {
     }
 
     /// The device that an earlier call began to open, if the homeserver still has it, else the one that it has.
-    async fn opening(&self) -> Result<Opening> {
-        let found = self.dehydrated_device().await?.ok_or(DehydrationError::Absent)?;
+    async fn opening(&self) -> Result<(Opening, Found)> {
         let begun: Option<Opening> = self.store().record(&Opening::id()).await?;
-        if let Some(begun) = begun.filter(|begun| begun.device == found.device_id) {
-            return Ok(begun);
+        if begun.is_none() {
+            self.write_opening(Opening::default()).await?;
         }
-        let opening = Opening::new(found.device_id, found.device_data);
-        let begun = opening.clone();
-        self.machine()
-            .unit(move |_, unit| {
-                Box::pin(async move {
-                    begun.save(unit)?;
-                    Ok(Ending::Commit(()))
-                })
-            })
-            .await?;
-        Ok(opening)
+        let begun = begun.unwrap_or_default();
+        let found = match self.dehydrated_device().await {
+            Ok(Some(found)) => Found {
+                device: found.device_id,
+                data: found.device_data,
+            },
+            Ok(None) => {
+                self.end_opening(None).await?;
+                return Err(DehydrationError::Absent.into());
+            }
+            Err(error) => {
+                if begun.found.is_none() && matches!(error, Error::Dehydration(DehydrationError::Unsupported)) {
+                    self.end_opening(None).await?;
+                }
+                return Err(error);
+            }
+        };
+        if let Some(known) = begun.found.clone().filter(|known| known.device == found.device) {
+            return Ok((begun, known));
+        }
+        let opening = begun.of(found.clone());
+        self.write_opening(opening.clone()).await?;
+        Ok((opening, found))
+    }
+
+    /// Returns whether these were all.
+    async fn take_pages(
+        &self,
+        key: &DehydratedDeviceKey,
+        opening: &mut Opening,
+        found: Found,
+        most: usize,
+    ) -> Result<bool> {
+        let open = Open::new(self.user_id(), key, &found).await?;
+        let mut seen = BTreeSet::new();
+        // A token that was given before would bring what was brought before.
+        while self.take_page(&open, &found.device, opening).await? && seen.insert(opening.next_batch.clone()) {
+            if seen.len() >= most {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Returns whether there may be another page.
-    async fn take_page(&self, open: &Open, opening: &mut Opening) -> Result<bool> {
+    async fn take_page(&self, open: &Open, device: &DeviceId, opening: &mut Opening) -> Result<bool> {
         if opening.pages >= MOST_PAGES || opening.room_keys >= MOST_ROOM_KEYS {
-            self.end_opening(None).await?;
             return Err(DehydrationError::Rejected {
                 reason: "the homeserver gives events without an end",
             }
             .into());
         }
-        let mut request = get_events::Request::new(opening.device.clone());
+        let mut request = get_events::Request::new(device.to_owned());
         request.next_batch.clone_from(&opening.next_batch);
         let page = self.homeserver().send(request).await.map_err(of_request)?;
         if page.events.is_empty() {
@@ -204,23 +230,33 @@ impl Orchestrator {
             Err(error) => error,
         };
         tracing::warn!(code = error.code(), "the dehydrated device could not be opened");
-        let is_final = matches!(
-            error,
-            Error::Dehydration(
-                DehydrationError::Absent | DehydrationError::Rejected { .. } | DehydrationError::KeyMissing
-            )
-        );
+        let is_final = matches!(error, Error::Dehydration(DehydrationError::KeyMissing));
+        let mut told = not_opened(None, &error);
         self.machine()
             .unit(move |_, unit| {
                 Box::pin(async move {
-                    // As far as it came.
+                    // As far as it came. What was rejected, or is not there, has ended.
                     if let Some(mut opening) = unit.get::<Opening>(&Opening::id()).await? {
                         if opening.failed(now_ms) || is_final {
                             unit.delete(&Opening::id())?;
+                            told.device_id = opening.found.map(|found| found.device);
+                            tell(unit, told).await?;
                         } else {
                             opening.save(unit)?;
                         }
                     }
+                    Ok(Ending::Commit(()))
+                })
+            })
+            .await
+    }
+
+    /// It is to be opened: by this call, or else by a sync.
+    pub(super) async fn write_opening(&self, opening: Opening) -> Result<()> {
+        self.machine()
+            .unit(move |_, unit| {
+                Box::pin(async move {
+                    opening.save(unit)?;
                     Ok(Ending::Commit(()))
                 })
             })

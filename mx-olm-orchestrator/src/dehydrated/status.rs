@@ -3,8 +3,8 @@
 use ruma::OwnedDeviceId;
 use serde::Serialize;
 
-use super::{DehydrationError, made::Made, make::refused};
-use crate::{Error, Orchestrator, Result, machine::Ending};
+use super::{DehydrationError, made::Made};
+use crate::{Error, Orchestrator, Result};
 
 /// How the dehydrated device stands.
 ///
@@ -43,16 +43,7 @@ impl Orchestrator {
             Err(error) => return Err(error),
         };
         let made: Option<Made> = self.store().record(&Made::id()).await?;
-        let key_is_here = self
-            .machine()
-            .unit(|machine, _| {
-                Box::pin(async move {
-                    let devices = machine.dehydrated_devices();
-                    let key = devices.get_dehydrated_device_pickle_key().await.map_err(refused)?;
-                    Ok(Ending::Commit(key.is_some()))
-                })
-            })
-            .await?;
+        let key_is_here = self.dehydration_key().await?.is_some();
         Ok(DehydrationStatus {
             supported,
             device_id,

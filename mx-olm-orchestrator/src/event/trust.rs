@@ -1,6 +1,6 @@
-//! What an app is told about identities, the key backup and the trust manifest.
+//! What an app is told about identities, the key backup, the dehydrated device and the trust manifest.
 
-use ruma::OwnedUserId;
+use ruma::{OwnedDeviceId, OwnedUserId};
 use serde::{Deserialize, Serialize};
 
 use crate::{BackupHalt, Drift, IdentityStanding};
@@ -74,6 +74,18 @@ pub struct BackupStopped {
     pub advice: String,
 }
 
+/// The account's dehydrated device, when it is not opened: the room keys that it was sent are not here. It stays on the
+/// homeserver until somebody makes a new one.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct DehydratedDeviceNotOpened {
+    /// The device. `None`: the homeserver did not show it.
+    pub device_id: Option<OwnedDeviceId>,
+    /// The stable code of the last error, such as `dehydrated_device_rejected`.
+    pub code: String,
+    /// What it says.
+    pub advice: String,
+}
+
 /// Differences between the trust manifest and what there is.
 ///
 /// ```no_run
@@ -84,6 +96,7 @@ pub struct BackupStopped {
 ///     Event::TrustDrift(drift) => drift.differences.iter().for_each(|difference| println!("{difference}")),
 ///     Event::OwnIdentity(own) => println!("{}", own.advice),
 ///     Event::BackupStopped(stopped) => println!("{}", stopped.advice),
+///     Event::DehydratedDeviceNotOpened(not) => println!("not opened [{}]: {}", not.code, not.advice),
 ///     _ => {}
 /// }
 /// # }

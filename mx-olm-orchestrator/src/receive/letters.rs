@@ -30,7 +30,7 @@ use super::{
 use crate::{
     Result, history, rollback,
     sync_response::SyncResponse,
-    verification::{Heard, admitted},
+    verification::{Heard, Scene, admitted, unmet},
 };
 
 /// As many Olm sessions are kept with one device. The specification asks for four; the newest stay.
@@ -129,6 +129,8 @@ impl<'a> Letters<'a> {
         let events = admitted(self.machine, events, &mut self.post.heard, |sender, event_type, why| {
             rejections.add(sender, event_type, why.into());
         });
+        let scene = Scene::of(self.machine, self.unit, self.context);
+        let events = Box::pin(unmet(scene, events, &mut self.post.heard)).await?;
         self.replayed = replayed(self.store, &events).await?;
         let left = sync.one_time_keys.get(&OneTimeKeyAlgorithm::SignedCurve25519);
         if let Some(left) = left {

@@ -1,6 +1,8 @@
 //! The record of one verification under way.
 
-use matrix_sdk_crypto::{OlmMachine, Verification as EngineVerification, types::requests::ToDeviceRequest};
+use matrix_sdk_crypto::{
+    OlmMachine, Verification as EngineVerification, VerificationRequestState, types::requests::ToDeviceRequest,
+};
 use mx_crypto_store::{Family, RecordId, Unit};
 use ruma::{
     OwnedDeviceId, OwnedEventId, OwnedRoomId, TransactionId,
@@ -111,6 +113,15 @@ impl Flow {
             request: machine.get_verification_request(user, flow),
             verification: machine.get_verification(user, flow),
         }
+    }
+
+    /// Whether it was asked for, and nobody has accepted it.
+    pub(super) fn is_unanswered(&self, machine: &OlmMachine) -> bool {
+        let state = self.known(machine).request.map(|request| request.state());
+        matches!(
+            state,
+            Some(VerificationRequestState::Created { .. } | VerificationRequestState::Requested { .. })
+        )
     }
 
     /// The engine lets go of it. What it would say to the other side, we say ourselves: with the code that is right.

@@ -10,8 +10,12 @@ use matrix_sdk_crypto::OlmMachine;
 use ruma::{OwnedDeviceId, OwnedUserId, events::AnyToDeviceEvent, serde::Raw};
 use serde::Deserialize;
 
-use super::ledger::Heard;
+use super::{
+    glare::{self, Asking},
+    ledger::{Heard, Scene},
+};
 
+const REQUEST: &str = "m.key.verification.request";
 /// The largest is a start with its lists of methods, or a list of keys, in bytes.
 pub(super) const MAX_BYTES: usize = 16 * 1024;
 /// As long as a user or event id may be.
@@ -44,6 +48,9 @@ struct Content {
     #[serde(default)]
     transaction_id: String,
     from_device: Option<OwnedDeviceId>,
+    /// As it comes: what is no number is for the engine to refuse.
+    #[serde(default)]
+    timestamp: serde_json::Value,
 }
 
 /// A to-device event of a verification.
@@ -92,7 +99,7 @@ pub(crate) fn admitted(
         let total: usize = requests.values().map(BTreeSet::len).sum();
         let flow = &header.content.transaction_id;
         let of_user = requests.entry(header.sender.clone()).or_default();
-        let why = if header.event_type == "m.key.verification.request" {
+        let why = if header.event_type == REQUEST {
             let too_many = total >= MAX_REQUESTS || of_user.len() >= MAX_REQUESTS_OF_USER;
             (too_many || !of_user.insert(flow.clone())).then_some(LeftOut::TooMany)
         } else {
@@ -112,14 +119,63 @@ pub(crate) fn admitted(
     kept
 }
 
+/// Leave out the requests that meet one which goes on.
+pub(crate) async fn unmet(
+    scene: Scene<'_>,
+    events: Vec<Raw<AnyToDeviceEvent>>,
+    heard: &mut Heard,
+) -> crate::Result<Vec<Raw<AnyToDeviceEvent>>> {
+    let mut kept = Vec::with_capacity(events.len());
+    // The request of a device of ours that was kept, and where.
+    let mut of_ours: Option<(usize, OwnedDeviceId, String)> = None;
+    for event in events {
+        let request = read(&event)
+            .and_then(Result::ok)
+            .filter(|header| header.event_type == REQUEST);
+        if let Some(Header { sender, content, .. }) = request
+            && let (Some(device), Some(at_ms)) = (&content.from_device, content.timestamp.as_u64())
+        {
+            let asking = Asking {
+                room: None,
+                user: &sender,
+                device,
+                flow_id: &content.transaction_id,
+                at_ms,
+            };
+            if glare::is_left_out(scene, heard, &asking).await? {
+                continue;
+            }
+            if sender == scene.machine.user_id() && glare::is_taken(scene, &asking).await? {
+                // Two other devices of ours ask this one, at once.
+                match &of_ours {
+                    Some((_, first, _)) if first < device => {
+                        glare::decline(scene, &asking).await?;
+                        continue;
+                    }
+                    Some((place, other, flow_id)) if other != device => {
+                        drop(kept.remove(*place));
+                        let other = Asking {
+                            device: other,
+                            flow_id,
+                            ..asking
+                        };
+                        glare::decline(scene, &other).await?;
+                    }
+                    _ => {}
+                }
+                of_ours = Some((kept.len(), device.clone(), content.transaction_id.clone()));
+            }
+        }
+        kept.push(event);
+    }
+    Ok(kept)
+}
+
 /// The devices that ask, or answer, in a sync. The engine ignores one that it does not know.
 pub(super) fn devices(events: &[Raw<AnyToDeviceEvent>]) -> BTreeMap<OwnedUserId, BTreeSet<OwnedDeviceId>> {
     let mut devices: BTreeMap<OwnedUserId, BTreeSet<OwnedDeviceId>> = BTreeMap::new();
     for header in events.iter().filter_map(read).flatten() {
-        let speaks = matches!(
-            header.event_type.as_str(),
-            "m.key.verification.request" | "m.key.verification.ready"
-        );
+        let speaks = matches!(header.event_type.as_str(), REQUEST | "m.key.verification.ready");
         if let Some(device) = header.content.from_device.filter(|_| speaks)
             && (devices.contains_key(&header.sender) || devices.len() < MAX_REQUESTS)
         {

@@ -7,12 +7,13 @@ use matrix_sdk_crypto::{
     OlmMachine, UserIdentity, Verification as EngineVerification, types::requests::OutgoingVerificationRequest,
 };
 use mx_crypto_store::Unit;
-use ruma::{OwnedDeviceId, OwnedUserId, UserId, events::key::verification::cancel::CancelCode};
+use ruma::{DeviceId, OwnedDeviceId, OwnedUserId, UserId, events::key::verification::cancel::CancelCode};
 
 use super::{
-    VerificationEnded, VerificationKeys, VerificationOutcome, VerificationRequested, VerificationShown,
+    VerificationEnded, VerificationId, VerificationKeys, VerificationOutcome, VerificationRequested, VerificationShown,
     VerificationState, Verifications,
     flow::{self, Farewell, Flow},
+    glare,
     mail::Mail,
     signing,
     state::{Known, Standing},
@@ -41,6 +42,8 @@ pub(crate) struct Heard {
     pub(crate) from: BTreeSet<OwnedUserId>,
     /// Verifications in a room that another device of ours has answered.
     pub(crate) elsewhere: BTreeSet<String>,
+    /// Requests that met another one, which goes on. The engine has let go of these.
+    pub(super) withdrawn: BTreeSet<VerificationId>,
 }
 
 impl<'a> Scene<'a> {
@@ -58,10 +61,11 @@ impl Heard {
     pub(crate) fn add(&mut self, more: Self) {
         self.from.extend(more.from);
         self.elsewhere.extend(more.elsewhere);
+        self.withdrawn.extend(more.withdrawn);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.from.is_empty() && self.elsewhere.is_empty()
+        self.from.is_empty() && self.elsewhere.is_empty() && self.withdrawn.is_empty()
     }
 }
 
@@ -111,6 +115,10 @@ impl<'a> Look<'a> {
                 self.say_again(&flow);
                 continue;
             }
+            if heard.withdrawn.contains(&flow.id) {
+                self.cancel(flow, CancelCode::Accepted, glare::REASON, true).await?;
+                continue;
+            }
             let elsewhere = heard.elsewhere.contains(&flow.id.flow_id) && !flow.by_us && !flow.accepted;
             stuck |= self.at(flow, elsewhere).await?;
         }
@@ -133,7 +141,7 @@ impl<'a> Look<'a> {
             machine, unit, now_ms, ..
         } = self.scene;
         for request in machine.get_verification_requests(user) {
-            let id = super::VerificationId {
+            let id = VerificationId {
                 user_id: user.to_owned(),
                 flow_id: request.flow_id().as_str().to_owned(),
             };
@@ -142,7 +150,7 @@ impl<'a> Look<'a> {
                 continue;
             }
             let device = request.other_device_id();
-            if is_blocked(machine, user, device.as_ref()).await? || flows.len() >= flow::MOST {
+            if is_blocked(machine, user, device.as_deref()).await? || flows.len() >= flow::MOST {
                 drop(request.cancel());
                 continue;
             }
@@ -358,7 +366,7 @@ async fn verified_key(machine: &OlmMachine) -> Result<Option<String>> {
 }
 
 /// Whom we have blocked has no keys to show us.
-async fn is_blocked(machine: &OlmMachine, user: &UserId, device: Option<&OwnedDeviceId>) -> Result<bool> {
+pub(super) async fn is_blocked(machine: &OlmMachine, user: &UserId, device: Option<&DeviceId>) -> Result<bool> {
     let Some(device) = device else { return Ok(false) };
     let held = machine.get_device(user, device, None).await?;
     Ok(held.is_some_and(|held| held.is_blacklisted()))

@@ -9,16 +9,24 @@ use matrix_sdk_crypto::{
 use mx_crypto_store::Unit;
 use ruma::{
     DeviceId, OwnedDeviceId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId,
-    events::key::verification::VerificationMethod, to_device::DeviceIdOrAllDevices,
+    events::{
+        key::verification::{
+            VerificationMethod,
+            cancel::{CancelCode, KeyVerificationCancelEventContent},
+        },
+        relation::Reference,
+    },
+    to_device::DeviceIdOrAllDevices,
 };
 
 use super::{
     VerificationError, VerificationId,
     flow::{self, Flow},
+    glare,
     ledger::{Heard, Look, Looked, Scene},
 };
 use crate::{
-    Orchestrator, Result,
+    Error, Orchestrator, Result,
     machine::{Ending, Work},
     receive::inbox,
 };
@@ -153,22 +161,44 @@ impl Orchestrator {
     }
 
     async fn begin_in_room(&self, room: OwnedRoomId, event: OwnedEventId, user: OwnedUserId) -> Result<VerificationId> {
-        let (this, with, of_room) = (self.clone(), user.clone(), room.clone());
-        self.begin(&with, Some(of_room), move |machine, _| {
+        let (this, with, of_room, of_event) = (self.clone(), user.clone(), room.clone(), event.clone());
+        let begun = self.begin(&with, Some(room.clone()), move |machine, _| {
             Box::pin(async move {
                 let Some(UserIdentity::Other(other)) = machine.get_identity(&user, None).await? else {
                     return Ok(Asked::Refused(VerificationError::NoIdentity { user }));
                 };
-                let request = other.request_verification(&room, &event, Some(METHODS.to_vec()));
+                let request = other.request_verification(&of_room, &of_event, Some(METHODS.to_vec()));
                 // The answer may have been faster than the answer to our own request.
-                let early = this.verification().early().take(event.as_str());
+                let early = this.verification().early().take(of_event.as_str());
                 for event in early {
                     Box::pin(machine.receive_verification_event(&event)).await?;
                 }
                 Ok(Asked::Began(request, None, Vec::new()))
             })
-        })
-        .await
+        });
+        let begun = begun.await;
+        if matches!(&begun, Err(Error::Verification(_))) {
+            self.take_back(room, event).await;
+        }
+        begun
+    }
+
+    /// We have asked in the room, and nothing comes of it: whoever waits for us there is told.
+    async fn take_back(&self, room: OwnedRoomId, event: OwnedEventId) {
+        let reason = "another verification is under way".to_owned();
+        let content = KeyVerificationCancelEventContent::new(reason, CancelCode::Accepted, Reference::new(event));
+        let Ok(content) = serde_json::to_value(content) else {
+            return;
+        };
+        let said = self
+            .say_in_room(room, "m.key.verification.cancel".to_owned(), content)
+            .await;
+        if let Err(error) = said {
+            tracing::warn!(
+                code = error.code(),
+                "a request of a verification was not taken back: it ends by itself"
+            );
+        }
     }
 
     async fn request_content(&self, user: &UserId) -> Result<Option<serde_json::Value>> {
@@ -207,7 +237,16 @@ impl Orchestrator {
             .machine()
             .unit(move |machine, unit| {
                 Box::pin(async move {
-                    if is_busy(unit, &user).await? {
+                    let scene = Scene {
+                        machine,
+                        unit,
+                        now_ms: this.now_ms(),
+                        verifications: this.verification(),
+                    };
+                    let mut heard = Heard::default();
+                    // What is asked in a room has left by now.
+                    let is_first = room.is_some() && glare::is_ours_first(scene, &mut heard, &user).await?;
+                    if !is_first && is_busy(unit, &user).await? {
                         return Ok(Ending::Commit(Err(busy(&user))));
                     }
                     let (request, message, asked) = match ask(machine, unit).await? {
@@ -229,12 +268,12 @@ impl Orchestrator {
                         asked,
                         by_us: true,
                         accepted: true,
-                        began_ms: this.now_ms(),
+                        began_ms: scene.now_ms,
                         keys: None,
                         compared: None,
                         farewell: None,
                     };
-                    let looked = write_down(machine, unit, &this, flow, message).await?;
+                    let looked = write_down(scene, flow, message, &heard).await?;
                     Ok(Ending::Commit(Ok((id, looked))))
                 })
             })
@@ -247,22 +286,16 @@ impl Orchestrator {
 }
 
 async fn write_down(
-    machine: &OlmMachine,
-    unit: &Unit,
-    device: &Orchestrator,
+    scene: Scene<'_>,
     flow: Flow,
     message: Option<OutgoingVerificationRequest>,
+    heard: &Heard,
 ) -> Result<Looked> {
-    flow.keep(unit).await?;
-    let mut look = Look::new(Scene {
-        machine,
-        unit,
-        now_ms: device.now_ms(),
-        verifications: device.verification(),
-    });
+    flow.keep(scene.unit).await?;
+    let mut look = Look::new(scene);
     look.say(&flow, message);
-    look.at_all(&Heard::default()).await?;
-    inbox::append(unit, &look.events).await?;
+    look.at_all(heard).await?;
+    inbox::append(scene.unit, &look.events).await?;
     Ok(look.looked)
 }
 

@@ -9,6 +9,7 @@ use ruma::{
 use serde_json::{Value, json};
 
 use super::{
+    glare::{self, Asking},
     guard::MAX_BYTES,
     ledger::{Heard, Scene},
 };
@@ -104,20 +105,8 @@ impl Hearing {
             return Ok(Attention::Refused);
         };
         if is_request {
-            let count = self.requests.entry(event.sender.to_owned()).or_default();
-            *count += 1;
-            let from = event
-                .content
-                .get("from_device")
-                .and_then(Value::as_str)
-                .unwrap_or_default();
-            let from: &DeviceId = from.into();
-            if *count > MAX_REQUESTS_OF_USER || event.device.is_some_and(|device| device != from) {
-                return Ok(Attention::Refused);
-            }
-            if machine.get_device(event.sender, from, None).await?.is_none() {
-                verifications.early().add(event.event_id.as_str(), parsed);
-                return Ok(Attention::Paid);
+            if let Some(attention) = self.hear_request(scene, event, &parsed).await? {
+                return Ok(attention);
             }
         } else {
             let flow = event.content.pointer("/m.relates_to/event_id").and_then(Value::as_str);
@@ -145,6 +134,36 @@ impl Hearing {
         self.heard.from.insert(event.sender.to_owned());
         Box::pin(machine.receive_verification_event(&parsed)).await?;
         Ok(Attention::Paid)
+    }
+
+    /// Somebody asks. `None`: it is for the engine.
+    async fn hear_request(
+        &mut self,
+        scene: Scene<'_>,
+        event: RoomEvent<'_>,
+        parsed: &AnyMessageLikeEvent,
+    ) -> Result<Option<Attention>> {
+        let count = self.requests.entry(event.sender.to_owned()).or_default();
+        *count += 1;
+        let from = event.content.get("from_device").and_then(Value::as_str);
+        let from: &DeviceId = from.unwrap_or_default().into();
+        if *count > MAX_REQUESTS_OF_USER || event.device.is_some_and(|device| device != from) {
+            return Ok(Some(Attention::Refused));
+        }
+        if scene.machine.get_device(event.sender, from, None).await?.is_none() {
+            let mut early = scene.verifications.early();
+            early.add(event.event_id.as_str(), parsed.clone());
+            return Ok(Some(Attention::Paid));
+        }
+        let asking = Asking {
+            room: Some(event.room),
+            user: event.sender,
+            device: from,
+            flow_id: event.event_id.as_str(),
+            at_ms: event.origin_server_ts,
+        };
+        let is_left_out = glare::is_left_out(scene, &mut self.heard, &asking).await?;
+        Ok(is_left_out.then_some(Attention::Paid))
     }
 }
 

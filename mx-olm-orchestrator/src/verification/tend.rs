@@ -3,9 +3,14 @@
 
 use std::collections::BTreeSet;
 
-use ruma::{OwnedDeviceId, UserId, events::AnyToDeviceEvent, serde::Raw};
+use ruma::{
+    OwnedDeviceId, UserId,
+    events::{AnyMessageLikeEvent, AnyToDeviceEvent, room::message::MessageType},
+    serde::Raw,
+};
 
 use super::{
+    glare::{self, Asking},
     guard,
     ledger::{Heard, Scene, look},
 };
@@ -52,21 +57,23 @@ impl Orchestrator {
         self.sign_verified().await
     }
 
-    async fn look_again(&self, early: Vec<ruma::events::AnyMessageLikeEvent>, heard: Heard) -> Result<()> {
+    async fn look_again(&self, early: Vec<AnyMessageLikeEvent>, mut heard: Heard) -> Result<()> {
         let this = self.clone();
         let looked = self
             .machine()
             .unit(move |machine, unit| {
                 Box::pin(async move {
-                    for event in early {
-                        Box::pin(machine.receive_verification_event(&event)).await?;
-                    }
                     let scene = Scene {
                         machine,
                         unit,
                         now_ms: this.now_ms(),
                         verifications: this.verification(),
                     };
+                    for event in early {
+                        if !is_left_out(scene, &mut heard, &event).await? {
+                            Box::pin(machine.receive_verification_event(&event)).await?;
+                        }
+                    }
                     let mut events = Vec::new();
                     let looked = look(scene, &heard, &mut events).await?;
                     inbox::append(unit, &events).await?;
@@ -81,4 +88,24 @@ impl Orchestrator {
         self.verification().show(looked);
         Ok(())
     }
+}
+
+/// Whether a request of a room meets one that goes on.
+async fn is_left_out(scene: Scene<'_>, heard: &mut Heard, event: &AnyMessageLikeEvent) -> Result<bool> {
+    let AnyMessageLikeEvent::RoomMessage(message) = event else {
+        return Ok(false);
+    };
+    let Some(MessageType::VerificationRequest(request)) =
+        message.as_original().map(|original| &original.content.msgtype)
+    else {
+        return Ok(false);
+    };
+    let asking = Asking {
+        room: Some(event.room_id()),
+        user: event.sender(),
+        device: &request.from_device,
+        flow_id: event.event_id().as_str(),
+        at_ms: event.origin_server_ts().get().into(),
+    };
+    glare::is_left_out(scene, heard, &asking).await
 }

@@ -50,7 +50,7 @@ pub(crate) enum IdentityCommand {
         yes: bool,
     },
     /// Make a device on the homeserver that takes room keys while this one is lost, for the one that recovers the identity
-    /// afterwards. `mx listen` replaces it every week.
+    /// afterwards. `mx listen` replaces it every week. One that another device made is opened first.
     Dehydrate {
         /// Read the recovery key, or the passphrase, from the first line of this file; `-`: of stdin. Without it, it is
         /// asked for.

@@ -168,6 +168,7 @@ impl Session<'_> {
 
     async fn follow(&mut self, policy: VerificationPolicy, one: Option<&VerificationId>, once: bool) -> Result<()> {
         let confirms = policy.clone();
+        let mut one = one.cloned();
         let mut news = std::pin::pin!(self.client.answer_verifications(policy));
         loop {
             tokio::select! {
@@ -181,13 +182,19 @@ impl Session<'_> {
                         }
                         None => return Err(NotVerified("nothing more is told".to_owned()).into()),
                     };
-                    if one.is_some_and(|one| *one != shown.id) {
+                    if one.as_ref().is_some_and(|one| *one != shown.id) {
                         continue;
                     }
                     show::show(&shown, self.output)?;
                     if let VerificationState::Ended(outcome) = &shown.state {
                         self.question = None;
                         self.photo.iter_mut().for_each(Photo::done);
+                        if one.is_some()
+                            && let Some(instead) = self.instead(&shown, outcome, &confirms).await
+                        {
+                            one = Some(instead);
+                            continue;
+                        }
                         if once {
                             return ended(outcome);
                         }
@@ -213,6 +220,33 @@ impl Session<'_> {
                 return Err(NotVerified("nobody was there to answer".to_owned()).into());
             }
         }
+    }
+
+    /// The other side has asked at the same time, and its request goes on: what we want, too.
+    async fn instead(
+        &self,
+        ended: &VerificationShown,
+        outcome: &VerificationOutcome,
+        policy: &VerificationPolicy,
+    ) -> Option<VerificationId> {
+        if !ended.by_us
+            || !matches!(outcome, VerificationOutcome::Cancelled { code, by_us: true, .. } if code == "m.accepted")
+        {
+            return None;
+        }
+        let live = self.client.verifications();
+        let theirs = |one: &&Verification| {
+            let shown = one.shown();
+            one.id().user_id == ended.id.user_id && shown.is_some_and(|shown| !shown.by_us)
+        };
+        let other = live.iter().find(theirs)?;
+        // Where keys are expected, the policy answers.
+        if !policy.decides(&ended.id.user_id)
+            && let Err(error) = other.accept().await
+        {
+            self.output.note(&format!("mx: {error} [{}]", error.code()));
+        }
+        Some(other.id().clone())
     }
 
     /// What the command line says about this state, or a question.

@@ -123,6 +123,15 @@ fn about_trust(event: &Event) -> String {
             format!("! differs from the trust manifest: {}", words.join("; "))
         }
         Event::BackupStopped(event) => format!("! {}", event.advice),
+        Event::DehydratedDeviceNotOpened(event) => {
+            let device = event.device_id.as_ref().map(|device| clean(device.as_str()));
+            format!(
+                "! the dehydrated device {} is not opened: {} ({})",
+                device.unwrap_or_default(),
+                clean(&event.advice),
+                clean(&event.code)
+            )
+        }
         event => about_history(event),
     }
 }
