@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use matrix_sdk_crypto::{
     OlmMachine,
-    olm::{self, ExportedRoomKey},
+    olm::ExportedRoomKey,
     types::EventEncryptionAlgorithm,
     vodozemac::megolm::{InboundGroupSession, SessionConfig},
 };
@@ -105,13 +105,6 @@ impl Orchestrator {
             retried: 0,
         })
     }
-}
-
-/// Whether both are keys of one session, and not only under one name.
-pub(crate) async fn are_of_one_session(one: &olm::InboundGroupSession, other: &olm::InboundGroupSession) -> bool {
-    let from = one.first_known_index().max(other.first_known_index());
-    let (one, other) = (one.export_at_index(from).await, other.export_at_index(from).await);
-    one.session_key.to_base64() == other.session_key.to_base64()
 }
 
 /// The first message that a key opens. `None`: it is no key of the session that it is said to be of.

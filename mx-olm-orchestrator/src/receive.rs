@@ -6,7 +6,6 @@ mod before;
 mod catch_up;
 mod copies;
 mod decrypt;
-mod doubted;
 mod explain;
 mod filters;
 mod gaps;
@@ -116,8 +115,8 @@ pub(crate) struct Context {
     pub(crate) memberships: bool,
     /// Events that were missed for good.
     pub(crate) gaps: Vec<Gap>,
-    /// How the to-device events go through the engine.
-    pub(crate) way: Way,
+    /// To-device events go through the engine one after the other.
+    pub(crate) one_by_one: bool,
     /// How many events are kept that wait for their keys.
     pub(crate) most_waiting: usize,
     pub(crate) accept: Accept,
@@ -153,32 +152,6 @@ impl Scope {
     }
 }
 
-/// How the to-device events of an answer go through the engine. It shows only while they do which way they need.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Way {
-    /// One after the other.
-    pub(crate) one_by_one: bool,
-    /// Room keys that are here on somebody's word, and whose own senders send them: the engine does not see them meanwhile.
-    pub(crate) doubted: BTreeSet<(OwnedRoomId, String)>,
-}
-
-impl Way {
-    /// Both.
-    pub(crate) fn and(mut self, other: Self) -> Self {
-        self.one_by_one |= other.one_by_one;
-        self.doubted.extend(other.doubted);
-        self
-    }
-}
-
-/// Whether an answer was taken.
-#[derive(Debug)]
-pub(crate) enum Took<T> {
-    Taken(T),
-    /// What is in the unit has to be undone, and the answer taken in another way.
-    Again(Way),
-}
-
 /// What a sync changes outside of the store, once it is committed.
 #[derive(Debug, Default)]
 pub(crate) struct Taken {
@@ -212,7 +185,8 @@ pub(crate) fn decryption_settings() -> DecryptionSettings {
     }
 }
 
-/// Take one answer to `/sync` into `unit`.
+/// Take one answer to `/sync` into `unit`. `None`: it has to be taken with its to-device events one by one, and what is in
+/// the unit has to be undone.
 ///
 /// # Errors
 /// Of the store, from wherever it comes: nothing is taken then, and the same answer is asked for again.
@@ -222,7 +196,7 @@ pub(crate) async fn take(
     store: &PickleStore,
     mut sync: SyncResponse,
     context: &Context,
-) -> Result<Took<Taken>> {
+) -> Result<Option<Taken>> {
     let mut taken = Taken::default();
     taken.summary.unreadable = std::mem::take(&mut sync.unreadable);
     let to_device = sync.to_device.len();
@@ -230,9 +204,8 @@ pub(crate) async fn take(
     let mut events = Vec::<Event>::new();
     let ended = take_state(unit, &sync, context, &mut taken, &mut events).await?;
     let letters = Letters::new(machine, unit, store, context, &mut taken);
-    let mut post = match letters.take(&mut sync).await? {
-        Took::Taken(post) => post,
-        Took::Again(way) => return Ok(Took::Again(way)),
+    let Some(mut post) = letters.take(&mut sync).await? else {
+        return Ok(None);
     };
     if !post.news.is_empty() && is_active(machine, unit).await? {
         store.needs_backup(&post.news).await?;
@@ -283,7 +256,7 @@ pub(crate) async fn take(
     );
     inbox::append(unit, &events).await?;
     taken.summary.events = events.len();
-    Ok(Took::Taken(taken))
+    Ok(Some(taken))
 }
 
 /// The state of rooms, who came and went, and which rooms' keys end with it.

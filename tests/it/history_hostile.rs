@@ -18,15 +18,15 @@ use crate::{
 };
 
 /// Mallory, who can write any bundle, has an encrypted room and invites bob into it.
-pub(crate) struct Offer {
-    pub(crate) server: World,
-    pub(crate) bob: Device,
-    pub(crate) mallory: EvilPeer,
+struct Offer {
+    server: World,
+    bob: Device,
+    mallory: EvilPeer,
     identity: CrossSigning,
-    pub(crate) room: OwnedRoomId,
+    room: OwnedRoomId,
 }
 
-pub(crate) async fn offer() -> Offer {
+async fn offer() -> Offer {
     let server = World::new();
     let bob = with_identity(Device::new(&server, "bob").await).await;
     let mut mallory = EvilPeer::new(&server, "mallory", "MDEV");
@@ -49,7 +49,7 @@ pub(crate) async fn offer() -> Offer {
 }
 
 impl Offer {
-    pub(crate) fn sign(&self) {
+    fn sign(&self) {
         let keys = self.mallory.unsigned_device_keys();
         let mut keys = keys;
         self.mallory.sign(&mut keys);
@@ -57,14 +57,14 @@ impl Offer {
             .publish_signed_device(&self.identity, self.mallory.device(), &keys);
     }
 
-    pub(crate) fn invite(&self) {
+    fn invite(&self) {
         let path = format!("/rooms/{}/invite", self.room);
         self.mallory
             .ask("POST", &path, &json!({"user_id": self.bob.client.user_id()}));
     }
 
     /// Upload some bytes as a bundle, and say where it is.
-    pub(crate) fn send(&mut self, room: &RoomId, plaintext: &[u8]) -> OwnedMxcUri {
+    fn send(&mut self, room: &RoomId, plaintext: &[u8]) -> OwnedMxcUri {
         let (uri, file) = put(&self.server, plaintext);
         let olm = self
             .mallory
@@ -84,7 +84,7 @@ impl Offer {
     }
 
     /// A session that says to be alice's.
-    pub(crate) fn session(&mut self, room: &RoomId) -> (MegolmSession, Value) {
+    fn session(&mut self, room: &RoomId) -> (MegolmSession, Value) {
         let mut session = self.mallory.megolm_session(room);
         let key = entry(&mut session, 0);
         (session, key)
@@ -92,14 +92,14 @@ impl Offer {
 }
 
 /// A session as a bundle has it.
-pub(crate) fn entry(session: &mut MegolmSession, index: u32) -> Value {
+fn entry(session: &mut MegolmSession, index: u32) -> Value {
     let curve = "hPQNcabIABgGnx3/ACv/jmMmiQHoeFfuLB17tzWp6Hw";
     let mut key = session.forwarded_room_key(index, curve, curve);
     key["sender_claimed_keys"] = json!({"ed25519": curve});
     key
 }
 
-pub(crate) fn bundle(keys: &[Value]) -> Vec<u8> {
+fn bundle(keys: &[Value]) -> Vec<u8> {
     json!({"room_keys": keys, "withheld": []}).to_string().into_bytes()
 }
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use mx_e2ee::{KeyRequests, Options, Undecryptable};
+use mx_e2ee::{KeyRequests, Options, TrustManifest, Undecryptable};
 use mx_test_homeserver::EvilPeer;
 use serde_json::json;
 
@@ -94,6 +94,25 @@ async fn a_device_on_the_list_is_given_it_and_another_one_is_not() {
     };
     assert_eq!(family_of(None).await.asked().await.len(), 1);
     assert!(family_of(Some("OTHER")).await.asked().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_device_that_the_trust_manifest_does_not_mean_is_given_none() {
+    for is_meant in [false, true] {
+        let mut family = family(true, |_| KeyRequests::Verified).await;
+        let fingerprint = family.new.client.key_status().await.unwrap().ed25519;
+        let device = match is_meant {
+            true => family.new.client.device_id().as_str(),
+            false => "ANOTHER",
+        };
+        let users = json!({family.new.client.user_id().as_str(): {"devices": {device: fingerprint}}});
+        let manifest = json!({"version": 1, "unlisted": "allow", "users": users});
+        let mut options = Options::default();
+        options.key_requests = KeyRequests::Verified;
+        options.trust_manifest = Some(TrustManifest::parse(&manifest.to_string()).unwrap().into());
+        family.old = family.old.kill_and_open_with(options).await;
+        assert_eq!(!family.asked().await.is_empty(), is_meant);
+    }
 }
 
 #[tokio::test]

@@ -53,7 +53,6 @@ mod error_words;
 mod evil;
 mod fault_matrix;
 mod history;
-mod history_forged;
 mod history_hostile;
 mod history_ready;
 mod identity;

@@ -12,7 +12,7 @@ use mx_crypto_store::{PickleStore, Unit};
 use ruma::{OwnedRoomId, UserId, events::AnyToDeviceEvent, serde::Raw};
 
 use super::{made::Found, make::refused};
-use crate::{Result, backup::is_active, imported::are_of_one_session, machine::Work, receive::decryption_settings};
+use crate::{Result, backup::is_active, machine::Work, receive::decryption_settings};
 
 /// More than a room key ever needs, in bytes.
 const MAX_EVENT_BYTES: usize = 1024 * 1024;
@@ -79,11 +79,11 @@ pub(super) async fn keep(
                 // Who gave the device a key of somebody else's session is not the one whose it is.
                 let is_of_the_same = held.sender_key() == key.sender_key();
                 let is_better = match reaches {
-                    Ordering::Less => is_of_the_same || held.has_been_imported(),
+                    Ordering::Less => is_of_the_same,
                     Ordering::Equal => is_of_the_same && held.has_been_imported() && !key.has_been_imported(),
                     Ordering::Greater => false,
                 };
-                is_better && are_of_one_session(&key, &held).await
+                is_better && connect(&key, &held).await
             }
         };
         if is_better {
@@ -99,4 +99,11 @@ pub(super) async fn keep(
         store.needs_backup(&names).await?;
     }
     Ok(names.len())
+}
+
+/// Whether both are keys of one session, and not only under one name.
+async fn connect(one: &InboundGroupSession, other: &InboundGroupSession) -> bool {
+    let from = one.first_known_index().max(other.first_known_index());
+    let (one, other) = (one.export_at_index(from).await, other.export_at_index(from).await);
+    one.session_key.to_base64() == other.session_key.to_base64()
 }

@@ -16,10 +16,16 @@ use ruma::{OwnedDeviceId, OwnedRoomId, events::AnyToDeviceEvent, serde::Raw};
 use serde::Deserialize;
 
 use super::{
+    Context,
     to_device::{Header, Rejections, ToDeviceRejectedReason},
     undecryptable,
 };
-use crate::{Orchestrator, Result, Undecryptable, keys::Upkeep, machine::Ending};
+use crate::{
+    Orchestrator, Result, Trust, Undecryptable,
+    keys::Upkeep,
+    machine::Ending,
+    trust_manifest::{Manifest, standing},
+};
 
 const REQUESTS: [&str; 2] = ["m.room_key_request", "m.secret.request"];
 
@@ -98,8 +104,54 @@ pub(super) fn left_out(
     events
 }
 
+/// Leave out what devices of ours ask for that the trust manifest, which lists us, does not mean: the engine gives secrets to
+/// every device that our identity has signed.
+pub(super) async fn without_unlisted(
+    machine: &OlmMachine,
+    manifest: &Manifest,
+    events: Vec<Raw<AnyToDeviceEvent>>,
+    rejections: &mut Rejections,
+) -> Result<Vec<Raw<AnyToDeviceEvent>>> {
+    #[derive(Deserialize)]
+    struct Asks {
+        content: Asker,
+    }
+    #[derive(Deserialize)]
+    struct Asker {
+        requesting_device_id: OwnedDeviceId,
+    }
+    let own = machine.user_id();
+    if manifest.is_none() {
+        return Ok(events);
+    }
+    let mut left = Vec::with_capacity(events.len());
+    for event in events {
+        let header = serde_json::from_str::<Header>(event.json().get()).ok();
+        let asks = header.filter(|header| header.sender == *own && REQUESTS.contains(&header.event_type.as_str()));
+        if let Some(header) = asks
+            && let Ok(asks) = serde_json::from_str::<Asks>(event.json().get())
+            && standing(
+                machine,
+                manifest,
+                own,
+                &asks.content.requesting_device_id,
+                Trust::Verified,
+            )
+            .await?
+                != Trust::Verified
+        {
+            let reason = ToDeviceRejectedReason::NotAnswered;
+            rejections.add(Some(header.sender), &header.event_type, reason);
+        } else {
+            left.push(event);
+        }
+    }
+    Ok(left)
+}
+
 /// Encrypt the keys that verified devices of our own ask for, as far as they may have them.
-pub(super) async fn answer(machine: &OlmMachine, who: &KeyRequests, asked: &[Asked]) -> Result<Vec<ToDeviceRequest>> {
+pub(super) async fn answer(machine: &OlmMachine, context: &Context, asked: &[Asked]) -> Result<Vec<ToDeviceRequest>> {
+    let (who, own) = (&context.key_requests, machine.user_id());
     let mut given = Vec::new();
     for request in asked.iter().take(MOST_IN_A_SYNC) {
         let device = &request.requesting_device_id;
@@ -108,7 +160,12 @@ pub(super) async fn answer(machine: &OlmMachine, who: &KeyRequests, asked: &[Ask
             KeyRequests::Verified => true,
             KeyRequests::Only(devices) => devices.contains(device),
         };
-        if is_listed && let Some(key) = forward(machine, device, &request.body).await? {
+        // A trust manifest that lists us says which devices are ours.
+        let standing = standing(machine, &context.manifest, own, device, Trust::Verified).await?;
+        if is_listed
+            && standing == Trust::Verified
+            && let Some(key) = forward(machine, device, &request.body).await?
+        {
             given.push(key);
         }
     }

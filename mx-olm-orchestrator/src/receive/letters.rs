@@ -21,10 +21,10 @@ use ruma::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    Context, Scope, Taken, Took, Way, decryption_settings, doubted, explain,
+    Context, Scope, Taken, decryption_settings, explain,
     key_requests::{self, Asked},
     quota::{self, Givers},
-    to_device::{self, Letter, Opening, Rejections, ToDeviceRejectedReason},
+    to_device::{self, Letter, Opening, Rejections, ToDeviceRejectedReason, Took},
     unwedge, withheld,
 };
 use crate::{
@@ -112,8 +112,9 @@ impl<'a> Letters<'a> {
         }
     }
 
-    /// Take the to-device events, device lists and key counts of a sync.
-    pub(super) async fn take(mut self, sync: &mut SyncResponse) -> Result<Took<Post>> {
+    /// Take the to-device events, device lists and key counts of a sync. `None`: two of them bring a key of one session, so
+    /// that they have to be taken one by one.
+    pub(super) async fn take(mut self, sync: &mut SyncResponse) -> Result<Option<Post>> {
         let our_key = self.machine.identity_keys().curve25519.to_base64();
         let events = std::mem::take(&mut sync.to_device);
         let events = to_device::checked(events, &our_key, &mut self.rejections, &mut self.opening);
@@ -126,6 +127,7 @@ impl<'a> Letters<'a> {
         if rollback::is_silent(self.unit).await? {
             events = key_requests::left_out(events, rejections);
         }
+        events = key_requests::without_unlisted(self.machine, &self.context.manifest, events, rejections).await?;
         let events = admitted(self.machine, events, &mut self.post.heard, |sender, event_type, why| {
             rejections.add(sender, event_type, why.into());
         });
@@ -137,27 +139,15 @@ impl<'a> Letters<'a> {
             let (first_sync, now_ms) = (self.context.first_sync, self.context.now_ms);
             explain::note_own_keys(self.unit, (*left).into(), first_sync, now_ms).await?;
         }
-        let way = &self.context.way;
-        let aside = doubted::set_aside(self.store, &way.doubted).await?;
-        let processed = if way.one_by_one {
+        let processed = if self.context.one_by_one {
             self.one_by_one(sync, events).await?
         } else {
             let (processed, twice) = self.process(sync, events, Part::Whole).await?;
             if twice {
-                let one_by_one = true;
-                return Ok(Took::Again(Way {
-                    one_by_one,
-                    ..Way::default()
-                }));
+                return Ok(None);
             }
             processed
         };
-        doubted::put_back(self.store, aside).await?;
-        let doubted = doubted::among(self.store, &processed, &way.doubted).await?;
-        if !doubted.is_empty() {
-            let one_by_one = way.one_by_one;
-            return Ok(Took::Again(Way { one_by_one, doubted }));
-        }
         if self.context.device_lists.is_none() {
             Box::pin(self.machine.mark_all_tracked_users_as_dirty()).await?;
         }
@@ -165,11 +155,11 @@ impl<'a> Letters<'a> {
             let took = to_device::look(event, &self.context.user, &mut self.rejections);
             self.settle(took).await?;
         }
-        self.taken.forwarded = key_requests::answer(self.machine, &self.context.key_requests, &self.asked).await?;
+        self.taken.forwarded = key_requests::answer(self.machine, self.context, &self.asked).await?;
         self.hold_limits().await?;
         self.taken.summary.to_device_rejected = self.rejections.count;
         self.taken.summary.rejected = self.rejections.named;
-        Ok(Took::Taken(self.post))
+        Ok(Some(self.post))
     }
 
     /// One event after the other through the engine, all in the one unit of work.
@@ -249,9 +239,9 @@ impl<'a> Letters<'a> {
     }
 
     /// Note what one event means for us.
-    async fn settle(&mut self, took: to_device::Took) -> Result<()> {
+    async fn settle(&mut self, took: Took) -> Result<()> {
         match took {
-            to_device::Took::Decrypted { sender_key, inside } => {
+            Took::Decrypted { sender_key, inside } => {
                 if let Some(sender_key) = sender_key {
                     unwedge::opened(self.unit, &sender_key).await?;
                 }
@@ -271,15 +261,15 @@ impl<'a> Letters<'a> {
                     self.taken.summary.to_device_custom += 1;
                 }
             }
-            to_device::Took::Closed(letter) => self.closed(letter).await?,
-            to_device::Took::Withheld { room, session } => {
+            Took::Closed(letter) => self.closed(letter).await?,
+            Took::Withheld { room, session } => {
                 self.post.withheld.insert((room, session));
             }
-            to_device::Took::NoSession { sender, sender_key } => {
+            Took::NoSession { sender, sender_key } => {
                 unwedge::note(self.machine, self.unit, sender, &sender_key, self.context.now_ms).await?;
             }
-            to_device::Took::KeyRequest(asked) => self.asked.push(asked),
-            to_device::Took::Nothing => {}
+            Took::KeyRequest(asked) => self.asked.push(asked),
+            Took::Nothing => {}
         }
         Ok(())
     }

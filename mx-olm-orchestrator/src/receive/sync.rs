@@ -9,13 +9,9 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    Accept, Context, Scope, SyncSummary, Took, Way, filters::Messages, gaps::From, source::Asked, to_device::MAX_NAMED,
-    waiting,
+    Accept, Context, Scope, SyncSummary, filters::Messages, gaps::From, source::Asked, to_device::MAX_NAMED, waiting,
 };
 use crate::{Error, Orchestrator, Result, keys::Upkeep, machine::Ending, rollback, sync_response::SyncResponse};
-
-/// An answer is taken in at most so many ways: as it is, one event after the other, and without keys that are doubted.
-const MOST_WAYS: usize = 3;
 
 /// A send trusts what syncs showed as long as one ended this recently,
 const FRESH: Duration = Duration::from_secs(1);
@@ -141,25 +137,28 @@ impl Orchestrator {
             (None, Some(since)) => self.device_changes(since, &sync.next_batch).await,
             (None, None) => None,
         };
-        let mut context = Context {
+        let context = Context {
             first_sync,
             scope,
             gaps,
             device_lists,
             ..self.context().await?
         };
-        let sync = Arc::new(sync);
-        for _ in 0..MOST_WAYS {
-            match self.take(Arc::clone(&sync), Arc::new(context.clone())).await? {
-                Took::Taken(summary) => return Ok(summary.noting(nothing_new)),
-                Took::Again(way) => context.way = context.way.and(way),
-            }
+        let (sync, context) = (Arc::new(sync), Arc::new(context));
+        if let Some(summary) = self.take(Arc::clone(&sync), Arc::clone(&context)).await? {
+            return Ok(summary.noting(nothing_new));
         }
-        Err(Error::EngineStopped)
+        let one_by_one = Context {
+            one_by_one: true,
+            ..Context::clone(&context)
+        };
+        let taken = self.take(sync, Arc::new(one_by_one)).await?;
+        let summary = taken.ok_or(Error::EngineStopped)?;
+        Ok(summary.noting(nothing_new))
     }
 
-    /// Take an answer to `/sync` in one unit of work, or nothing of it.
-    async fn take(&self, sync: Arc<SyncResponse>, context: Arc<Context>) -> Result<Took<SyncSummary>> {
+    /// Take an answer to `/sync` in one unit of work. `None`: nothing was taken, it has to go one by one.
+    async fn take(&self, sync: Arc<SyncResponse>, context: Arc<Context>) -> Result<Option<SyncSummary>> {
         let members = Arc::clone(self.members());
         let store = self.store().clone();
         let taken = self
@@ -167,9 +166,8 @@ impl Orchestrator {
             .unit(move |machine, unit| {
                 Box::pin(async move {
                     let sync = SyncResponse::clone(&sync);
-                    let mut taken = match Box::pin(super::take(machine, unit, &store, sync, &context)).await? {
-                        Took::Taken(taken) => taken,
-                        Took::Again(way) => return Ok(Ending::Undo(Took::Again(way))),
+                    let Some(mut taken) = Box::pin(super::take(machine, unit, &store, sync, &context)).await? else {
+                        return Ok(Ending::Undo(None));
                     };
                     if rollback::is_silent(unit).await? {
                         // It may be this very sync that shows it.
@@ -179,24 +177,21 @@ impl Orchestrator {
                     // and what a homeserver showed is true whether our disk has it or not.
                     members.follow(taken.members).await;
                     let (summary, looked, forwarded) = (taken.summary, taken.looked, taken.forwarded);
-                    let all = Took::Taken((summary, looked, forwarded));
                     Ok(if taken.rebuild {
-                        Ending::CommitAndRebuild(all)
+                        Ending::CommitAndRebuild(Some((summary, looked, forwarded)))
                     } else {
-                        Ending::Commit(all)
+                        Ending::Commit(Some((summary, looked, forwarded)))
                     })
                 })
             })
             .await?;
-        let (summary, looked, forwarded) = match taken {
-            Took::Taken(taken) => taken,
-            Took::Again(way) => return Ok(Took::Again(way)),
-        };
-        self.verification().forward(forwarded);
-        if let Some(looked) = looked {
-            self.verification().show(looked);
-        }
-        Ok(Took::Taken(summary))
+        Ok(taken.map(|(summary, looked, forwarded)| {
+            self.verification().forward(forwarded);
+            if let Some(looked) = looked {
+                self.verification().show(looked);
+            }
+            summary
+        }))
     }
 
     /// How long ago the last sync ended that worked, whatever it brought. `None`: none did since this device was opened.
@@ -227,7 +222,7 @@ impl Orchestrator {
             deliver_own: self.options().deliver_own,
             memberships: self.options().memberships,
             gaps: Vec::new(),
-            way: Way::default(),
+            one_by_one: false,
             most_waiting: self.options().most_waiting,
             accept: self.options().accept,
             manifest: self.manifest().await?,
