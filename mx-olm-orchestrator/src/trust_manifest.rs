@@ -205,6 +205,20 @@ pub enum Drift {
     },
 }
 
+impl Drift {
+    /// Of whom it is.
+    #[must_use]
+    pub fn user_id(&self) -> &UserId {
+        match self {
+            Self::UserNotListed { user_id }
+            | Self::MasterKey { user_id, .. }
+            | Self::DeviceMissing { user_id, .. }
+            | Self::Fingerprint { user_id, .. }
+            | Self::DeviceNotListed { user_id, .. } => user_id,
+        }
+    }
+}
+
 impl fmt::Display for Drift {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

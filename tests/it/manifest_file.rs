@@ -100,6 +100,16 @@ async fn a_listener_that_sends_nothing_is_told_of_a_change() {
     assert!(matches!(drifts(&told)[..], [Drift::Fingerprint { .. }]), "{told:?}");
     alice.client.sync().await.unwrap();
     assert!(drifts(&alice.events().await).is_empty(), "told once");
+    // Other words, and a start: nothing new.
+    fs::write(&path, format!("\n{:#}\n", listing(&bob, &wrong))).unwrap();
+    alice.client.sync().await.unwrap();
+    assert!(drifts(&alice.events().await).is_empty());
+    let alice = alice.kill_and_open_with(at(&path)).await;
+    alice.client.sync().await.unwrap();
+    assert!(drifts(&alice.events().await).is_empty());
+    replace(&path, &listing(&bob, &right));
+    alice.client.sync().await.unwrap();
+    assert_eq!(alice.client.health().await.unwrap(), Health::Ok);
 }
 
 #[tokio::test]

@@ -117,8 +117,6 @@ impl Orchestrator {
             return caught_up;
         };
         caught_up?;
-        // It may be another one than when the readers were found.
-        drop(self.manifest().await?);
         let mut found: Option<Arc<Ready>> = None;
         let mut overtaken = false;
         for round in 1..=MAX_ROUNDS {
@@ -137,6 +135,8 @@ impl Orchestrator {
                 ready: Arc::clone(&ready),
                 stamp: now,
             };
+            // It may be another one than when the readers were found: then they are found again.
+            drop(self.manifest().await?);
             let last_round = round == MAX_ROUNDS;
             if let Some(parcels) = self.encrypt(lane, Arc::clone(&batch), sealed, last_round).await? {
                 lane.durable(parcels);

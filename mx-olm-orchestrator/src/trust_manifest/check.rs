@@ -198,18 +198,21 @@ impl Orchestrator {
         if manifest.is_none() && noted.is_empty() {
             return Ok(());
         }
+        // Those as well who are not listed any more.
+        let mut users = BTreeSet::new();
+        for record in noted {
+            let differences: Vec<Drift> = record.decode()?;
+            users.extend(differences.first().map(|drift| drift.user_id().to_owned()));
+        }
         self.machine()
             .unit(move |machine, unit| {
                 Box::pin(async move {
-                    for record in noted {
-                        unit.delete_at(&record.cursor)?;
-                    }
                     let mut events = Vec::new();
                     let tracked = machine.tracked_users().await?;
-                    for user in manifest.iter().flat_map(|manifest| manifest.users.keys()) {
-                        if tracked.contains(user) {
-                            note_drift(machine, unit, &manifest, user, &mut events).await?;
-                        }
+                    let listed = manifest.iter().flat_map(|manifest| manifest.users.keys());
+                    users.extend(listed.filter(|user| tracked.contains(*user)).cloned());
+                    for user in &users {
+                        note_drift(machine, unit, &manifest, user, &mut events).await?;
                     }
                     inbox::append(unit, &events).await?;
                     Ok(Ending::Commit(()))
