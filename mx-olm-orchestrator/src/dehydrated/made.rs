@@ -115,10 +115,12 @@ impl Opening {
         RecordId::named(OPENING, &[], "")
     }
 
-    /// This one, from its beginning. What was tried before counts.
+    /// This one, from its beginning. What was tried before counts, and what was asked for: a homeserver that shows another
+    /// device each time is not asked without an end.
     pub(super) fn of(&self, found: Found) -> Self {
         Self {
             found: Some(found),
+            pages: self.pages,
             attempts: self.attempts,
             next_ms: self.next_ms,
             ..Self::default()
