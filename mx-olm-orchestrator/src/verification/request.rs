@@ -247,15 +247,18 @@ impl Orchestrator {
                     // What is asked in a room has left by now.
                     let is_first = room.is_some() && glare::is_ours_first(scene, &mut heard, &user).await?;
                     if !is_first && is_busy(unit, &user).await? {
-                        return Ok(Ending::Commit(Err(busy(&user))));
+                        return Ok(Ending::Commit((Err(busy(&user)), None)));
                     }
                     let (request, message, asked) = match ask(machine, unit).await? {
                         Asked::Began(request, message, asked) => (request, message, asked),
-                        Asked::Refused(error) => return Ok(Ending::Commit(Err(error))),
+                        Asked::Refused(error) => {
+                            return Ok(Ending::Commit((Err(error), let_go(scene, &heard).await?)));
+                        }
                     };
                     if request.is_cancelled() {
                         // What is left of an earlier one is in its way, until the engine is built again.
-                        return Ok(Ending::CommitAndRebuild(Err(busy(&user))));
+                        let looked = let_go(scene, &heard).await?;
+                        return Ok(Ending::CommitAndRebuild((Err(busy(&user)), looked)));
                     }
                     let id = VerificationId {
                         user_id: user,
@@ -274,14 +277,16 @@ impl Orchestrator {
                         farewell: None,
                     };
                     let looked = write_down(scene, flow, message, &heard).await?;
-                    Ok(Ending::Commit(Ok((id, looked))))
+                    Ok(Ending::Commit((Ok(id), Some(looked))))
                 })
             })
             .await?;
-        let (id, looked) = begun?;
-        self.verification().show(looked);
-        self.post_verifications().await?;
-        Ok(id)
+        let (begun, looked) = begun;
+        if let Some(looked) = looked {
+            self.verification().show(looked);
+            self.post_verifications().await?;
+        }
+        Ok(begun?)
     }
 }
 
@@ -297,6 +302,17 @@ async fn write_down(
     look.at_all(heard).await?;
     inbox::append(scene.unit, &look.events).await?;
     Ok(look.looked)
+}
+
+/// Ours did not begin. Who was let go of for it is told all the same.
+async fn let_go(scene: Scene<'_>, heard: &Heard) -> Result<Option<Looked>> {
+    if heard.withdrawn.is_empty() {
+        return Ok(None);
+    }
+    let mut look = Look::new(scene);
+    look.at_all(heard).await?;
+    inbox::append(scene.unit, &look.events).await?;
+    Ok(Some(look.looked))
 }
 
 async fn is_busy(unit: &Unit, user: &UserId) -> Result<bool> {
