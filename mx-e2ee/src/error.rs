@@ -203,8 +203,18 @@ pub enum Error {
         source: std::io::Error,
     },
 
-    /// A file cannot be read or written.
-    #[error("the file {path:?} cannot be read or written: check its path, its permissions and the disk's space")]
+    /// A file cannot be read.
+    #[error("the file {path:?} cannot be read: check its path, its permissions and what is in it")]
+    FileUnreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        #[source]
+        source: std::io::Error,
+    },
+
+    /// A file or a directory cannot be written.
+    #[error("the file {path:?} cannot be written: check its path, its permissions and the disk's space")]
     File {
         /// The file.
         path: PathBuf,
@@ -256,6 +266,7 @@ impl Error {
             Self::RoomNameAmbiguous { .. } => "room_name_ambiguous",
             Self::Configuration { .. } => "configuration",
             Self::SessionFile { .. } => "session_file",
+            Self::FileUnreadable { .. } => "file_unreadable",
             Self::File { .. } => "file_not_writable",
             Self::FileExists { .. } => "file_exists",
             Self::SessionFilePermissions { .. } => "session_file_permissions",

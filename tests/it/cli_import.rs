@@ -260,7 +260,7 @@ async fn a_store_of_no_matrix_sdk_is_refused_untouched() {
     theirs
         .is_refused(&["--token-file", &token], "[import_foreign]", 8)
         .await;
-    theirs.is_refused(&with(&none), "[file_not_writable]", 10).await;
+    theirs.is_refused(&with(&none), "[file_unreadable]", 10).await;
     theirs
         .is_refused(&["--token-file", &wrong, "--passphrase-file", &pass], "[logged_out]", 3)
         .await;

@@ -135,7 +135,7 @@ impl Leaving {
         let key = match key {
             KeySource::File(path) if is_same(path, &own_key) => {
                 let bytes = std::fs::read(path).map(Zeroizing::new);
-                let bytes = bytes.map_err(|source| Error::File {
+                let bytes = bytes.map_err(|source| Error::FileUnreadable {
                     path: path.clone(),
                     source,
                 })?;

@@ -39,7 +39,7 @@ impl ClientBuilder {
             match std::fs::read(&path) {
                 Ok(content) => files.push((name.clone(), Base64::new(content))),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(source) => return Err(Error::File { path, source }),
+                Err(source) => return Err(Error::FileUnreadable { path, source }),
             }
         }
         let luggage = Luggage {

@@ -97,7 +97,7 @@ impl AsItWas {
 
 /// The first line of a file, without what ends it; `-`: of stdin. Blanks are part of a passphrase.
 pub(crate) fn first_line(file: &Path) -> Result<Zeroizing<String>> {
-    let failed = |source| Error::File {
+    let failed = |source| Error::FileUnreadable {
         path: file.to_owned(),
         source,
     };
@@ -118,7 +118,7 @@ pub(crate) fn first_line(file: &Path) -> Result<Zeroizing<String>> {
 
 /// A file that says nothing where a secret is wanted.
 pub(super) fn empty(file: &Path) -> Error {
-    Error::File {
+    Error::FileUnreadable {
         path: file.to_owned(),
         source: io::Error::new(io::ErrorKind::UnexpectedEof, "its first line is empty"),
     }
@@ -126,7 +126,7 @@ pub(super) fn empty(file: &Path) -> Error {
 
 /// The text of a file.
 pub(super) fn text_of(file: &Path) -> Result<Zeroizing<String>> {
-    let text = std::fs::read_to_string(file).map_err(|source| Error::File {
+    let text = std::fs::read_to_string(file).map_err(|source| Error::FileUnreadable {
         path: file.to_owned(),
         source,
     })?;
