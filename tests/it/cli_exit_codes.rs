@@ -204,7 +204,7 @@ async fn what_has_to_be_meant_is_wrong_usage_where_it_is_not_said() {
     for (arguments, words) in [
         (&["identity", "reset"][..], "--yes"),
         (&["backup", "delete"], "--yes"),
-        (&["verify", "listen", "--expect", key], "\"expect\" of a policy"),
+        (&["verify", "listen", "--expect", key], "unexpected argument"),
         (&["trust-manifest", "check"], "name a file"),
         (&new, "like example.org"),
     ] {

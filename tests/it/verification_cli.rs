@@ -133,6 +133,72 @@ async fn a_request_that_meets_that_of_a_process_is_followed_by_it() {
     assert_eq!(output.status.code(), Some(0));
 }
 
+/// Their request is there before ours, whoever's user id is the smaller one, and whatever of the two `mx` does first: hear of
+/// theirs, or ask.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_was_there_before_that_of_a_process_is_followed_by_it() {
+    for name in ["aaron", "carol"] {
+        let shell = Shell::new().await;
+        shell.new_device("alice", "alice").await;
+        let other = Device::new(&shell.server, name).await;
+        let alice = ruma::user_id!("@alice:localhost");
+        let device = shell.server.devices_of(alice).first().unwrap().clone();
+        let asking = other.client.orchestrator();
+        asking.verify_device(alice, device.as_str().into()).await.unwrap();
+        let mut mx = asked(&shell, &other, &["--json"]).await;
+        // Theirs goes on, or ours, which is accepted here.
+        let id = loop {
+            other.client.sync().await.unwrap();
+            let live = other.client.verifications();
+            let Some(one) = live.first() else { continue };
+            let shown = one.shown().unwrap();
+            match shown.state {
+                VerificationState::Requested if !shown.by_us => one.accept().await.unwrap(),
+                VerificationState::Ready { .. } => break one.id().clone(),
+                _ => {}
+            }
+        };
+        asking.start_sas(&id).await.unwrap();
+        until(&other, |state| matches!(state, VerificationState::Compare { .. })).await;
+        let mut stdin = mx.stdin.take().unwrap();
+        let mut lines = BufReader::new(mx.stdout.take().unwrap()).lines();
+        for line in lines.by_ref() {
+            let line: Value = serde_json::from_str(&line.unwrap()).unwrap();
+            if line["state"] == "compare" {
+                writeln!(stdin, "{}", json!({"do": "confirm"})).unwrap();
+                break;
+            }
+        }
+        asking.confirm_verification(&id).await.unwrap();
+        while !is_done(&other, &id) {
+            other.client.sync().await.unwrap();
+        }
+        drop(lines);
+        let output = tokio::task::spawn_blocking(move || mx.wait_with_output().unwrap())
+            .await
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0), "{name}: {output:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_has_gone_is_not_waited_for() {
+    let shell = Shell::new().await;
+    shell.new_device("alice", "alice").await;
+    let carol = Device::new(&shell.server, "carol").await;
+    let mut mx = asked(&shell, &carol, &["--json"]).await;
+    drop(mx.stdin.take());
+    let id = until(&carol, |state| *state == VerificationState::Requested).await;
+    carol.client.orchestrator().accept_verification(&id).await.unwrap();
+    while !state(&carol, &id).is_ended() {
+        carol.client.sync().await.unwrap();
+    }
+    let output = tokio::task::spawn_blocking(move || mx.wait_with_output().unwrap())
+        .await
+        .unwrap();
+    assert_eq!(output.status.code(), Some(11), "{output:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_file_answers_and_its_keys_confirm() {
     let shell = Shell::new().await;

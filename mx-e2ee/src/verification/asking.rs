@@ -40,7 +40,7 @@ impl Client {
     /// Ask a user to verify, in this room.
     ///
     /// # Errors
-    /// `verification_no_identity` when the user has none; as [`Room::send`](crate::Room::send).
+    /// `verification_no_identity` when the user has none; `verification_busy`; as [`Room::send`](crate::Room::send).
     pub async fn verify_user_in(&self, room: &RoomId, user: &UserId) -> Result<Verification> {
         let id = self.orchestrator().verify_user_in(room, user).await?;
         Ok(self.verification(id))

@@ -31,6 +31,8 @@ pub(crate) enum VerifyCommand {
         device: Option<String>,
         #[command(flatten)]
         how: How,
+        #[command(flatten)]
+        expected: Expected,
     },
     /// Ask our other devices to verify this one, which is then given their secrets, or to be verified by it.
     Own {
@@ -39,6 +41,8 @@ pub(crate) enum VerifyCommand {
         device: Option<String>,
         #[command(flatten)]
         how: How,
+        #[command(flatten)]
+        expected: Expected,
     },
     /// Answer what others ask for.
     Listen {
@@ -67,7 +71,11 @@ pub(crate) struct How {
     /// Scan the other side's code from this picture, PNG or JPEG, as soon as it is there.
     #[arg(long, value_name = "FILE", conflicts_with = "qr")]
     pub(crate) scan: Option<PathBuf>,
+}
 
+/// Of whom it is known who it is.
+#[derive(Debug, Args)]
+pub(crate) struct Expected {
     /// Confirm when all that is verified is among these Ed25519 keys, and cancel when not; may be given several times.
     #[arg(long, value_name = "KEY")]
     pub(crate) expect: Vec<String>,

@@ -253,7 +253,10 @@ fn verified(status: &IdentityStatus) -> String {
         _ => listed(&status.verified_users),
     };
     if !status.changed_users.is_empty() {
-        all = format!("{all}; with ANOTHER IDENTITY now: {}", listed(&status.changed_users));
+        all = format!(
+            "{all}; with ANOTHER IDENTITY now, nothing is sent: {}: mx verify user, or mx device acknowledge",
+            listed(&status.changed_users)
+        );
     }
     all
 }
@@ -305,7 +308,10 @@ fn described(status: &IdentityStatus) -> String {
     ];
     if !status.unsigned_devices.is_empty() {
         let unsigned = listed(&status.unsigned_devices);
-        lines.insert(6, format!("NOT verified     our own {unsigned}"));
+        lines.insert(
+            6,
+            format!("NOT verified     our own {unsigned}: mx verify own --device, or log out what nobody uses"),
+        );
     }
     lines.extend(status.problems.iter().map(|problem| {
         let command = if problem.command.is_empty() {

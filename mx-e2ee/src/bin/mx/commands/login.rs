@@ -6,8 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
-use indicatif::ProgressBar;
+use anyhow::{Result, bail};
 use mx_e2ee::{
     Client, ClientBuilder, Error, Session, SsoListener,
     ruma::OwnedUserId,
@@ -18,7 +17,7 @@ use zeroize::Zeroizing;
 
 use super::{
     appservice,
-    secret::{empty, prompt, text_of, typed},
+    secret::{empty, text_of, typed},
 };
 use crate::{
     cli::{Cli, Login, Logout},
@@ -153,9 +152,11 @@ async fn single_sign_on(builder: &ClientBuilder, output: Output) -> Result<Zeroi
         if !interactive {
             return std::future::pending().await;
         }
-        let line = prompt(String::new(), ProgressBar::hidden()).await;
-        let line = line.context("the terminal cannot be read")?;
-        pasted_token(&line).context("that holds no login token")
+        let line = typed("", "the token", "use --login-token-file").await?;
+        pasted_token(&line).ok_or_else(|| {
+            let what = "what was pasted holds no login token: paste the whole address that the browser ends at";
+            Error::Configuration { what: what.to_owned() }.into()
+        })
     };
     tokio::select! {
         token = listener.token(PATIENCE) => Ok(token?),

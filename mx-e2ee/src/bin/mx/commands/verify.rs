@@ -8,12 +8,18 @@ mod steps;
 use std::{path::Path, time::Duration};
 
 use anyhow::Result;
-use mx_e2ee::{Client, Error, VerificationPolicy, ruma::OwnedDeviceId};
+use mx_e2ee::{
+    Client, Error, Verification, VerificationPolicy,
+    ruma::{DeviceId, OwnedDeviceId, UserId},
+};
 
 use self::session::Session;
 use super::{room::user_id, secret};
 use crate::{
-    cli::{Cli, verify::VerifyCommand},
+    cli::{
+        Cli,
+        verify::{Expected, VerifyCommand},
+    },
     output::Output,
     profile,
 };
@@ -63,37 +69,36 @@ async fn follow(client: &Client, output: Output) -> Result<()> {
 }
 
 async fn verify(client: &Client, command: &VerifyCommand, output: Output) -> Result<()> {
-    let (asked, how, policy, once) = match command {
+    let (asked, how, expected, policy, once) = match command {
         VerifyCommand::User {
             user,
             room,
             device,
             how,
+            expected,
         } => {
             let user = user_id(user)?;
-            let asked = match (room, device) {
-                (Some(room), _) => client.verify_user_in(&client.resolve(room).await?, &user).await?,
-                (None, Some(device)) => {
-                    let device = OwnedDeviceId::from(device.as_str());
-                    client.verify_device(&user, &device).await?
-                }
-                (None, None) => client.verify_user(&user).await?,
+            let device = device.as_deref().map(OwnedDeviceId::from);
+            let asked = match (room, &device) {
+                (Some(room), _) => client.verify_user_in(&client.resolve(room).await?, &user).await,
+                (None, Some(device)) => client.verify_device(&user, device).await,
+                (None, None) => client.verify_user(&user).await,
             };
-            (Some(asked), how, None, true)
+            let asked = ours_or_theirs(client, asked, &user, device.as_deref()).await?;
+            (Some(asked), how, Some(expected), None, true)
         }
-        VerifyCommand::Own { device, how } => {
-            let asked = match device {
-                Some(device) => {
-                    let device = OwnedDeviceId::from(device.as_str());
-                    client.verify_device(client.user_id(), &device).await?
-                }
-                None => client.verify_own_devices().await?,
+        VerifyCommand::Own { device, how, expected } => {
+            let device = device.as_deref().map(OwnedDeviceId::from);
+            let asked = match &device {
+                Some(device) => client.verify_device(client.user_id(), device).await,
+                None => client.verify_own_devices().await,
             };
-            (Some(asked), how, None, true)
+            let asked = ours_or_theirs(client, asked, client.user_id(), device.as_deref()).await?;
+            (Some(asked), how, Some(expected), None, true)
         }
         VerifyCommand::Listen { policy, once, how } => {
             let policy = policy.as_deref().map(read_policy).transpose()?;
-            (None, how, policy, *once)
+            (None, how, None, policy, *once)
         }
     };
     match &asked {
@@ -101,8 +106,35 @@ async fn verify(client: &Client, command: &VerifyCommand, output: Output) -> Res
         None => output.note("waiting for somebody who asks to verify; Ctrl-C ends it"),
     }
     let mut session = Session::new(client, output, how, policy.is_none() && asked.is_none());
-    let policy = session.policy(policy, asked.as_ref())?;
+    let mut policy = policy.unwrap_or_default();
+    if let (Some(asked), Some(Expected { expect })) = (&asked, expected)
+        && !expect.is_empty()
+    {
+        policy = policy.expect(&asked.id().user_id, expect.iter().cloned())?;
+    }
+    if how.qr || how.scan.is_some() {
+        policy = policy.start_nothing();
+    }
+    if let Some(asked) = &asked {
+        session.accept(asked, &policy).await;
+    }
     session.follow(policy, asked.as_ref().map(|one| one.id()), once).await
+}
+
+/// What we asked for; or, where the other side was first, what it asks of us, which is the same.
+async fn ours_or_theirs(
+    client: &Client,
+    asked: Result<Verification, Error>,
+    user: &UserId,
+    device: Option<&DeviceId>,
+) -> Result<Verification> {
+    match asked {
+        Err(error) if error.code() == "verification_busy" => {
+            let theirs = session::theirs(client, user, device).await;
+            theirs.ok_or_else(|| error.into())
+        }
+        asked => Ok(asked?),
+    }
 }
 
 fn read_policy(path: &Path) -> Result<VerificationPolicy> {

@@ -1,12 +1,14 @@
 //! One run of `mx verify`: who is asked what at each step, and how it ends.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use futures_util::StreamExt;
 use mx_e2ee::{
-    Client, Error, Verification, VerificationId, VerificationOutcome, VerificationPolicy, VerificationShown,
-    VerificationState, qr_from_picture, qr_to_png, qr_to_text, write_private_file,
+    Client, Verification, VerificationId, VerificationOutcome, VerificationPolicy, VerificationShown,
+    VerificationState, qr_from_picture, qr_to_png, qr_to_text,
+    ruma::{DeviceId, UserId},
+    write_private_file,
 };
 use serde_json::json;
 
@@ -17,6 +19,9 @@ use super::{
     steps::{Answer, Step, Steps},
 };
 use crate::{cli::verify::How, output::Output};
+
+/// What the other side has asked when it let go of ours is here after this long.
+const ON_ITS_WAY: Duration = Duration::from_secs(10);
 
 /// Something that a person is asked.
 struct Question {
@@ -37,6 +42,8 @@ pub(super) struct Session<'a> {
     /// Somebody asked, and nobody here can say whether to answer.
     is_left: bool,
     photo: Option<Photo>,
+    /// What decides where nobody is asked.
+    confirms: VerificationPolicy,
 }
 
 impl<'a> Session<'a> {
@@ -51,27 +58,21 @@ impl<'a> Session<'a> {
             question: None,
             is_left: false,
             photo: how.scan.as_deref().map(Photo::new),
+            confirms: VerificationPolicy::default(),
         }
     }
 
-    /// The policy, with what was said on the command line.
-    pub(super) fn policy(
-        &self,
-        policy: Option<VerificationPolicy>,
-        asked: Option<&Verification>,
-    ) -> Result<VerificationPolicy> {
-        let mut policy = policy.unwrap_or_default();
-        if asked.is_none() && !self.how.expect.is_empty() {
-            let what = "whose keys are expected is not clear: use \"expect\" of a policy".to_owned();
-            anyhow::bail!(Error::Configuration { what });
+    /// Whoever asks to verify somebody who asks the same of us means yes. Where keys are expected, the policy answers.
+    pub(super) async fn accept(&self, asked: &Verification, policy: &VerificationPolicy) {
+        let waits = asked
+            .shown()
+            .is_some_and(|shown| !shown.by_us && shown.state == VerificationState::Requested);
+        if waits
+            && !policy.decides(&asked.id().user_id)
+            && let Err(error) = asked.accept().await
+        {
+            self.output.note(&format!("mx: {error} [{}]", error.code()));
         }
-        if let Some(asked) = asked.filter(|_| !self.how.expect.is_empty()) {
-            policy = policy.expect(&asked.id().user_id, self.how.expect.iter().cloned())?;
-        }
-        if self.how.qr || self.how.scan.is_some() {
-            policy = policy.start_nothing();
-        }
-        Ok(policy)
     }
 
     pub(super) async fn follow(
@@ -80,7 +81,7 @@ impl<'a> Session<'a> {
         one: Option<&VerificationId>,
         once: bool,
     ) -> Result<()> {
-        let confirms = policy.clone();
+        self.confirms = policy.clone();
         let mut one = one.cloned();
         let mut news = std::pin::pin!(self.client.answer_verifications(policy));
         loop {
@@ -103,7 +104,7 @@ impl<'a> Session<'a> {
                         self.question = None;
                         self.photo.iter_mut().for_each(Photo::done);
                         if one.is_some()
-                            && let Some(instead) = self.instead(&shown, outcome, &confirms).await
+                            && let Some(instead) = self.instead(&shown, outcome).await
                         {
                             one = Some(instead);
                             continue;
@@ -113,7 +114,7 @@ impl<'a> Session<'a> {
                         }
                         continue;
                     }
-                    let decided = confirms.decides(&shown.id.user_id);
+                    let decided = self.confirms.decides(&shown.id.user_id);
                     if let Err(error) = self.go_on(&shown, decided).await {
                         self.output.note(&format!("mx: {error:#}"));
                     }
@@ -136,29 +137,12 @@ impl<'a> Session<'a> {
     }
 
     /// The other side has asked at the same time, and its request goes on: what we want, too.
-    async fn instead(
-        &self,
-        ended: &VerificationShown,
-        outcome: &VerificationOutcome,
-        policy: &VerificationPolicy,
-    ) -> Option<VerificationId> {
-        if !ended.by_us
-            || !matches!(outcome, VerificationOutcome::Cancelled { code, by_us: true, .. } if code == "m.accepted")
-        {
+    async fn instead(&self, ended: &VerificationShown, outcome: &VerificationOutcome) -> Option<VerificationId> {
+        if !ended.by_us || !matches!(outcome, VerificationOutcome::Cancelled { code, .. } if code == "m.accepted") {
             return None;
         }
-        let live = self.client.verifications();
-        let theirs = |one: &&Verification| {
-            let shown = one.shown();
-            one.id().user_id == ended.id.user_id && shown.is_some_and(|shown| !shown.by_us)
-        };
-        let other = live.iter().find(theirs)?;
-        // Where keys are expected, the policy answers.
-        if !policy.decides(&ended.id.user_id)
-            && let Err(error) = other.accept().await
-        {
-            self.output.note(&format!("mx: {error} [{}]", error.code()));
-        }
+        let other = theirs(self.client, &ended.id.user_id, ended.device_id.as_deref()).await?;
+        self.accept(&other, &self.confirms).await;
         Some(other.id().clone())
     }
 
@@ -182,6 +166,11 @@ impl<'a> Session<'a> {
             VerificationState::Ready { sas: true, .. } if self.how.qr || self.how.scan.is_some() => {
                 self.output.note("the other side cannot do that: emoji instead");
                 verification.start().await?;
+            }
+            VerificationState::Compare { .. } | VerificationState::QrScanned
+                if !decided && self.output.is_json() && self.steps.have_ended() =>
+            {
+                self.undecided().await?;
             }
             VerificationState::Compare { .. } if !decided => {
                 let question = "do both sides show the same?";
@@ -234,6 +223,9 @@ impl<'a> Session<'a> {
 
     /// Nobody answers what was asked, ever. One that nobody here takes part in may be for another device of ours.
     async fn unanswered(&mut self) -> Result<()> {
+        if self.output.is_json() {
+            return self.undecided().await;
+        }
         match self.question.take() {
             None => Ok(()),
             Some(Question { yes: Step::Accept, .. }) => {
@@ -247,6 +239,22 @@ impl<'a> Session<'a> {
                 self.take(&self.client.verification(of), Step::Cancel).await
             }
         }
+    }
+
+    /// No program says any more whether both sides show the same.
+    async fn undecided(&self) -> Result<()> {
+        for verification in self.client.verifications() {
+            let state = verification.state();
+            let waits = matches!(
+                state,
+                Some(VerificationState::Compare { .. } | VerificationState::QrScanned)
+            );
+            if waits && !self.confirms.decides(&verification.id().user_id) {
+                self.output.note("no program is there to answer: it is cancelled");
+                verification.cancel().await?;
+            }
+        }
+        Ok(())
     }
 
     async fn take(&self, verification: &Verification, step: Step) -> Result<()> {
@@ -295,6 +303,20 @@ impl<'a> Session<'a> {
         verification.scan(&qr_from_picture(&picture)?).await?;
         Ok(())
     }
+}
+
+/// What the other side asks of us, which may be on its way here still.
+pub(super) async fn theirs(client: &Client, user: &UserId, device: Option<&DeviceId>) -> Option<Verification> {
+    let is_it = |shown: &VerificationShown| {
+        let is_of_the_same = device.is_none() || shown.device_id.as_deref() == device;
+        shown.id.user_id == *user && is_of_the_same && !shown.by_us && shown.state == VerificationState::Requested
+    };
+    let mut all = client.orchestrator().verifications();
+    let found = all.wait_for(|all| all.values().any(is_it));
+    let found = tokio::time::timeout(ON_ITS_WAY, found).await.ok()?.ok()?;
+    let id = found.values().find(|shown| is_it(shown))?.id.clone();
+    drop(found);
+    Some(client.verification(id))
 }
 
 async fn next_of(photo: &mut Option<Photo>) -> (VerificationId, Found) {
