@@ -164,7 +164,7 @@ async fn a_reset_is_meant_and_makes_another_identity() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bundle_goes_from_device_to_device() {
     let shell = Shell::new().await;
-    let (_, _) = with_identity(&shell).await;
+    let (_, file) = with_identity(&shell).await;
     let bundle = shell.data.path().join("bundle");
     let path = bundle.to_str().unwrap();
     let export = ["--json", "identity", "bundle", "export", path, "--passphrase-file", "-"];
@@ -179,6 +179,28 @@ async fn a_bundle_goes_from_device_to_device() {
     assert_eq!(code, "wrong_recovery_key");
     let shown = json(&shell.run_with("second", &import, "horse\n").await);
     assert_eq!(shown["standing"], "good");
+    // The same as a way to set an identity up.
+    shell.new_device("alice", "third").await;
+    let set_up = [
+        "--json",
+        "identity",
+        "setup",
+        "--bundle",
+        path,
+        "--bundle-passphrase-file",
+        "-",
+    ];
+    let shown = json(&shell.run_with("third", &set_up, "horse\n").await);
+    assert_eq!(shown["standing"], "good");
+    shell.new_device("alice", "fourth").await;
+    let set_up = ["--json", "identity", "setup", "--recover-with", "-"];
+    let (code, exit) = refused(&shell.run_with("fourth", &set_up, "EsTc 1234\n").await);
+    assert_eq!((code.as_str(), exit), ("wrong_recovery_key", Some(3)));
+    let key = fs::read_to_string(&file).unwrap();
+    let shown = json(&shell.run_with("fourth", &set_up, &key).await);
+    assert_eq!(shown["standing"], "good");
+    let both = [&set_up[..], &["--recovery-key-file", "new"]].concat();
+    assert_eq!(shell.run("fourth", &both).await.status.code(), Some(2));
     fs::write(&bundle, "nothing").unwrap();
     let (_, exit) = refused(&shell.run_with("second", &import, "horse\n").await);
     assert_eq!(exit, Some(8));

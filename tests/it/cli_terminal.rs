@@ -227,6 +227,19 @@ async fn a_new_passphrase_is_typed_twice_and_a_recovery_key_once() {
             "recovery key or passphrase: ",
             recovery,
         ),
+        // One command, whether there is an identity or not.
+        (
+            "fourth",
+            &["identity", "setup"],
+            "recovery key or passphrase: ",
+            recovery,
+        ),
+        (
+            "fifth",
+            &["identity", "setup", "--bundle", path],
+            "passphrase of the bundle: ",
+            "horse",
+        ),
     ] {
         shell.new_device("alice", profile).await;
         let mut terminal = shell.sit_at(profile, command);

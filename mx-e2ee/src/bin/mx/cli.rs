@@ -18,7 +18,7 @@ use clap::{Args, Parser, Subcommand};
 pub(crate) use self::{
     appservice::AppServiceCommand,
     doctor::Doctor,
-    identity::{BackupCommand, BundleCommand, IdentityCommand, Password, Recovery},
+    identity::{BackupCommand, BundleCommand, Existing, IdentityCommand, Password, Recovery},
     import::{ImportCommand, ImportedLogin},
     keys::{ExportKeys, ImportKeys, KeysCommand, Passphrase},
     manifest::ManifestCommand,

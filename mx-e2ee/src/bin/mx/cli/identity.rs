@@ -7,7 +7,8 @@ use clap::{Args, Subcommand};
 use super::Passphrase;
 
 const SETUP: &str = "\
-An account that has an identity already is not changed: recover it here (mx identity recover), or reset it.
+An account that has an identity already is not changed, and this device becomes part of it: with its recovery key or
+passphrase, which is asked for at a terminal (or --recover-with), or with a bundle of its secrets (--bundle).
 
 The recovery key opens everything that belongs to the identity, and is shown once: keep it where this disk is not. With
 --recovery-key-file it is written into a file for its owner only (mode 0600) and not shown.
@@ -17,9 +18,12 @@ in a browser is shown on a terminal.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum IdentityCommand {
-    /// Make an identity that signs this device, a key backup, and a secret storage with the keys of both.
+    /// Make this device a verified one: part of the identity that the account has, or else of a new one, with a key backup and a
+    /// secret storage.
     #[command(after_help = SETUP)]
     Setup {
+        #[command(flatten)]
+        existing: Existing,
         #[command(flatten)]
         recovery: Recovery,
         #[command(flatten)]
@@ -84,6 +88,26 @@ pub(crate) enum BundleCommand {
         #[command(flatten)]
         passphrase: Passphrase,
     },
+}
+
+/// What opens an identity that there is.
+#[derive(Debug, Args)]
+pub(crate) struct Existing {
+    /// Take the account's identity with the recovery key, or the passphrase, in the first line of this file; `-`: of stdin.
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["recovery_key_file", "passphrase_file", "password_file"])]
+    pub(crate) recover_with: Option<PathBuf>,
+
+    /// Take the identity whose secrets are in this file (mx identity bundle export).
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["recover_with", "recovery_key_file", "passphrase_file", "password_file"]
+    )]
+    pub(crate) bundle: Option<PathBuf>,
+
+    /// Read the passphrase of that file from the first line of this one; `-`: of stdin. Without it, it is asked for.
+    #[arg(long, value_name = "PATH", requires = "bundle")]
+    pub(crate) bundle_passphrase_file: Option<PathBuf>,
 }
 
 /// Where a new recovery key goes.

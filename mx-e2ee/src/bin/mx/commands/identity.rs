@@ -1,6 +1,9 @@
 //! `mx identity`.
 
-use std::path::Path;
+use std::{
+    io::{self, IsTerminal},
+    path::Path,
+};
 
 use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
@@ -15,7 +18,7 @@ use zeroize::Zeroizing;
 
 use super::{backup, person::Person, secret};
 use crate::{
-    cli::{BundleCommand, Cli, IdentityCommand, Password, Recovery},
+    cli::{BundleCommand, Cli, Existing, IdentityCommand, Passphrase, Password, Recovery},
     output::{Output, clean},
     profile,
     signals::Ended,
@@ -35,15 +38,25 @@ pub(crate) async fn run(cli: &Cli, command: &IdentityCommand, output: Output) ->
 
 async fn carry_out(client: &Client, command: &IdentityCommand, output: Output) -> Result<()> {
     match command {
-        IdentityCommand::Setup { recovery, password } => {
-            let keeping = keeping(recovery)?;
-            let progress = output.progress("setting up the identity");
-            let answers = answers(client, password, output, &progress)?;
-            let set_up = client.set_up_identity(&*answers, keeping).await;
-            let set_up = set_up.map_err(interrupted)?;
-            progress.finish_and_clear();
-            show_set_up(&set_up, recovery, output)
-        }
+        IdentityCommand::Setup {
+            existing,
+            recovery,
+            password,
+        } => match existing {
+            Existing {
+                bundle: Some(bundle),
+                bundle_passphrase_file,
+                ..
+            } => {
+                let passphrase_file = bundle_passphrase_file.clone();
+                import_bundle(client, bundle, &Passphrase { passphrase_file }, output).await
+            }
+            Existing {
+                recover_with: Some(file),
+                ..
+            } => recover(client, Some(file), output).await,
+            Existing { .. } => set_up(client, recovery, password, output).await,
+        },
         IdentityCommand::Reset { recovery, password, .. } => {
             let keeping = keeping(recovery)?;
             let progress = output.progress("resetting the identity");
@@ -53,13 +66,7 @@ async fn carry_out(client: &Client, command: &IdentityCommand, output: Output) -
             progress.finish_and_clear();
             show_set_up(&set_up, recovery, output)
         }
-        IdentityCommand::Recover { recovery_key_file } => {
-            let key = recovery_key(recovery_key_file.as_deref()).await?;
-            let progress = output.progress("recovering the identity");
-            let recovered = client.recover_identity(&key).await?;
-            progress.finish_and_clear();
-            show_recovered(&recovered, output)
-        }
+        IdentityCommand::Recover { recovery_key_file } => recover(client, recovery_key_file.as_deref(), output).await,
         IdentityCommand::Status => {
             let status = client.identity_status().await?;
             Ok(output.show(&json!(status), &described(&status))?)
@@ -74,6 +81,31 @@ async fn carry_out(client: &Client, command: &IdentityCommand, output: Output) -
         } => dehydrate(client, recovery_key_file.as_deref(), *delete, output).await,
         IdentityCommand::Bundle(command) => carry(client, command, output).await,
     }
+}
+
+/// A new identity; or the one that there is, where somebody sits here who has its recovery key.
+async fn set_up(client: &Client, recovery: &Recovery, password: &Password, output: Output) -> Result<()> {
+    let keeping = keeping(recovery)?;
+    let progress = output.progress("setting up the identity");
+    let answers = answers(client, password, output, &progress)?;
+    let set_up = client.set_up_identity(&*answers, keeping).await;
+    progress.finish_and_clear();
+    match set_up {
+        Err(error) if error.code() == "identity_exists" && !output.is_json() && io::stdin().is_terminal() => {
+            output
+                .note("the account has an identity: its recovery key, or its passphrase, makes this device part of it");
+            recover(client, None, output).await
+        }
+        set_up => show_set_up(&set_up.map_err(interrupted)?, recovery, output),
+    }
+}
+
+async fn recover(client: &Client, key: Option<&Path>, output: Output) -> Result<()> {
+    let key = recovery_key(key).await?;
+    let progress = output.progress("recovering the identity");
+    let recovered = client.recover_identity(&key).await?;
+    progress.finish_and_clear();
+    show_recovered(&recovered, output)
 }
 
 async fn recovery_key(file: Option<&Path>) -> Result<Zeroizing<String>> {
@@ -110,13 +142,15 @@ async fn carry(client: &Client, command: &BundleCommand, output: Output) -> Resu
             let shown = file.display().to_string();
             Ok(output.show(&json!({"file": shown}), &format!("the secrets are in {shown}"))?)
         }
-        BundleCommand::Import { file, passphrase } => {
-            let text = secret::text_of(file).context("no bundle could be read")?;
-            let passphrase = secret::passphrase(passphrase, "passphrase of the bundle").await?;
-            let recovered = client.import_secrets(&text, &passphrase).await?;
-            show_recovered(&recovered, output)
-        }
+        BundleCommand::Import { file, passphrase } => import_bundle(client, file, passphrase, output).await,
     }
+}
+
+async fn import_bundle(client: &Client, file: &Path, passphrase: &Passphrase, output: Output) -> Result<()> {
+    let text = secret::text_of(file).context("no bundle could be read")?;
+    let passphrase = secret::passphrase(passphrase, "passphrase of the bundle").await?;
+    let recovered = client.import_secrets(&text, &passphrase).await?;
+    show_recovered(&recovered, output)
 }
 
 /// Where a new recovery key goes.
