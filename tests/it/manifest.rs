@@ -15,11 +15,11 @@ pub(crate) fn with(manifest: &Value) -> Options {
     options
 }
 
-async fn fingerprint(of: &Device) -> String {
+pub(crate) async fn fingerprint(of: &Device) -> String {
     of.client.key_status().await.unwrap().ed25519
 }
 
-fn drifts(events: &[Event]) -> Vec<&Drift> {
+pub(crate) fn drifts(events: &[Event]) -> Vec<&Drift> {
     let drifts = events.iter().filter_map(|event| match event {
         Event::TrustDrift(event) => Some(&event.differences),
         _ => None,

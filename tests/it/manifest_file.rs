@@ -2,10 +2,13 @@
 
 use std::{fs, path::Path};
 
-use mx_e2ee::{Drift, Event, FindingCode, Health, ManifestFile, Options, Trust};
+use mx_e2ee::{Drift, FindingCode, Health, ManifestFile, Options, Trust};
 use serde_json::{Value, json};
 
-use crate::world::{Device, Pair, pair};
+use crate::{
+    manifest::{drifts, fingerprint},
+    world::{Device, Pair, pair},
+};
 
 fn at(path: &Path) -> Options {
     let mut options = Options::default();
@@ -23,18 +26,6 @@ fn replace(path: &Path, manifest: &Value) {
 fn listing(device: &Device, fingerprint: &str) -> Value {
     let devices = json!({device.client.device_id().as_str(): fingerprint});
     json!({"version": 1, "users": {"@bob:localhost": {"devices": devices}}})
-}
-
-async fn fingerprint(of: &Device) -> String {
-    of.client.key_status().await.unwrap().ed25519
-}
-
-fn drifts(events: &[Event]) -> Vec<&Drift> {
-    let drifts = events.iter().filter_map(|event| match event {
-        Event::TrustDrift(event) => Some(&event.differences),
-        _ => None,
-    });
-    drifts.flatten().collect()
 }
 
 #[tokio::test]
